@@ -1,0 +1,87 @@
+"""The errors that `unquant` raises. All derive from `UnquantError`; a message names the file or option and the cause.
+
+UnquantError
+├── BitstreamError          the bytes are not a file that this program can decode
+│   ├── NotUnquant          no `.unq` magic at the start
+│   ├── CorruptStream       truncated, damaged, or a checksum that does not match
+│   └── UnsupportedVersion  a newer format version, an unknown family or an unknown critical section
+├── InputError              an image (or training data) that cannot be read or written
+├── ImageTooLarge           pixels, dimensions or a section beyond the limits, or memory that ran out
+├── ModelMissing            weights (of the codec or of a metric) that are needed and not installed
+├── WeightsError            a weights file that is damaged or of another format
+├── OptionError             an argument outside its range, or two that exclude each other (also a ValueError)
+│   └── RateUnreachable     a target size below the smallest that the codec can reach
+└── TrainingError           a training run that cannot start or go on
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BitstreamError",
+    "CorruptStream",
+    "ImageTooLarge",
+    "InputError",
+    "ModelMissing",
+    "NotUnquant",
+    "OptionError",
+    "RateUnreachable",
+    "TrainingError",
+    "UnquantError",
+    "UnsupportedVersion",
+    "WeightsError",
+]
+
+
+class UnquantError(Exception):
+    """Base of every error raised on purpose by `unquant`."""
+
+
+class BitstreamError(UnquantError):
+    """The bytes given are not a file that this program can decode."""
+
+
+class NotUnquant(BitstreamError):
+    """The bytes do not start with the magic of a `.unq` file."""
+
+
+class CorruptStream(BitstreamError):
+    """The file is truncated or damaged: never a wrong picture, always this error."""
+
+
+class UnsupportedVersion(BitstreamError):
+    """The file needs a newer program: format version, codec family or critical section unknown here."""
+
+
+class InputError(UnquantError):
+    """An input cannot be read as what it should be, or an output cannot be written."""
+
+
+class ImageTooLarge(UnquantError):
+    """Dimensions, pixels or a section beyond the limits, or more memory needed than there is."""
+
+
+class ModelMissing(UnquantError):
+    """Weights that are needed are not installed; the message says which and where they go."""
+
+
+class WeightsError(UnquantError):
+    """A weights file is damaged, of another format, or does not match its own hashes."""
+
+
+class OptionError(UnquantError, ValueError):
+    """An argument is outside its range or excludes another one."""
+
+
+class RateUnreachable(OptionError):
+    """The target is below the smallest file that this codec can make of this image.
+
+    smallest: the size in bytes that can be reached.
+    """
+
+    def __init__(self, message: str, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
+class TrainingError(UnquantError):
+    """A training run cannot start or go on; the message says what to change."""
