@@ -1,0 +1,84 @@
+"""What every report holds: the place it was measured, Markdown tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from unquant.bench.anchors import ANCHORS
+
+__all__ = ["cpu_name", "environment", "markdown_table", "number", "write_json"]
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def environment(weights: Mapping[str, str]) -> dict[str, object]:
+    """Versions, machine and threads. weights: the id of the weights of each codec measured."""
+    packages: dict[str, str | None] = {}
+    for name in ("unquant", "torch", "pillow", "torchmetrics", "numpy", "constriction"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "versions": packages | {name: anchor.version for name, anchor in ANCHORS.items()},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "weights": dict(weights),
+    }
+
+
+def number(value: float | None, digits: int) -> str:
+    """The value with so many decimals, or a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with its columns padded to equal width; the first column to the left, the others to the right."""
+    cells = [[*header], *([*row] for row in rows)]
+    widths = [max(3, *(len(line[column]) for line in cells)) for column in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        first, *rest = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
+        return "| " + " | ".join([values[0].ljust(len(first)), *rest]) + " |"
+
+    rule = "| " + " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]) + " |"
+    return "\n".join([line(cells[0]), rule, *(line(values) for values in cells[1:])])
+
+
+def _plain(value: object) -> object:
+    """The value in what JSON knows: infinite and undefined numbers become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in cast(Mapping[object, object], value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast(Sequence[object], value)]
+    return value
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Writes the file in one step, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    part.replace(path)

@@ -1,0 +1,24 @@
+"""The `.unq` file, bytes only: header, tiles, sections, checksums, limits. docs/format.md is the contract.
+
+A change here is a change of the format: a new version, new golden files, and docs/format.md.
+"""
+
+from __future__ import annotations
+
+from unquant.container.file import Container, Tile, parse
+from unquant.container.header import FAMILIES, MAGIC, VERSION, Header, parse_header, symbols_crc
+from unquant.container.limits import DEFAULT_LIMITS, Limits
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FAMILIES",
+    "MAGIC",
+    "VERSION",
+    "Container",
+    "Header",
+    "Limits",
+    "Tile",
+    "parse",
+    "parse_header",
+    "symbols_crc",
+]

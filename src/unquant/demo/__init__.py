@@ -1,0 +1,149 @@
+"""The demonstration: a bundled photograph through the codec and back, beside AVIF and JPEG at the same bytes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from unquant.bench import anchors
+from unquant.bench.metrics import Meter, Scores
+from unquant.bench.report import number
+from unquant.bench.subject import Codec, load
+from unquant.demo.montage import Panel, draw
+
+__all__ = ["DemoResult", "DemoRow", "photograph", "run"]
+
+PHOTOGRAPH = "coffee.png"
+DETAIL = (0.58, 0.62)  # the spoon, the rim of the saucer and the shadow between them
+
+
+class DemoRow(NamedTuple):
+    """One line of the table. note: what is special about it, or empty."""
+
+    name: str
+    bytes: int
+    bpp: float
+    scores: Scores
+    encode_s: float
+    decode_s: float
+    note: str = ""
+
+
+class DemoResult(NamedTuple):
+    """picture: the PNG with the versions side by side; file: the `.unq`; rows: the table; notes: what is missing."""
+
+    picture: Path
+    file: Path
+    rows: tuple[DemoRow, ...]
+    notes: tuple[str, ...]
+
+
+class _Timed(NamedTuple):
+    """A file, the picture in it and the seconds of each direction."""
+
+    data: bytes
+    image: Image.Image
+    encode_s: float
+    decode_s: float
+
+
+def photograph() -> Image.Image:
+    """The bundled photograph, 600×400, 8-bit RGB (CC0, see coffee.LICENSE.txt)."""
+    with files("unquant.demo").joinpath(PHOTOGRAPH).open("rb") as stream, Image.open(stream) as image:
+        return image.convert("RGB")
+
+
+def _ours(codec: Codec, image: Image.Image, bpp: float) -> dict[float, _Timed]:
+    """One file at `bpp`, decoded at realism 1 and 0. The first call of each kind is not the one that is timed."""
+    codec.decode(codec.encode(image, bpp=bpp), realism=1.0)
+    start = perf_counter()
+    data = codec.encode(image, bpp=bpp)
+    encode_s = perf_counter() - start
+    decoded: dict[float, _Timed] = {}
+    for realism in (1.0, 0.0):
+        start = perf_counter()
+        picture = codec.decode(data, realism=realism)
+        decoded[realism] = _Timed(data, picture, encode_s, perf_counter() - start)
+    return decoded
+
+
+def _anchor(name: str, image: Image.Image, target_bytes: int) -> tuple[_Timed, bool]:
+    """The anchor at the same bytes, timed at the quality found; and whether it could get that small."""
+    found = anchors.encode_to_size(image, name, target_bytes)
+    start = perf_counter()
+    anchors.encode(image, name, found.quality)
+    encode_s = perf_counter() - start
+    start = perf_counter()
+    picture = anchors.decode(found.data)
+    return _Timed(found.data, picture, encode_s, perf_counter() - start), found.fits
+
+
+def _caption(row: DemoRow) -> str:
+    parts = [f"{row.bytes:,} bytes", f"{row.bpp:.3f} bpp", f"PSNR {number(row.scores.psnr, 1)} dB"]
+    if row.scores.lpips is not None:
+        parts.append(f"LPIPS {row.scores.lpips:.3f}")
+    return "  ·  ".join(parts)
+
+
+def _table(rows: tuple[DemoRow, ...]) -> Table:
+    table = Table(title="one photograph, equal bytes")
+    table.add_column("codec", no_wrap=True)
+    for title in ("bytes", "bpp", "PSNR", "MS-SSIM", "LPIPS", "encode s", "decode s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        scores = number(row.scores.psnr, 2), number(row.scores.ms_ssim, 4), number(row.scores.lpips, 3)
+        seconds = f"{row.encode_s:.2f}", f"{row.decode_s:.2f}"
+        table.add_row(row.name, f"{row.bytes:,}", f"{row.bpp:.3f}", *scores, *seconds)
+    return table
+
+
+def run(
+    output_dir: Path, bpp: float = 0.15, *, codec: Codec | None = None, console: Console | None = None
+) -> DemoResult:
+    """Encodes the bundled photograph at about `bpp`, decodes it, compares, draws and prints.
+
+    output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. codec: None loads `ratevar`. console:
+    where the table goes; None is the standard output. Raises ModelMissing without the codec's weights; metrics whose
+    weights are missing are left out and noted.
+    """
+    console = console or Console()
+    image, codec = photograph(), codec or load("ratevar")
+    pixels = image.width * image.height
+    meter = Meter()
+    score = meter.against(image)
+
+    def row(name: str, made: _Timed, note: str = "") -> DemoRow:
+        size = len(made.data)
+        return DemoRow(name, size, 8 * size / pixels, score(made.image), made.encode_s, made.decode_s, note)
+
+    ours = _ours(codec, image, bpp)
+    data = ours[1.0].data
+    rows = [row("unquant", ours[1.0]), row("unquant, plain", ours[0.0])]
+    panels = [
+        Panel("Original", f"{image.width}×{image.height}  ·  {3 * pixels:,} bytes  ·  24 bpp", image),
+        Panel("unquant", _caption(rows[0]), ours[1.0].image),
+    ]
+    for name in ("avif", "jpeg"):
+        made, fits = _anchor(name, image, len(data))
+        title = anchors.ANCHORS[name].title + ("" if fits else ", smallest possible")
+        rows.append(row(title, made, "" if fits else f"cannot be as small as {len(data):,} bytes"))
+        panels.append(Panel(title, _caption(rows[-1]), made.image))
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    picture, file = output_dir / "demo.png", output_dir / "coffee.unq"
+    file.write_bytes(data)
+    draw(f"One photograph, {len(data):,} bytes", panels, DETAIL).save(picture)
+    result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
+    console.print(_table(result.rows))
+    notes = [*(f"{line.name}: {line.note}" for line in rows if line.note), *meter.notes]
+    notes.append("unquant draws detail that the file does not hold (realism 1); plain is the same file at realism 0")
+    for note in notes:
+        console.print(f"  {note}", style="dim", markup=False, highlight=False)
+    console.print(f"file:    {file}\npicture: {picture}", markup=False, highlight=False, soft_wrap=True)
+    return result

@@ -1,0 +1,177 @@
+"""The rate-variable entropy model: hyperprior, factorised hyper-latent prior and two-pass checkerboard context.
+
+    y/q ──►┤h_a├──► z ──► ẑ ──►┤h_s├──► features ──►┤pass 1├──► μ, σ of positions with odd i+j ──► v = k + μ
+                                     └──────────────►┤pass 2├◄──┤3×3 context├◄── v (odd positions, 0 elsewhere)
+                                                        └──► μ, σ of positions with even i+j
+
+Everything is in units of q and sees log2 q (Film). Ballé et al. 2018 (hyperprior), He et al. 2021, arXiv 2103.15306
+(checkerboard context). All of it but h_a runs in float64 on the exact path (`unquant.entropy.exact`), so every operation
+is continuous and the layers are 1×1 or small dense convolutions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unquant.entropy.gaussian import ScaleGrid
+from unquant.nn.blocks import Condition, Film, ResBlock, resize_map, zero_init
+from unquant.shapes import Hyper, Latent, QMap
+
+__all__ = ["HYPER_STRIDE", "Params", "TwoPassEntropy", "checkerboard", "positions_of"]
+
+HYPER_STRIDE = 4
+"""Latent positions per hyper-latent position, in each direction."""
+_T_MIN, _T_SOFT = -6.0, 4.0
+_INPUT_SCALE = 0.25
+
+
+class Params(NamedTuple):
+    """Parameters of Gaussian symbols: mean `mu` in steps, scale as grid coordinate `t` (see `ScaleGrid`)."""
+
+    mu: Tensor
+    t: Tensor
+
+
+def checkerboard(height: int, width: int, device: torch.device | None = None) -> Bool[Tensor, "h w"]:
+    """True at the positions of the first pass, those with odd i + j."""
+    i = torch.arange(height, device=device)[:, None]
+    j = torch.arange(width, device=device)[None, :]
+    return (i + j) % 2 == 1
+
+
+def positions_of(pass_index: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, "n"]:
+    """Flat row-major positions of pass 0 (odd i + j) or pass 1 (even i + j)."""
+    mask = checkerboard(height, width, device).flatten()
+    return (mask if pass_index == 0 else ~mask).nonzero().squeeze(1)
+
+
+class _ParamNet(nn.Module):
+    """Per-position MLP from features to (μ, t); the last layer in float32 at least, for μ reaches ±200."""
+
+    def __init__(self, inputs: int, hidden: int, latent: int, cond: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, hidden, 1)
+        self.film = Film(cond, hidden)
+        self.second = nn.Conv2d(hidden, hidden, 1)
+        self.head = nn.Conv2d(hidden, 2 * latent, 1)
+        zero_init(self.head)
+
+    def forward(self, x: Float[Tensor, "b c n 1"], cond: Float[Tensor, "b e _ 1"]) -> Float[Tensor, "b c2 n 1"]:
+        h = F.leaky_relu(self.film(self.first(x), cond), 0.1)
+        h = F.leaky_relu(self.second(h), 0.1)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(h.to(self.head.weight.dtype))
+
+
+class TwoPassEntropy(nn.Module):
+    """Hyperprior with a two-pass checkerboard context over `latent` channels.
+
+    hyper: channels of z. width: channels of the hyper-synthesis features. context: channels of the 3×3 context.
+    """
+
+    def __init__(
+        self, latent: int, hyper: int, width: int, context: int, hidden: int, cond: int, grid: ScaleGrid | None = None
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.hyper = hyper
+        self.grid = grid or ScaleGrid()
+        # h_a (encoder only) and its own condition: not part of what the decoder needs
+        self.analysis = _HyperAnalysis(latent, hyper, width, cond)
+        self.condition = Condition(1, cond)
+        self.prior = nn.Sequential(nn.Conv2d(cond, cond, 1), nn.LeakyReLU(0.1), nn.Conv2d(cond, 2 * hyper, 1))
+        self.stem = nn.Conv2d(hyper, 4 * width, 1)
+        self.film32 = Film(cond, width)
+        self.up = nn.Conv2d(width, 4 * width, 1)
+        self.film16 = Film(cond, width)
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.context = nn.Conv2d(latent, context, 3, padding=1)
+        self.passes = nn.ModuleList(
+            [_ParamNet(width, hidden, latent, cond), _ParamNet(width + context, hidden, latent, cond)]
+        )
+        self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
+        """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
+
+    def start_from(self, std: Float[Tensor, "c"]) -> None:
+        """Start the scales from the standard deviations of the latents (c,), latent units."""
+        with torch.no_grad():
+            self.log2_std.copy_(std.clamp(min=0.1).log2())
+
+    def _soft_floor(self, t: Tensor) -> Tensor:
+        return _T_MIN + _T_SOFT * F.softplus((t - _T_MIN) / _T_SOFT)
+
+    def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
+        """z = h_a(y/q). v = y/q: (b, c, h16, w16). Returns (b, m, ceil(h16/4), ceil(w16/4)). Encoder only."""
+        return self.analysis(v, log2_q)
+
+    def condition_of(self, log2_q: QMap) -> Float[Tensor, "b e hq wq"]:
+        """Conditioning features of a q map (b, 1, 1, 1) or (b, 1, h16, w16); log2 q in about [0, 6]."""
+        return self.condition(log2_q / 3 - 1)
+
+    def hyper_prior(self, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Params:
+        """Factorised prior of z given q: mean and scale (b, m, 1, 1), or at the size (h64, w64) of z for a q map."""
+        mu, t = self.prior(resize_map(cond, *size)).chunk(2, dim=1)
+        return Params(mu, self._soft_floor(20.0 + 10.0 * t))
+
+    def hyper_synthesis(self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Latent:
+        """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
+        h16, w16 = size
+        h = F.pixel_shuffle(self.stem(z_hat), 2)
+        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:])), 0.1)
+        h = F.pixel_shuffle(self.up(h), 2)[..., :h16, :w16]
+        h = F.leaky_relu(self.film16(h, cond), 0.1)
+        return h + F.leaky_relu(self.mix(h), 0.1)
+
+    def pass_params(
+        self,
+        pass_index: int,
+        features: Latent,
+        v: Latent | None,
+        cond: Float[Tensor, "b e hq wq"],
+        log2_q: QMap,
+        positions: Int[Tensor, "n"],
+    ) -> Params:
+        """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
+
+        features: h_s(ẑ). v: k + μ at the first pass's positions and 0 elsewhere; None for the first pass.
+        """
+        gathered = [features.flatten(2)[:, :, positions]]
+        if pass_index == 1:
+            assert v is not None
+            gathered.append(self.context(v * _INPUT_SCALE).flatten(2)[:, :, positions])
+        if cond.shape[-2:] != (1, 1):
+            cond = cond.flatten(2)[:, :, positions, None]
+            log2_q = log2_q.flatten(2)[:, :, positions, None]
+        out = self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond)
+        mu, t = out.chunk(2, dim=1)
+        octaves = self.log2_std[:, None, None].to(out.dtype) - log2_q.to(out.dtype)
+        return Params(mu, self._soft_floor(20.0 + octaves * (0.6931471805599453 / self.grid.log_ratio) + 10.0 * t))
+
+
+class _HyperAnalysis(nn.Module):
+    """h_a: y/q at 1/16 to z at 1/64, two 2×2 foldings."""
+
+    def __init__(self, latent: int, hyper: int, width: int, cond: int) -> None:
+        super().__init__()
+        self.condition = Condition(1, cond)
+        self.stem = nn.Conv2d(latent, width, 1)
+        self.block = ResBlock(width, cond)
+        self.down32 = nn.Conv2d(4 * width, width, 1)
+        self.film32 = Film(cond, width)
+        self.down64 = nn.Conv2d(4 * width, width, 1)
+        self.head = nn.Conv2d(width, hyper, 1)
+
+    def forward(self, v: Latent, log2_q: QMap) -> Hyper:
+        cond = self.condition(log2_q / 3 - 1)
+        h16, w16 = v.shape[-2:]
+        pad = (0, -w16 % HYPER_STRIDE, 0, -h16 % HYPER_STRIDE)
+        h = F.pad(self.block(self.stem(v * _INPUT_SCALE), cond), pad, mode="replicate")
+        h = self.down32(F.pixel_unshuffle(h, 2))
+        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:])), 0.1)
+        h = F.leaky_relu(self.down64(F.pixel_unshuffle(h, 2)), 0.1)
+        return self.head(h)

@@ -1,0 +1,1 @@
+"""Codec models: networks, entropy model and diffusion put together, each described by a frozen Config."""

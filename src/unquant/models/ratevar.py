@@ -1,0 +1,195 @@
+"""The rate-variable codec: compression is the forward diffusion, one weight set for every rate (DESIGN section 2).
+
+    x ──►┤g_a├──► y ──►┤round(y/q − μ)├──► ŷ = q·(k + μ) ──►┤g_s(·; q, q_T, ρ)├──► x̂
+                              ▲ μ, σ
+                        ┤entropy model(log2 q)├
+
+Han et al. 2025, arXiv 2505.20984.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.entropy.gaussian import ScaleGrid, gaussian_bits, round_ste
+from unquant.entropy.two_pass import HYPER_STRIDE, TwoPassEntropy, positions_of
+from unquant.errors import WeightsError
+from unquant.nn.transforms import Analysis, Synthesis
+from unquant.shapes import Hyper, Image, Latent, QMap
+
+__all__ = ["Q_INDEX_OCTAVE", "EntropyConfig", "EntropyOutput", "Ratevar", "RatevarConfig", "RatevarOutput", "ReverseConfig"]
+
+Q_INDEX_OCTAVE = 64
+"""q = 2^(index / 64): log2 q is exact in binary floating point."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyConfig:
+    """Sizes of the entropy model (`TwoPassEntropy`) and of its grid of scales."""
+
+    hyper: int = 96
+    width: int = 224
+    context: int = 224
+    hidden: int = 448
+    cond: int = 48
+    scale_low: float = 0.12
+    scale_high: float = 64.0
+    scales: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseConfig:
+    """The reverse network f: which training made it. Its sizes and schedule are fixed by the weights that hold one."""
+
+    training: str = "mse"
+    width: int = 320
+    depth: int = 4
+    noise_channels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RatevarConfig:
+    """Everything that fixes the networks' shapes and the meaning of a latent.
+
+    q indices run from q_index_min (finest, most bits) to q_index_max. Widths and depths (in residual blocks) are given for
+    1/8 and 1/16 of the image. default_realism: ρ of a decode that asks for none. reverse: None without a reverse network.
+    """
+
+    latent: int = 320
+    q_index_min: int = 16
+    q_index_max: int = 344
+    analysis_width8: int = 160
+    analysis_depth8: int = 4
+    analysis_width16: int = 256
+    analysis_depth16: int = 2
+    synthesis_width16: int = 320
+    synthesis_depth16: int = 1
+    synthesis_width8: int = 192
+    synthesis_depth8: int = 13
+    cond: int = 48
+    tile: int = 64
+    default_realism: float = 1.0
+    entropy: EntropyConfig = field(default_factory=EntropyConfig)
+    reverse: ReverseConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RatevarConfig:
+        """The inverse of `to_dict`; a missing key takes its default, an unknown one raises WeightsError."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise WeightsError(f"unknown keys in a ratevar configuration: {', '.join(unknown)}")
+        values = dict(values)
+        try:
+            if isinstance(values.get("entropy"), dict):
+                values["entropy"] = EntropyConfig(**values["entropy"])
+            if isinstance(values.get("reverse"), dict):
+                values["reverse"] = ReverseConfig(**values["reverse"])
+            return cls(**values)
+        except TypeError as e:
+            raise WeightsError(f"bad ratevar configuration: {e}") from None
+
+
+class EntropyOutput(NamedTuple):
+    """What the entropy model makes of a latent: cross-entropies in bits, and the dequantised latent in units of q."""
+
+    bits_y: Float[Tensor, "b c h16 w16"]
+    bits_z: Float[Tensor, "b m h64 w64"]
+    v_hat: Latent
+    z_hat: Hyper
+
+
+class RatevarOutput(NamedTuple):
+    """One training pass: image, latent, its dequantised version (latent units), and bits per latent and hyper-latent."""
+
+    x_hat: Image
+    y: Latent
+    y_hat: Latent
+    bits_y: Float[Tensor, "b c h16 w16"]
+    bits_z: Float[Tensor, "b m h64 w64"]
+
+
+class Ratevar(nn.Module):
+    """g_a, g_s and the entropy model, as one module."""
+
+    def __init__(self, config: RatevarConfig) -> None:
+        super().__init__()
+        c, e = config, config.entropy
+        self.config = config
+        self.g_a = Analysis(c.latent, c.analysis_width8, c.analysis_depth8, c.analysis_width16, c.analysis_depth16)
+        self.g_s = Synthesis(
+            c.latent, c.synthesis_width16, c.synthesis_depth16, c.synthesis_width8, c.synthesis_depth8, c.cond
+        )
+        grid = ScaleGrid(e.scale_low, e.scale_high, e.scales)
+        self.entropy = TwoPassEntropy(c.latent, e.hyper, e.width, e.context, e.hidden, e.cond, grid)
+
+    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, "c"]) -> None:
+        """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
+        self.g_a.start_from(basis)
+        self.g_s.start_from(basis)
+        self.entropy.start_from(std)
+
+    def quantise(self, y: Latent, log2_q: QMap, *, noise: bool) -> EntropyOutput:
+        """Quantise y with step q and count bits, in the networks' own precision (training, rate search).
+
+        Symbols are round(y/q − μ), straight-through in the gradient. With `noise` the bits are those of y/q − μ + U(−½, ½)
+        (the training surrogate, an upper bound on average); without it those of the symbols themselves, 0 where σ is below
+        the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
+        """
+        grid = self.entropy.grid
+        size = (y.shape[-2], y.shape[-1])
+        v = y * torch.exp2(-log2_q)
+        cond = self.entropy.condition_of(log2_q)
+
+        def code(value: Tensor, mu: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            t = t.clamp(max=grid.count - 1).float()
+            offset = value.float() - mu.float()
+            coded = t >= -0.5
+            k = torch.where(coded, round_ste(offset), offset - offset.detach())
+            sigma = grid.sigma(t)
+            if noise:
+                return k + mu.float(), gaussian_bits(offset + torch.rand_like(offset) - 0.5, sigma)
+            bits = gaussian_bits(k, grid.sigma(t.round()))
+            return k + mu.float(), torch.where(coded, bits, torch.zeros_like(bits))
+
+        z = self.entropy.hyper_analysis(v, log2_q)
+        prior = self.entropy.hyper_prior(cond, (z.shape[-2], z.shape[-1]))
+        z_hat, bits_z = code(z, *prior)
+        features = self.entropy.hyper_synthesis(z_hat, cond, size)
+
+        b, c = y.shape[:2]
+        v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
+        bits_y = torch.zeros_like(v_hat)
+        for pass_index in (0, 1):
+            positions = positions_of(pass_index, *size, device=y.device)
+            known = v_hat.unflatten(2, size) if pass_index else None
+            params = self.entropy.pass_params(pass_index, features, known, cond, log2_q, positions)
+            decoded, bits = code(v.flatten(2)[:, :, positions, None], *params)
+            v_hat = v_hat.index_copy(2, positions, decoded[..., 0])
+            bits_y = bits_y.index_copy(2, positions, bits[..., 0])
+        return EntropyOutput(bits_y.unflatten(2, size), bits_z, v_hat.unflatten(2, size), z_hat)
+
+    def forward(self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"]) -> RatevarOutput:
+        """One training pass: image → latent → symbols (straight-through) → image, with noise-surrogate bits.
+
+        x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: ρ in [0, 1].
+        """
+        y = self.g_a(x)
+        coded = self.quantise(y, log2_q, noise=True)
+        y_hat = coded.v_hat * torch.exp2(log2_q)
+        return RatevarOutput(self.g_s(y_hat, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
+
+
+def hyper_size(h16: int, w16: int) -> tuple[int, int]:
+    """Size of z for a latent of size (h16, w16)."""
+    return -(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE)
+
+

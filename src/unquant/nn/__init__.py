@@ -1,0 +1,1 @@
+"""Networks and their building blocks. No loss and no input/output here."""

@@ -1,0 +1,86 @@
+"""Building blocks: conditioning on maps, residual blocks, reference kernels for counting.
+
+No layer here looks at spatial statistics, so every network can run in windows with a halo of its receptive field.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["Condition", "Film", "ResBlock", "resize_map", "zero_init"]
+
+
+def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
+    """Set a layer's weight and bias to 0, in place."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # None with bias=False
+        nn.init.zeros_(layer.bias)
+
+
+def resize_map(m: Float[Tensor, "b k hq wq"], height: int, width: int) -> Float[Tensor, "b k ho wo"]:
+    """A conditioning map at another resolution: nearest when growing, mean when shrinking.
+
+    A 1×1 map stays 1×1 (it broadcasts). Growing by f maps position i to i // f; shrinking by f averages f×f cells, the
+    last row and column repeated where the size is no multiple of f.
+    """
+    h, w = m.shape[-2:]
+    if (h, w) in ((1, 1), (height, width)):
+        return m
+    if height > h or width > w:
+        factor = max(-(-height // h), -(-width // w))
+        grown = m.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+        return grown[..., :height, :width]
+    factor = max(-(-h // height), -(-w // width))
+    padded = F.pad(m, (0, width * factor - w, 0, height * factor - h), mode="replicate")
+    return F.avg_pool2d(padded, factor)
+
+
+class Condition(nn.Module):
+    """A small MLP from conditioning scalars, per position, to the features that `Film` layers read.
+
+    scalars: (b, k, hq, wq), roughly in [-1, 1]. Returns (b, width, hq, wq); hq = wq = 1 for one value per image.
+    """
+
+    def __init__(self, scalars: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(scalars, width, 1)
+        self.second = nn.Conv2d(width, width, 1)
+
+    def forward(self, scalars: Float[Tensor, "b k hq wq"]) -> Float[Tensor, "b e hq wq"]:
+        return F.silu(self.second(F.silu(self.first(scalars))))
+
+
+class Film(nn.Module):
+    """Feature-wise scale and shift, x·(1 + s) + t, with s and t linear in the condition, both 0 at the start.
+
+    Perez et al. 2018, arXiv 1709.07871, here per position. x: (b, c, h, w); cond: (b, e, 1, 1) or (b, e, h, w).
+    """
+
+    def __init__(self, cond: int, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(cond, 2 * channels, 1)
+        zero_init(self.proj)
+
+    def forward(self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"]) -> Float[Tensor, "b c h w"]:
+        scale, shift = self.proj(cond).chunk(2, dim=1)
+        return torch.addcmul(shift + x, x, scale)
+
+
+class ResBlock(nn.Module):
+    """x + conv(act(film(conv(x)))), two dense 3×3 convolutions; without Film when cond is None."""
+
+    def __init__(self, channels: int, cond: int | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = Film(cond, channels) if cond is not None else None
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"] | None = None) -> Float[Tensor, "b c h w"]:
+        h = self.conv1(x)
+        if self.film is not None:
+            assert cond is not None
+            h = self.film(h, cond)
+        return x + self.conv2(F.silu(h))

@@ -1,0 +1,140 @@
+"""Analysis and synthesis transforms g_a, g_s at 1/16 of the image, each a linear (KLT) path plus a network.
+
+    x ──►┤unshuffle 8├──►┤blocks at 1/8├──►┤unshuffle 2├──►┤blocks at 1/16├──►(+)──► y
+     └───►┤unshuffle 16├──►┤P_a├───────────────────────────────────────────────┘
+
+The synthesis runs the same way back. With the last layer of each network at zero the pair is a working transform codec
+at the first step of training (DESIGN section 2, "Start as a transform codec").
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.nn.blocks import Condition, ResBlock, resize_map, zero_init
+from unquant.shapes import Image, Latent
+
+__all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "klt_basis"]
+
+LATENT_STRIDE = 16
+"""Pixels per latent position, in each direction."""
+LATENT_GAIN = 16.0
+"""Latent units per unit of an orthonormal transform of an image in [0, 1]."""
+
+
+def _dct_directions(count: int) -> Float[Tensor, "c d"]:
+    """The `count` lowest-frequency separable DCT-II directions of 16×16×3 patches, luminance first: (c, 768)."""
+    n = LATENT_STRIDE
+    k = torch.arange(n, dtype=torch.float64)
+    dct = torch.cos(math.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * math.sqrt(2 / n)
+    dct[0] /= math.sqrt(2)
+    # an orthonormal opponent colour basis; chroma frequencies count three times as high as luminance ones
+    colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    colour = colour / colour.norm(dim=1, keepdim=True)
+    order = sorted((math.hypot(u, v) * (1 if c == 0 else 3) + c, c, u, v) for c in range(3) for u in range(n) for v in range(n))
+    rows = [torch.einsum("c,u,v->cuv", colour[c], dct[u], dct[v]).flatten() for _, c, u, v in order[:count]]
+    return torch.stack(rows).float()
+
+
+def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c"]]:
+    """The leading principal directions of image patches about grey: the Karhunen-Loève transform.
+
+    patches: (n, 768), values in [0, 1], unshuffled by 16 (channel, row, column). Returns the `count` directions of largest
+    second moment as rows (count, 768), orthonormal, and the standard deviation of each latent in latent units (count,).
+    """
+    centred = patches.double() - 0.5
+    moment = centred.T @ centred / centred.shape[0]
+    values, vectors = torch.linalg.eigh(moment)
+    order = values.argsort(descending=True)[:count]
+    return vectors[:, order].T.float().contiguous(), (values[order].clamp(min=0).sqrt() * LATENT_GAIN).float()
+
+
+class Analysis(nn.Module):
+    """g_a: image to latent. It never sees q: there is one y, and every rate is a coarser view of it."""
+
+    def __init__(self, latent: int, width8: int, depth8: int, width16: int, depth16: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(_dct_directions(latent) * LATENT_GAIN)
+        self.stem = nn.Conv2d(192, width8, 1)
+        self.blocks8 = nn.ModuleList(ResBlock(width8) for _ in range(depth8))
+        self.down = nn.Conv2d(4 * width8, width16, 1)
+        self.blocks16 = nn.ModuleList(ResBlock(width16) for _ in range(depth16))
+        self.head = nn.Conv2d(width16, latent, 1)
+        zero_init(self.head)
+        self.halo = -(-2 * depth8 // 2) + 2 * depth16
+        """Receptive field beyond a latent position, in latent positions."""
+
+    def start_from(self, basis: Float[Tensor, "c d"]) -> None:
+        """Start the linear path from orthonormal directions (c, 768)."""
+        with torch.no_grad():
+            self.linear.copy_(basis * LATENT_GAIN)
+
+    def forward(self, x: Image) -> Latent:
+        """x: (b, 3, h, w) in [0, 1], h and w multiples of 16. Returns y (b, c, h/16, w/16), float32, in latent units."""
+        centred = x - 0.5
+        h = self.stem(F.pixel_unshuffle(centred, 8))
+        for block in self.blocks8:
+            h = block(h)
+        h = self.down(F.pixel_unshuffle(h, 2))
+        for block in self.blocks16:
+            h = block(h)
+        # the linear path keeps float32: y reaches ±220 and must be right to a fraction of q
+        with torch.autocast(x.device.type, enabled=False):
+            patches = F.pixel_unshuffle(centred.float(), LATENT_STRIDE)
+            linear = F.conv2d(patches, self.linear.float()[:, :, None, None])
+        return linear + LATENT_GAIN * self.head(h).float()
+
+
+class Synthesis(nn.Module):
+    """g_s(y_q; q, q_T, ρ): latent to image, conditioned on the noise left in its input, the file's step and realism."""
+
+    def __init__(self, latent: int, width16: int, depth16: int, width8: int, depth8: int, cond: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(_dct_directions(latent) / LATENT_GAIN)
+        self.condition = Condition(3, cond)
+        self.stem = nn.Conv2d(latent, width16, 1)
+        self.blocks16 = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
+        self.up = nn.Conv2d(width16, 4 * width8, 1)
+        self.blocks8 = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
+        self.head = nn.Conv2d(width8, 192, 3, padding=1)
+        zero_init(self.head)
+        self.halo = 2 * depth16 + -(-(2 * depth8 + 1) // 2)
+        """Receptive field beyond a latent position, in latent positions."""
+
+    def start_from(self, basis: Float[Tensor, "c d"]) -> None:
+        """Start the linear path from orthonormal directions (c, 768)."""
+        with torch.no_grad():
+            self.linear.copy_(basis / LATENT_GAIN)
+
+    def forward(
+        self,
+        y: Latent,
+        log2_q: Float[Tensor, "b 1 _ _"],
+        log2_q_file: Float[Tensor, "b 1 _ _"],
+        realism: Float[Tensor, "b 1 _ _"],
+    ) -> Image:
+        """Returns the image (b, 3, 16·h16, 16·w16), float32, not clamped.
+
+        y: (b, c, h16, w16), latent units. log2_q, log2_q_file: log2 of the step left in y and of the file's step, each
+        (b, 1, 1, 1) or (b, 1, h16, w16). realism: ρ in [0, 1], same shapes.
+        """
+        h16, w16 = y.shape[-2:]
+        scalars = torch.broadcast_tensors(log2_q / 3 - 1, log2_q_file / 3 - 1, 2 * realism - 1)
+        cond = self.condition(torch.cat(scalars, dim=1))
+        h = self.stem(y / LATENT_GAIN)
+        for block in self.blocks16:
+            h = block(h, cond)
+        cond8 = resize_map(cond, 2 * h16, 2 * w16)
+        h = F.pixel_shuffle(self.up(h), 2)
+        for block in self.blocks8:
+            h = block(h, cond8)
+        residual = F.pixel_shuffle(self.head(F.silu(h)), 8)
+        with torch.autocast(y.device.type, enabled=False):
+            patches = F.conv2d(y.float(), self.linear.float().T[:, :, None, None])
+            linear = F.pixel_shuffle(patches, LATENT_STRIDE)
+        return 0.5 + linear + residual.float()

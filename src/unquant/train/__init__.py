@@ -1,0 +1,1 @@
+"""Training: data on the device, losses, the loop, recipes. Imports neither the entropy coder nor the codecs."""
