@@ -77,14 +77,13 @@ def fit(make: Callable[[int], bytes], lowest: int, highest: int, target_bytes: i
     Sizes may dip where the quality rises by one: the two qualities beyond the one found are tried as well.
     """
     files = {lowest: make(lowest)}
-    low, high = lowest, highest  # low fits (or is all there is), everything above high does not
-    while len(files[lowest]) <= target_bytes and low < high:
+    low, high = lowest, highest if len(files[lowest]) <= target_bytes else lowest
+    while low < high:
         middle = (low + high + 1) // 2
         files[middle] = make(middle)
         low, high = (middle, high) if len(files[middle]) <= target_bytes else (low, middle - 1)
-    if len(files[lowest]) <= target_bytes:
-        for quality in range(low + 1, min(low + 2, highest) + 1):
-            files[quality] = files.get(quality) or make(quality)
+    for quality in range(low + 1, min(low + 2, highest) + 1):
+        files[quality] = files.get(quality) or make(quality)
     within = [(len(data), quality) for quality, data in files.items() if len(data) <= target_bytes]
     if not within:
         _, quality = min((len(data), quality) for quality, data in files.items())

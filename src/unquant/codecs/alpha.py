@@ -6,7 +6,7 @@
     method 1  VP8L bitstream (lossless WebP without its 20 bytes of RIFF framing); alpha is the green channel, red and
               blue are 0
 
-The smaller one is kept. On binary, antialiased, feathered and photographic masks VP8L takes 15-80% of what PNG takes;
+The smaller one is kept. On binary, antialiased, feathered and photographic masks VP8L takes 15-85% of what PNG takes;
 zlib wins on planes of a few pixels and on noise, and has no limit on the dimensions.
 """
 

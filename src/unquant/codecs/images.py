@@ -99,8 +99,8 @@ class Picture:
     """An upright 8-bit sRGB picture and what travels beside it.
 
     rgb: (h, w, 3) uint8, contiguous. alpha: (h, w) uint8, 0 transparent to 255 opaque, or None where all is opaque.
-    icc: a profile that describes `rgb`; None stands for sRGB, and `to_picture` always gives None. exif: a TIFF structure
-    (without the `Exif\\0\\0` prefix of JPEG) whose orientation, if any, is 1. xmp: the packet. None where there is none.
+    icc: a profile that describes `rgb`; None stands for sRGB, and `to_picture` always gives None.
+    exif: a TIFF structure (without the `Exif\\0\\0` prefix of JPEG) whose orientation, if any, is 1. xmp: the packet.
     """
 
     rgb: U8
@@ -114,7 +114,7 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
     """Converts to 8-bit sRGB: profile applied, EXIF orientation applied, alpha apart.
 
     image, one of
-    - PIL image of any mode; of an animation the frame it stands at, which is the first unless the caller sought another.
+    - PIL image of any mode; of an animation the frame it stands at: the first, unless the caller sought another.
       16-bit modes (I;16*, and I with values 0..65535) become round(v·255/65535); F must lie in [0, 1].
     - numpy (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, or of uint16 (converted as above), sRGB.
     - torch floating point (1 | 3 | 4, h, w) in [0, 1], sRGB. torch is not imported for the other kinds.
@@ -122,8 +122,8 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
     keep_metadata: False drops EXIF and XMP. A profile that cannot be used is ignored with a UserWarning, and so is
     broken EXIF. Colours under transparent pixels are left as they are.
 
-    Raises OptionError (a type, shape or value range other than the above), InputError (an image file that was opened but
-    turns out damaged), ImageTooLarge (more than MAX_PIXELS pixels).
+    Raises OptionError (a type, shape or value range other than the above), InputError (an image file that was opened
+    but turns out damaged), ImageTooLarge (more than MAX_PIXELS pixels).
     """
     if isinstance(image, Image.Image):
         return _from_pil(image, keep_metadata)
@@ -191,7 +191,8 @@ def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
 
     image: any mode that `to_picture` takes; L, RGB and RGBA are written as they are. The lossy formats are written at
     high quality (4:4:4 where the format has it). Alpha is flattened on white for JPEG and PPM. ICC, EXIF and XMP in
-    `.info` are written where the format holds them, or left out with a UserWarning if they are too long for JPEG.
+    `.info` are written where the format holds them, or left out with a UserWarning if they are too long for JPEG; TIFF
+    is compressed (Deflate) only where there is no EXIF or XMP.
     Raises InputError, naming `name`.
     """
     name = os.fspath(name)
@@ -247,7 +248,7 @@ def _typed_errors(name: str, action: str = "cannot be read") -> Generator[None]:
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format known here"
+        return "not an image in a known format, or one whose header is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
@@ -277,9 +278,9 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         raise InputError(str(error)) from error
     image.load()
     if not image.info.get("exif"):  # TIFF keeps it in its own directory, which is read from the file
-        exif = _parsed_exif(image)
-        if exif:
-            image.info["exif"] = _descriptive_exif(exif)
+        exif = _parsed_exif(image, name)
+        if exif and (described := _descriptive_exif(exif, name)):
+            image.info["exif"] = described
     return image
 
 
@@ -288,7 +289,7 @@ def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
     _check_size(name, image.height, image.width)
     with _typed_errors(name):
         image.load()
-        exif = _parsed_exif(image)
+        exif = _parsed_exif(image, name)
         orientation = exif.get(_ORIENTATION) if exif else None
         colour, alpha = _split_alpha(image)
         transpose = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
@@ -299,7 +300,7 @@ def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
         rgb = _to_srgb(colour, profile if isinstance(profile, bytes) else None, name)
         if not keep_metadata:
             return Picture(rgb, _unless_opaque(alpha))
-        return Picture(rgb, _unless_opaque(alpha), None, _kept_exif(image, exif), _kept_xmp(image))
+        return Picture(rgb, _unless_opaque(alpha), None, _kept_exif(image, exif, name), _kept_xmp(image))
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, U8 | None]:
@@ -335,7 +336,7 @@ def _to_srgb(image: Image.Image, icc: bytes | None, name: str) -> U8:
     if icc:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            space = source.profile.xcolor_space.strip()
+            space = icc[16:20].decode("ascii", "replace").strip()
             if space == "RGB" and image.mode == "L":
                 image = image.convert("RGB")
             if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) == image.mode:
@@ -433,34 +434,42 @@ def _from_channels(values: U8) -> Picture:
 # --- metadata ----------------------------------------------------------------------------------------------------
 
 
-def _parsed_exif(image: Image.Image) -> Image.Exif | None:
-    """The image's EXIF, or None if it is broken (then with a warning). The caller's object is not changed."""
+def _parsed_exif(source: Image.Image | bytes, name: str) -> Image.Exif | None:
+    """The EXIF of an image, or in some bytes; None if it is broken (then with a warning)."""
     try:
-        return image.getexif()
+        if isinstance(source, Image.Image):
+            return source.getexif()
+        exif = Image.Exif()
+        exif.load(source)
+        return exif
     except Exception as error:  # a third-party parser on hostile bytes
-        _warn(f"{getattr(image, 'filename', '') or 'image'}: EXIF ignored, it is broken: {_cause(error)}")
+        _warn(f"{name}: EXIF ignored, it is broken: {_cause(error)}")
         return None
 
 
-def _descriptive_exif(exif: Image.Exif) -> bytes:
-    """EXIF of what describes the picture, without the tags that describe the layout of a TIFF file."""
+def _descriptive_exif(exif: Image.Exif, name: str) -> bytes:
+    """EXIF of what describes the picture, without the tags that describe the layout of a TIFF file; b"" for nothing."""
     kept = Image.Exif()
-    for tag in exif:
-        if tag in _DESCRIPTIVE_TAGS:
-            kept[tag] = exif[tag]
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        values = {tag: value for tag, value in exif.get_ifd(directory).items() if tag != ExifTags.IFD.Interop}
-        if values:
-            kept[directory] = values
-    return kept.tobytes() if len(kept) else b""
+    try:
+        for tag in exif:
+            if tag in _DESCRIPTIVE_TAGS:
+                kept[tag] = exif[tag]
+        for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            values = {tag: value for tag, value in exif.get_ifd(directory).items() if tag != ExifTags.IFD.Interop}
+            if values:
+                kept[directory] = values
+        return kept.tobytes() if len(kept) else b""
+    except Exception as error:  # a third-party parser on hostile bytes
+        _warn(f"{name}: EXIF ignored, it is broken: {_cause(error)}")
+        return b""
 
 
-def _kept_exif(image: Image.Image, exif: Image.Exif | None) -> bytes | None:
+def _kept_exif(image: Image.Image, exif: Image.Exif | None, name: str) -> bytes | None:
     if exif is None:
         return None
     data = image.info.get("exif")
     if not isinstance(data, bytes) or not data:
-        data = _descriptive_exif(exif)
+        data = _descriptive_exif(exif, name)
     while data.startswith(_EXIF_PREFIX):
         data = data[len(_EXIF_PREFIX) :]
     if not data or set(exif) <= {_ORIENTATION}:
@@ -505,15 +514,17 @@ def _metadata_options(image: Image.Image, kind: str, name: str) -> dict[str, Any
             _warn(f"{name}: {len(xmp)} bytes of XMP do not fit into JPEG; left out")
             xmp = None
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    if exif and kind in ("AVIF", "TIFF"):  # where Pillow takes it apart; elsewhere the bytes are written as they are
+        parsed = _parsed_exif(exif, name)
+        exif = None if parsed is None else exif if kind == "AVIF" else _descriptive_exif(parsed, name)
     if kind == "TIFF":
         tags = Image.Exif()
         if exif:
-            source = Image.Exif()
-            source.load(exif)
-            tags.load(_descriptive_exif(source))
+            tags.load(exif)
         if xmp:
             tags[_XMP_TIFF_TAG] = xmp
-        return {**options, "exif": tags}
+        # libtiff, which compresses, cannot write the directories of EXIF; Pillow's own writer can
+        return {**options, "exif": tags, "compression": "raw"} if len(tags) else options
     if exif:
         options["exif"] = exif
     if xmp and kind == "PNG":
@@ -537,11 +548,15 @@ def _output_format(name: str) -> str:
 
 def _writable_target(name: str, force: bool) -> Path:
     """The file that `name` stands for, links followed; InputError if it must not be written."""
-    target = Path(os.path.realpath(name))
-    if target.is_dir():
+    try:
+        target = Path(os.path.realpath(name))
+        is_folder, exists, is_file = target.is_dir(), target.exists(), target.is_file()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be written: {_cause(error)}") from error
+    if is_folder:
         raise InputError(f"{name}: is a folder")
-    if target.exists() and not target.is_file():
+    if exists and not is_file:
         raise InputError(f"{name}: is not a regular file")
-    if target.exists() and not force:
+    if exists and not force:
         raise InputError(f"{name}: exists already (force to overwrite)")
     return target

@@ -97,7 +97,7 @@ def _check_size(size: int) -> None:
 
 
 def _gap_order(size: int, count: int) -> int:
-    """Exp-Golomb order of override gaps: 2^order is the mean gap, rounded down to a power of two. 1 <= count <= size."""
+    """Exp-Golomb order of override gaps, 1 <= count <= size: 2^order is the mean gap rounded down to a power of two."""
     return (size // count).bit_length() - 1
 
 

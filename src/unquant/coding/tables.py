@@ -88,7 +88,9 @@ class Tables:
         """The 2K + 2 counts of one table (a read-only view), 0 <= table < T."""
         return self.counts[self.offsets[table] : self.offsets[table + 1]]
 
-    def bits(self, table: npt.NDArray[np.integer[Any]], symbol: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+    def bits(
+        self, table: npt.NDArray[np.integer[Any]], symbol: npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[np.float64]:
         """Cost of each symbol in bits, escape codes included: the length that the coder approaches.
 
         table: any shape, −1..T−1, where −1 (not coded) costs nothing and its symbol must be 0. symbol: same shape,

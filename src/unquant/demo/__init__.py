@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from PIL import Image
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,7 @@ from unquant.demo.montage import Panel, draw
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
 
 PHOTOGRAPH = "coffee.png"
-DETAIL = (0.58, 0.62)  # the spoon, the rim of the saucer and the shadow between them
+DETAIL = (0.69, 0.23)  # the rim of the cup, the end of the spoon, the saucer and the grain of the wood
 
 
 class DemoRow(NamedTuple):
@@ -92,7 +93,7 @@ def _caption(row: DemoRow) -> str:
 
 
 def _table(rows: tuple[DemoRow, ...]) -> Table:
-    table = Table(title="one photograph, equal bytes")
+    table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("codec", no_wrap=True)
     for title in ("bytes", "bpp", "PSNR", "MS-SSIM", "LPIPS", "encode s", "decode s"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -126,7 +127,7 @@ def run(
     data = ours[1.0].data
     rows = [row("unquant", ours[1.0]), row("unquant, plain", ours[0.0])]
     panels = [
-        Panel("Original", f"{image.width}×{image.height}  ·  {3 * pixels:,} bytes  ·  24 bpp", image),
+        Panel("Original", f"{image.width} x {image.height}  ·  {3 * pixels:,} bytes  ·  24 bpp", image),
         Panel("unquant", _caption(rows[0]), ours[1.0].image),
     ]
     for name in ("avif", "jpeg"):
@@ -138,11 +139,11 @@ def run(
     output_dir.mkdir(parents=True, exist_ok=True)
     picture, file = output_dir / "demo.png", output_dir / "coffee.unq"
     file.write_bytes(data)
-    draw(f"One photograph, {len(data):,} bytes", panels, DETAIL).save(picture)
+    draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAIL).save(picture)
     result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
     console.print(_table(result.rows))
     notes = [*(f"{line.name}: {line.note}" for line in rows if line.note), *meter.notes]
-    notes.append("unquant draws detail that the file does not hold (realism 1); plain is the same file at realism 0")
+    notes.append("unquant, plain: the same file at realism 0, without the detail that the decoder draws at realism 1")
     for note in notes:
         console.print(f"  {note}", style="dim", markup=False, highlight=False)
     console.print(f"file:    {file}\npicture: {picture}", markup=False, highlight=False, soft_wrap=True)

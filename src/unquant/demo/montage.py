@@ -62,6 +62,6 @@ def draw(heading: str, panels: Sequence[Panel], centre: tuple[float, float] = (0
         frame = (left + box[0] - 1, top + box[1] - 1, left + box[2], top + box[3])
         canvas.rectangle(frame, outline=MARK, width=1)
         place = MARGIN + index * (cell + GAP)
-        _write(canvas, (place, details_top + 6), f"{panel.title}, detail ×{ZOOM}", 17, FAINT)
+        _write(canvas, (place, details_top + 6), f"{panel.title}, detail {ZOOM}x", 17, FAINT)
         sheet.paste(panel.image.crop(box).resize(detail, Image.Resampling.NEAREST), (place, details_top + STRIP))
     return sheet

@@ -95,7 +95,8 @@ class Synthesis(nn.Module):
 
     def __init__(self, latent: int, width16: int, depth16: int, width8: int, depth8: int, cond: int) -> None:
         super().__init__()
-        self.linear = nn.Parameter(_dct_directions(latent) / LATENT_GAIN)
+        # held at the analysis path's scale, so that one learning rate suits both: the step of Adam does not know scales
+        self.linear = nn.Parameter(_dct_directions(latent) * LATENT_GAIN)
         self.condition = Condition(3, cond)
         self.stem = nn.Conv2d(latent, width16, 1)
         self.blocks16 = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
@@ -109,7 +110,7 @@ class Synthesis(nn.Module):
     def start_from(self, basis: Float[Tensor, "c d"]) -> None:
         """Start the linear path from orthonormal directions (c, 768)."""
         with torch.no_grad():
-            self.linear.copy_(basis / LATENT_GAIN)
+            self.linear.copy_(basis * LATENT_GAIN)
 
     def forward(
         self,
@@ -135,6 +136,6 @@ class Synthesis(nn.Module):
             h = block(h, cond8)
         residual = F.pixel_shuffle(self.head(F.silu(h)), 8)
         with torch.autocast(y.device.type, enabled=False):
-            patches = F.conv2d(y.float(), self.linear.float().T[:, :, None, None])
+            patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
             linear = F.pixel_shuffle(patches, LATENT_STRIDE)
         return 0.5 + linear + residual.float()

@@ -1,0 +1,209 @@
+"""Running jobs: threads, progress, warnings, JSON lines, atomic output, one exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import typer
+
+from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_bytes, write_line
+from unquant.cli.paths import Job
+from unquant.errors import InputError, OptionError
+
+__all__ = ["Batch", "Row", "read_bytes"]
+
+Row: TypeAlias = dict[str, Any]
+"""What is known of a file that was written, for its JSON object; `line` is taken out: its line on the standard error."""
+
+Work: TypeAlias = Callable[[Job], Row]
+
+
+@dataclass(frozen=True)
+class _Result:
+    job: Job
+    row: Row = field(default_factory=dict[str, Any])
+    error: Exception | None = None
+
+
+class Batch:
+    """The jobs of one command.
+
+    workers: files at a time. force: overwrite outputs. as_json: one object per file on the standard output.
+    quiet: errors only on the standard error.
+    """
+
+    def __init__(self, jobs: Sequence[Job], *, workers: int, force: bool, as_json: bool, quiet: bool) -> None:
+        self.jobs, self.force, self.as_json, self.quiet = list(jobs), force, as_json, quiet
+        self.workers = max(1, min(workers, len(self.jobs)))
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._current = threading.local()
+        if any(job.target is None for job in self.jobs):
+            if as_json:
+                raise OptionError("--json and the image cannot both go to the standard output: give an output file")
+            if sys.stdout.isatty() and not force:
+                raise OptionError("this is no text for a terminal: give an output file, or redirect the standard output")
+
+    def check(self, job: Job) -> None:
+        """Raises the job's problem, or InputError if its output cannot be written: before any work is done."""
+        if job.problem is not None:
+            raise job.problem
+        if job.target is None:
+            return
+        if job.target.is_dir():
+            raise InputError(f"{job.target}: is a folder")
+        if job.target.exists() and not self.force:
+            raise InputError(f"{job.target}: exists already (--force overwrites)")
+
+    def write(self, job: Job, data: bytes) -> None:
+        """The whole output of a job, or nothing; folders are made. Raises InputError."""
+        from unquant.codecs.images import atomic_write_bytes
+
+        with self._lock:
+            if self._stopped:
+                raise InputError(f"{job.target_name}: not written: interrupted")
+            if job.target is None:
+                write_bytes(data)
+                return
+            if len(self.jobs) > 1 or not job.target.parent.exists():
+                _make_folder(job.target.parent)
+            atomic_write_bytes(job.target, data, force=self.force)
+
+    def run(self, work: Work) -> None:
+        """Does all jobs and reports each. Raises typer.Exit if one fails: with its own code if nothing was written and
+        all failures are alike, with 7 otherwise."""
+        written = 0
+        codes: set[Code] = set()
+        with self._shown_warnings(), self._progress() as advance:
+            for result in self._results(work):
+                advance()
+                if result.error is None:
+                    written += 1
+                    self._report(result)
+                else:
+                    codes.add(self._report_failure(result.job, result.error))
+        if not codes:
+            return
+        if len(self.jobs) > 1:
+            say(f"{len(self.jobs) - written} of {len(self.jobs)} files failed", "error")
+        raise typer.Exit(Code.PARTIAL if written or len(codes) > 1 else codes.pop())
+
+    def _results(self, work: Work) -> Iterator[_Result]:
+        if self.workers == 1:
+            yield from (self._do(work, job) for job in self.jobs)
+            return
+        threads = max(1, _cores() // self.workers)
+        pool = ThreadPoolExecutor(self.workers, initializer=_limit_threads, initargs=(threads,))
+        try:
+            futures: list[Future[_Result]] = [pool.submit(self._do, work, job) for job in self.jobs]
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            with self._lock:  # a file that is being written is finished, none is begun
+                self._stopped = True
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _do(self, work: Work, job: Job) -> _Result:
+        self._current.name = job.source_name
+        try:
+            self.check(job)
+            return _Result(job, work(job))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if code_of(error) is None and len(self.jobs) == 1:
+                raise
+            return _Result(job, error=error)
+
+    def _report(self, result: _Result) -> None:
+        line = result.row.pop("line")
+        if self.as_json:
+            write_line(json.dumps({**_names(result.job), **result.row}))
+        elif not self.quiet:
+            say(f"{result.job.source_name} -> {result.job.target_name}: {line}")
+
+    def _report_failure(self, job: Job, error: Exception) -> Code:
+        code = code_of(error) or Code.OTHER
+        print_traceback(error)
+        cause = describe(error, job.source_name, job.target_name)
+        say(cause, "error")
+        if self.as_json:
+            write_line(json.dumps({**_names(job), "error": cause, "code": int(code)}))
+        return code
+
+    @contextmanager
+    def _progress(self) -> Generator[Callable[[], None]]:
+        """A bar on the standard error, for several files on a terminal; gives what moves it by one."""
+        json_on_terminal = self.as_json and sys.stdout.isatty()
+        if len(self.jobs) == 1 or self.quiet or json_on_terminal or not sys.stderr.isatty():
+            yield lambda: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+            task = progress.add_task("files", total=len(self.jobs))
+            yield lambda: progress.advance(task)
+
+    @contextmanager
+    def _shown_warnings(self) -> Generator[None]:
+        """UserWarnings as one line each with the file they are about; all others are left out."""
+
+        def show(message: Warning | str, *_args: object, **_named: object) -> None:
+            if not self.quiet:
+                name = getattr(self._current, "name", "")
+                say(str(message) if not name or str(message).startswith(name) else f"{name}: {message}", "warning")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            for noisy in (DeprecationWarning, FutureWarning, RuntimeWarning):
+                warnings.simplefilter("ignore", noisy)
+            warnings.filterwarnings("ignore", module=r"(torch|numpy)(\.|$)")
+            warnings.showwarning = show
+            yield
+
+
+def read_bytes(source: Path | None, limit: int) -> bytes:
+    """A whole file, or the standard input (None); of more than `limit` bytes the first `limit` + 1 only.
+
+    Raises InputError, naming the file.
+    """
+    try:
+        if source is None:
+            return sys.stdin.buffer.read(limit + 1)
+        with source.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"{source or 'standard input'}: cannot be read: {error.strerror or error}") from error
+
+
+def _names(job: Job) -> Row:
+    return {"input": str(job.source or "-"), "output": str(job.target or "-")}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,182 @@
+"""The one path from the entropy networks to the coder, run alike by encoder and decoder (DESIGN section 4).
+
+    log2 q ──►┤prior├──► snap ──► code ẑ ──►┤h_s├──►┤pass 1├──► snap ──► code ──►┤context, pass 2├──► snap ──► code
+
+Networks run in float64 on one tile at a time; their outputs are snapped to grids (μ to 1/64 of a step, the scale to a
+table index), and only the snapped integers reach the coder and the next pass. float64 results differ between machines by
+about 1e-13 relative, so a snap could differ only within about 1e-9 of a rounding boundary. The encoder does not trust
+values within GUARD of one: it writes (position, side) into the tile before each pass, and the decoder takes the side from
+there. Nothing here knows q itself, only k + μ and log2 q = index/64.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
+from unquant.entropy.two_pass import HYPER_STRIDE, Params, TwoPassEntropy, positions_of
+from unquant.errors import CorruptStream
+from unquant.shapes import Latent, QMap
+
+__all__ = ["GUARD", "MU_GRID", "CodedTile", "ExactCoder", "DecodedTile", "snap", "unsafe"]
+
+MU_GRID = 64
+"""Means are multiples of 1/64 of a step."""
+GUARD = 1e-7
+"""Half-width of the band around a rounding boundary in which the encoder states the side, in grid units."""
+
+
+class CodedTile(NamedTuple):
+    """A tile's stream, its symbols as int32 little-endian in coding order, and ŷ/q."""
+
+    stream: bytes
+    symbols: bytes
+    v_hat: Latent
+
+
+class DecodedTile(NamedTuple):
+    """A tile's symbols as int32 little-endian in coding order, ŷ/q, and the μ, σ-coordinates they were decoded with.
+
+    v_hat, mu, t: (1, c, h16, w16) float64, in steps; t is the integer table index, −1 where nothing was coded.
+    """
+
+    symbols: bytes
+    v_hat: Latent
+    mu: Latent
+    t: Latent
+
+
+Overrides = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+
+
+def unsafe(grid: Float[Tensor, "n"]) -> Overrides:
+    """Positions of values within GUARD of a rounding boundary n + ½, and whether each lies at or above it."""
+    distance = grid - grid.floor() - 0.5
+    where = (distance.abs() < GUARD).nonzero().squeeze(1)
+    return where.cpu().numpy(), (distance[where] >= 0).cpu().numpy()
+
+
+def snap(grid: Float[Tensor, "n"], overrides: Overrides) -> Float[Tensor, "n"]:
+    """Round half up to integers (still float64), the sides of `overrides` taken from there."""
+    snapped = (grid + 0.5).floor()
+    positions, sides = overrides
+    if positions.size:
+        where = torch.from_numpy(positions).to(grid.device)
+        snapped[where] = grid[where].floor() + torch.from_numpy(sides).to(grid)
+    return snapped
+
+
+class _Snapped(NamedTuple):
+    mu: Tensor
+    index: npt.NDArray[np.int64]
+
+
+_Stage = Callable[[Params, int], Tensor]
+
+
+class ExactCoder:
+    """Codes the quantised latent of one tile with an entropy model and its integer tables.
+
+    entropy: copied to float64, on `device`. tables: those stored with the weights.
+    """
+
+    def __init__(self, entropy: TwoPassEntropy, tables: Tables, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
+        # h_a stays behind: it decides symbols but is not part of what must be exact
+        slim = copy.copy(entropy)
+        slim._modules = {k: m for k, m in entropy._modules.items() if k != "analysis"}  # pyright: ignore[reportPrivateUsage]
+        self.networks = copy.deepcopy(slim).to(self.device, torch.float64).eval().requires_grad_(False)
+        self.tables = tables
+
+    def _walk(self, size: tuple[int, int], log2_q: QMap, stage: _Stage) -> Latent:
+        """The passes in order. stage(params, pass number) codes or decodes one group of symbols and returns k + μ."""
+        net = self.networks
+        h16, w16 = size
+        log2_q = log2_q.to(self.device, torch.float64)
+        cond = net.condition_of(log2_q)
+        hyper_size = (-(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE))
+        prior = net.hyper_prior(cond, hyper_size)
+        shape = (1, net.hyper, *hyper_size)
+        z_hat = stage(Params(prior.mu.expand(shape), prior.t.expand(shape)), 0)
+        features = net.hyper_synthesis(z_hat, cond, size)
+        v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)
+        for pass_index in (0, 1):
+            positions = positions_of(pass_index, h16, w16, self.device)
+            if not len(positions):
+                continue
+            known = v_hat.unflatten(2, size) if pass_index else None
+            params = net.pass_params(pass_index, features, known, cond, log2_q, positions)
+            v_hat[:, :, positions] = stage(params, pass_index + 1)[..., 0]
+        return v_hat.unflatten(2, size)
+
+    def _snap(self, params: Params, overrides: Callable[[Tensor], Overrides]) -> _Snapped:
+        grid = torch.cat([params.mu.flatten() * MU_GRID, params.t.flatten()])
+        snapped = snap(grid, overrides(grid))
+        n = params.mu.numel()
+        index = snapped[n:].clamp(-1, len(self.tables) - 1).to(torch.int64).cpu().numpy()
+        return _Snapped((snapped[:n] / MU_GRID).view(params.mu.shape), index)
+
+    @torch.no_grad()
+    def encode(self, v: Latent, z: Tensor, log2_q: QMap) -> CodedTile:
+        """Code one tile. v = y/q: (1, c, h16, w16). z = h_a(v): (1, m, ⌈h16/4⌉, ⌈w16/4⌉). log2_q: index/64, or a map."""
+        encoder = SymbolEncoder(self.tables)
+        symbols: list[npt.NDArray[np.int32]] = []
+        size = (v.shape[-2], v.shape[-1])
+        flat = v.to(self.device, torch.float64).flatten(2)
+        z = z.to(self.device, torch.float64)
+
+        def stage(params: Params, number: int) -> Tensor:
+            def overrides(grid: Tensor) -> Overrides:
+                found = unsafe(grid)
+                encoder.encode_overrides(*found, grid.numel())
+                return found
+
+            mu, index = self._snap(params, overrides)
+            value = z if number == 0 else flat[:, :, positions_of(number - 1, *size, self.device), None]
+            k = (value - mu).round().clamp(-(2.0**30), 2.0**30)
+            k = torch.where(torch.from_numpy(index >= 0).to(k.device).view(k.shape), k, torch.zeros_like(k))
+            coded = k.flatten().cpu().numpy().astype(np.int32)
+            encoder.encode(coded, index)
+            symbols.append(coded)
+            return k + mu
+
+        v_hat = self._walk(size, log2_q, stage)
+        return CodedTile(encoder.to_bytes(), _little_endian(symbols), v_hat)
+
+    @torch.no_grad()
+    def decode(self, stream: bytes, size: tuple[int, int], log2_q: QMap) -> DecodedTile:
+        """Decode one tile of latent size (h16, w16). Raises CorruptStream; the caller compares the symbols' checksum."""
+        decoder = SymbolDecoder(self.tables, stream)
+        symbols: list[npt.NDArray[np.int32]] = []
+        sides: list[tuple[Tensor, Tensor]] = []
+
+        def stage(params: Params, number: int) -> Tensor:
+            mu, index = self._snap(params, lambda grid: decoder.decode_overrides(grid.numel()))
+            coded = decoder.decode(index)
+            symbols.append(coded)
+            if np.abs(coded.astype(np.int64)).max(initial=0) > 2**30:
+                raise CorruptStream("a symbol beyond 2^30")
+            if number:
+                sides.append((mu, torch.from_numpy(index).to(mu).view(mu.shape)))
+            return torch.from_numpy(coded).to(mu).view(mu.shape) + mu
+
+        v_hat = self._walk(size, log2_q, stage)
+        both = [torch.zeros_like(v_hat).flatten(2) for _ in range(2)]
+        passes = [p for p in (positions_of(i, *size, self.device) for i in (0, 1)) if len(p)]
+        for positions, pair in zip(passes, sides, strict=True):
+            for target, value in zip(both, pair, strict=True):
+                target[:, :, positions] = value[..., 0]
+        mu, t = (b.unflatten(2, size) for b in both)
+        return DecodedTile(_little_endian(symbols), v_hat, mu, t)
+
+
+def _little_endian(symbols: list[npt.NDArray[np.int32]]) -> bytes:
+    return np.concatenate(symbols).astype("<i4").tobytes()

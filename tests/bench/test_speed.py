@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import AvifImagePlugin, Image
+from typer.testing import CliRunner
+
+from unquant.bench import __main__ as command
+from unquant.bench import speed
+
+
+def test_warm_times_stand_beside_avif(picture: Image.Image, stand_in) -> None:
+    measures = speed.warm_times(stand_in, picture, 1.0, 1)
+    assert len(measures) == 4
+    for measure in measures:
+        assert measure.value > 0
+        assert measure.ratio == pytest.approx(measure.value / measure.avif)
+
+
+def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS
+    with speed.limited_threads(1):
+        assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == (1, 1)
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == before
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_the_table_has_units_and_ratios() -> None:
+    lines = speed.table([speed.Measure("decode", 0.5, avif=0.01), speed.Measure("peak memory", 900.4, "MB")])
+    assert "0.500 s" in lines
+    assert "50.0" in lines
+    assert "900 MB" in lines
+
+
+def test_the_script_of_the_fresh_process_measures(tmp_path: Path, picture: Image.Image, monkeypatch) -> None:
+    """The script runs in a process whose `unquant` is a stand-in found first on the path."""
+    (tmp_path / "unquant.py").write_text(
+        "class Codec:\n"
+        "    def encode(self, image, bpp): return b'x' * int(bpp * image.width)\n"
+        "    def decode(self, data): return data\n"
+        "def load(name): return Codec()\n"
+    )
+    (tmp_path / "torch.py").write_text("")
+    picture.save(tmp_path / "picture.png")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    measures = {row.what: row for row in speed.fresh_times("ratevar", tmp_path / "picture.png", 0.5, 1)}
+    assert set(measures) == {"load, torch imported", "first encode, 0.5 bpp", "first decode", "peak memory"}
+    assert 5 < measures["peak memory"].value < 500
+
+
+def test_the_command_writes_the_figures(tmp_path: Path, picture: Image.Image, stand_in, monkeypatch) -> None:
+    picture.save(tmp_path / "picture.png")
+    monkeypatch.setattr(command, "load", lambda _: stand_in)
+    monkeypatch.setattr(speed, "fresh_times", lambda *_: [speed.Measure("peak memory", 100, "MB")])
+    monkeypatch.setattr(speed, "command_times", lambda *_: [speed.Measure("import unquant", 0.1)])
+    arguments = [
+        "speed",
+        str(tmp_path / "picture.png"),
+        "--bpp",
+        "1",
+        "--repeats",
+        "1",
+        "--out",
+        str(tmp_path / "s.json"),
+    ]
+    result = CliRunner().invoke(command.app, [*arguments, "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert "192×180" in result.stdout
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert len(content["measures"]) == 6
+    assert content["environment"]["threads"] == 1

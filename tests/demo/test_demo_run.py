@@ -1,0 +1,73 @@
+"""The demonstration with a stand-in for the codec, so that it runs without weights."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from unquant import demo
+from unquant.bench import anchors
+from unquant.demo.montage import Panel, draw
+
+
+class StandIn:
+    weights_id = "stand-in"
+
+    def encode(self, image, *, quality=None, bpp=None, target_bytes=None, q_index=None) -> bytes:
+        return anchors.encode_to_size(image, "webp", int(bpp * image.width * image.height / 8)).data
+
+    def decode(self, data: bytes, *, realism=None) -> Image.Image:
+        return anchors.decode(data)
+
+
+@pytest.fixture
+def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[demo.DemoResult, str]:
+    monkeypatch.delenv("UNQUANT_METRICS", raising=False)
+    console = Console(file=io.StringIO(), width=100)
+    made = demo.run(tmp_path / "new", 0.15, codec=StandIn(), console=console)
+    return made, console.file.getvalue()
+
+
+def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -> None:
+    made, printed = result
+    with Image.open(made.picture) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (2 * 600 + 16 + 2 * 24, 60 + 2 * (400 + 58 + 16) + 34 + 73 * 3 + 24)
+    size = made.file.stat().st_size
+    assert size <= 0.15 * 600 * 400 / 8
+    ours, plain, avif, jpeg = made.rows
+    assert ours.bytes == plain.bytes == size
+    assert avif.bytes <= size
+    assert (jpeg.bytes > size) == bool(jpeg.note) == ("smallest possible" in jpeg.name)
+    assert ours.scores.lpips is None
+    assert str(made.picture) in printed
+    assert "UNQUANT_METRICS" in printed
+    for row in made.rows:
+        assert row.name in printed
+        assert f"{row.bytes:,}" in printed
+
+
+def test_the_photograph_comes_with_its_licence() -> None:
+    assert demo.photograph().size == (600, 400)
+    assert "CC0" in (Path(demo.__file__).parent / "coffee.LICENSE.txt").read_text()
+
+
+def test_panels_show_their_pictures_unchanged() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (150, 200, 3), np.uint8)) for _ in range(3)]
+    sheet = draw("heading", [Panel(f"name {index}", "caption", image) for index, image in enumerate(pictures)])
+    corner = sheet.crop((24, 60, 24 + 40, 60 + 40))
+    assert corner.tobytes() == pictures[0].crop((0, 0, 40, 40)).tobytes()
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.2)])
+def test_the_detail_stays_inside(centre: tuple[float, float]) -> None:
+    picture = Image.new("RGB", (90, 40), (0, 0, 255))
+    sheet = draw("heading", [Panel("name", "caption", picture)] * 2, centre)
+    bottom = sheet.crop((24, sheet.height - 24 - 30, 24 + 60, sheet.height - 24))
+    assert bottom.getcolors() == [(60 * 30, (0, 0, 255))]
