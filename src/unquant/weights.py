@@ -144,7 +144,9 @@ def read_weights(path: Path, *, verify: bool = True) -> Weights:
     return weights
 
 
-def write_shards(folder: Path, family: str, config: Mapping[str, Any], state: Mapping[str, Tensor], training: Mapping[str, Any]) -> None:
+def write_shards(
+    folder: Path, family: str, config: Mapping[str, Any], state: Mapping[str, Tensor], training: Mapping[str, Any]
+) -> None:
     """Write a model's state as fp16 shards of at most 15 MiB with an index `ema.json`, for transport; see `join_shards`."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
@@ -195,5 +197,5 @@ def join_shards(folder: Path, path: Path) -> Weights:
     entropy = RatevarConfig.from_dict(export.config).entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
     arrays = tables.to_arrays()
-    extra = {f"tables.{name}": torch.from_numpy(array) for name, array in arrays.items()}
+    extra = {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return write_weights(path, export.family, export.config, {**export.tensors, **extra}, export.training)

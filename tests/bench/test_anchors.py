@@ -51,17 +51,22 @@ def test_other_modes_are_encoded_as_rgb(picture: Image.Image) -> None:
     assert anchors.decode(anchors.encode(picture.convert("L"), "jpeg", 40)).mode == "RGB"
 
 
+def test_fractions_of_the_quality_meet_a_size_closely(picture: Image.Image) -> None:
+    found = anchors.encode_to_size(picture, "webp", 1200)
+    assert 1150 < len(found.data) <= 1200
+    assert found.quality != round(found.quality)
+
+
 def test_fit_takes_the_largest_file_where_sizes_dip() -> None:
     sizes = [10, 20, 30, 45, 38, 60, 70, 80]
-    found = anchors.fit(lambda quality: bytes(sizes[quality]), 0, 7, 40)
-    assert (len(found.data), found.quality, found.fits) == (38, 4, True)
+    data, index = anchors.fit(lambda index: bytes(sizes[index]), 7, 40)
+    assert (len(data), index) == (38, 4)
 
 
 @pytest.mark.parametrize("target", range(5, 105, 5))
 def test_fit_on_a_rising_ladder_is_exact(target: int) -> None:
-    found = anchors.fit(lambda quality: bytes(10 * quality), 1, 10, target)
-    assert found.fits == (target >= 10)
-    assert len(found.data) == max(10, min(100, target // 10 * 10))
+    data, _ = anchors.fit(lambda index: bytes(10 * index + 10), 9, target)
+    assert len(data) == max(10, min(100, target // 10 * 10))
 
 
 def test_unknown_names_are_refused(picture: Image.Image) -> None:

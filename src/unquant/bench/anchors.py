@@ -16,13 +16,18 @@ __all__ = ["ANCHORS", "Anchor", "Sized", "decode", "encode", "encode_to_size", "
 
 @dataclass(frozen=True)
 class Anchor:
-    """One codec of Pillow. lowest, highest: the range of its integer `quality`; options: the others, fixed."""
+    """One codec of Pillow. options: beside the quality, fixed.
+
+    lowest, highest, step: the range of its `quality` and how finely it can be set. WebP takes fractions, and needs
+    them: from 0 to 1 its files grow by half.
+    """
 
     title: str
     format: str
     feature: str
     lowest: int = 0
     highest: int = 100
+    step: float = 1
     options: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
@@ -30,13 +35,17 @@ class Anchor:
         """The version of the library behind it."""
         return str(features.version(self.feature))
 
+    def quality(self, index: int) -> float:
+        """The quality `index` steps above the lowest; an int where only those are allowed."""
+        return self.lowest + index if self.step == 1 else round(self.lowest + index * self.step, 6)
 
+
+_JPEG_OPTIONS = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
+_AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "autotiling": False}
 ANCHORS: dict[str, Anchor] = {
-    "jpeg": Anchor(
-        "JPEG", "JPEG", "libjpeg_turbo", 1, 100, {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
-    ),
-    "webp": Anchor("WebP", "WEBP", "webp", options={"method": 6}),
-    "avif": Anchor("AVIF", "AVIF", "avif", options={"speed": 6, "subsampling": "4:2:0", "autotiling": False}),
+    "jpeg": Anchor("JPEG", "JPEG", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS),
+    "webp": Anchor("WebP", "WEBP", "webp", step=0.01, options={"method": 6}),
+    "avif": Anchor("AVIF", "AVIF", "avif", options=_AVIF_OPTIONS),
 }
 
 
@@ -44,12 +53,12 @@ class Sized(NamedTuple):
     """A file and how it was made. fits: whether it is within the target; if not, it is the smallest possible."""
 
     data: bytes
-    quality: int
+    quality: float
     fits: bool
 
 
-def encode(image: Image.Image, name: str, quality: int) -> bytes:
-    """The file that the anchor `name` makes of the picture (as 8-bit RGB) at its own integer `quality`."""
+def encode(image: Image.Image, name: str, quality: float) -> bytes:
+    """The file that the anchor `name` makes of the picture (as 8-bit RGB) at its own `quality`."""
     anchor = _anchor(name)
     bare = image.convert("RGB")
     bare = bare.copy() if bare is image else bare
@@ -68,28 +77,28 @@ def decode(data: bytes) -> Image.Image:
 def encode_to_size(image: Image.Image, name: str, target_bytes: int) -> Sized:
     """The largest file of at most `target_bytes`, by bisection on the quality; else the smallest, with fits=False."""
     anchor = _anchor(name)
-    return fit(lambda quality: encode(image, name, quality), anchor.lowest, anchor.highest, target_bytes)
+    steps = round((anchor.highest - anchor.lowest) / anchor.step)
+    data, index = fit(lambda index: encode(image, name, anchor.quality(index)), steps, target_bytes)
+    return Sized(data, anchor.quality(index), len(data) <= target_bytes)
 
 
-def fit(make: Callable[[int], bytes], lowest: int, highest: int, target_bytes: int) -> Sized:
-    """Bisection on an integer quality for the largest `make(quality)` of at most `target_bytes`.
+def fit(make: Callable[[int], bytes], last: int, target_bytes: int) -> tuple[bytes, int]:
+    """The largest `make(index)` of at most `target_bytes` and its index, by bisection over 0 … last; else the smallest.
 
-    Sizes may dip where the quality rises by one: the two qualities beyond the one found are tried as well.
+    Sizes may dip where the index rises by one: the two beyond the one found are tried as well.
     """
-    files = {lowest: make(lowest)}
-    low, high = lowest, highest if len(files[lowest]) <= target_bytes else lowest
+    files = {0: make(0)}
+    low, high = 0, last if len(files[0]) <= target_bytes else 0
     while low < high:
         middle = (low + high + 1) // 2
         files[middle] = make(middle)
         low, high = (middle, high) if len(files[middle]) <= target_bytes else (low, middle - 1)
-    for quality in range(low + 1, min(low + 2, highest) + 1):
-        files[quality] = files.get(quality) or make(quality)
-    within = [(len(data), quality) for quality, data in files.items() if len(data) <= target_bytes]
-    if not within:
-        _, quality = min((len(data), quality) for quality, data in files.items())
-        return Sized(files[quality], quality, False)
-    _, quality = max(within)
-    return Sized(files[quality], quality, True)
+    for index in range(low + 1, min(low + 2, last) + 1):
+        files[index] = files.get(index) or make(index)
+    sizes = {index: len(data) for index, data in files.items()}
+    within = [index for index in sizes if sizes[index] <= target_bytes]
+    chosen = max(within, key=lambda index: sizes[index]) if within else min(sizes, key=lambda index: sizes[index])
+    return files[chosen], chosen
 
 
 def _anchor(name: str) -> Anchor:

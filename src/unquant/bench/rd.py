@@ -20,7 +20,7 @@ from PIL import Image
 from unquant.bench import anchors
 from unquant.bench.metrics import Meter, Scores
 from unquant.bench.report import environment, markdown_table, number, write_json
-from unquant.bench.subject import Codec, read_image
+from unquant.bench.subject import Codec, q_index_of, read_image
 from unquant.errors import OptionError, RateUnreachable
 
 __all__ = [
@@ -55,10 +55,10 @@ class Plan:
 
 
 class Made(NamedTuple):
-    """How a file was made. quality: an anchor's own; q_index: of a sweep; reached: it is within the target."""
+    """How a file was made. quality: an anchor's own; q_index: a model's; reached: it is within the target."""
 
     target_bpp: float | None = None
-    quality: int | None = None
+    quality: float | None = None
     q_index: int | None = None
     reached: bool = True
 
@@ -100,7 +100,7 @@ def _files(image: Image.Image, plan: Plan, codecs: Mapping[str, Codec]) -> Itera
         for name in plan.codecs:
             if name in codecs:
                 data, reached = encode_to_size(codecs[name], image, target)
-                yield name, data, Made(target_bpp=bpp, reached=reached)
+                yield name, data, Made(target_bpp=bpp, q_index=q_index_of(data), reached=reached)
             else:
                 found = anchors.encode_to_size(image, name, target)
                 yield name, found.data, Made(target_bpp=bpp, quality=found.quality, reached=found.fits)
@@ -130,7 +130,7 @@ def rows_of(
 
 
 def violations(rows: Iterable[Row]) -> list[str]:
-    """Where a sweep's file grew although its q index rose, one sentence each; empty if the rate is monotonic."""
+    """Where a file grew although the q index rose, one sentence each; empty if the rate is monotonic."""
     sizes: dict[tuple[str, str], dict[int, int]] = {}
     for row in rows:
         if row.made.q_index is not None:

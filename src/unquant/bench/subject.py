@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 import unquant
-from unquant.errors import InputError
+from unquant.errors import BitstreamError, InputError
 
-__all__ = ["Codec", "find_images", "load", "read_image"]
+__all__ = ["Codec", "find_images", "load", "q_index_of", "read_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
@@ -36,7 +36,15 @@ class Codec(Protocol):
 
 def load(name: str) -> Codec:
     """The codec called `name` (see `unquant models`). Raises ModelMissing."""
-    return cast(Codec, unquant.load(name))
+    return unquant.load(name)
+
+
+def q_index_of(data: bytes) -> int | None:
+    """The q index in a file's header; None for a file that is not of this format."""
+    try:
+        return unquant.info(data).q_index
+    except BitstreamError:
+        return None
 
 
 def find_images(folder: Path) -> list[Path]:

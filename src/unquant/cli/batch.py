@@ -7,12 +7,11 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -20,19 +19,18 @@ from unquant.cli.exits import Code, code_of, describe, print_traceback, say, wri
 from unquant.cli.paths import Job
 from unquant.errors import InputError, OptionError
 
-__all__ = ["Batch", "Row", "read_bytes"]
-
-Row: TypeAlias = dict[str, Any]
-"""What is known of a file that was written, for its JSON object; `line` is taken out: its line on the standard error."""
-
-Work: TypeAlias = Callable[[Job], Row]
+__all__ = ["Batch", "Done", "read_bytes"]
 
 
-@dataclass(frozen=True)
-class _Result:
-    job: Job
-    row: Row = field(default_factory=dict[str, Any])
-    error: Exception | None = None
+class Done(NamedTuple):
+    """What is known of a file that was written. line: for the standard error. row: for its JSON object."""
+
+    line: str
+    row: dict[str, Any]
+
+
+Work: TypeAlias = Callable[[Job], Done]
+Outcome: TypeAlias = tuple[Job, Done | Exception]
 
 
 class Batch:
@@ -52,7 +50,9 @@ class Batch:
             if as_json:
                 raise OptionError("--json and the image cannot both go to the standard output: give an output file")
             if sys.stdout.isatty() and not force:
-                raise OptionError("this is no text for a terminal: give an output file, or redirect the standard output")
+                raise OptionError(
+                    "this is no text for a terminal: give an output file, or redirect the standard output"
+                )
 
     def check(self, job: Job) -> None:
         """Raises the job's problem, or InputError if its output cannot be written: before any work is done."""
@@ -64,6 +64,8 @@ class Batch:
             raise InputError(f"{job.target}: is a folder")
         if job.target.exists() and not self.force:
             raise InputError(f"{job.target}: exists already (--force overwrites)")
+        if not job.make_folder and not job.target.parent.is_dir():
+            raise InputError(f"{job.target}: cannot be written: its folder does not exist")
 
     def write(self, job: Job, data: bytes) -> None:
         """The whole output of a job, or nothing; folders are made. Raises InputError."""
@@ -75,7 +77,7 @@ class Batch:
             if job.target is None:
                 write_bytes(data)
                 return
-            if len(self.jobs) > 1 or not job.target.parent.exists():
+            if job.make_folder:
                 _make_folder(job.target.parent)
             atomic_write_bytes(job.target, data, force=self.force)
 
@@ -84,52 +86,51 @@ class Batch:
         all failures are alike, with 7 otherwise."""
         written = 0
         codes: set[Code] = set()
-        with self._shown_warnings(), self._progress() as advance:
-            for result in self._results(work):
+        with self._shown_warnings(), self._progress() as advance, closing(self._outcomes(work)) as outcomes:
+            for job, outcome in outcomes:
                 advance()
-                if result.error is None:
+                if isinstance(outcome, Done):
                     written += 1
-                    self._report(result)
+                    self._report(job, outcome)
                 else:
-                    codes.add(self._report_failure(result.job, result.error))
+                    codes.add(self._report_failure(job, outcome))
         if not codes:
             return
         if len(self.jobs) > 1:
             say(f"{len(self.jobs) - written} of {len(self.jobs)} files failed", "error")
         raise typer.Exit(Code.PARTIAL if written or len(codes) > 1 else codes.pop())
 
-    def _results(self, work: Work) -> Iterator[_Result]:
+    def _outcomes(self, work: Work) -> Generator[Outcome]:
         if self.workers == 1:
             yield from (self._do(work, job) for job in self.jobs)
             return
         threads = max(1, _cores() // self.workers)
         pool = ThreadPoolExecutor(self.workers, initializer=_limit_threads, initargs=(threads,))
         try:
-            futures: list[Future[_Result]] = [pool.submit(self._do, work, job) for job in self.jobs]
+            futures: list[Future[Outcome]] = [pool.submit(self._do, work, job) for job in self.jobs]
             yield from (future.result() for future in as_completed(futures))
         finally:
             with self._lock:  # a file that is being written is finished, none is begun
                 self._stopped = True
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _do(self, work: Work, job: Job) -> _Result:
+    def _do(self, work: Work, job: Job) -> Outcome:
         self._current.name = job.source_name
         try:
             self.check(job)
-            return _Result(job, work(job))
+            return job, work(job)
         except BrokenPipeError:
             raise
         except Exception as error:
             if code_of(error) is None and len(self.jobs) == 1:
                 raise
-            return _Result(job, error=error)
+            return job, error
 
-    def _report(self, result: _Result) -> None:
-        line = result.row.pop("line")
+    def _report(self, job: Job, done: Done) -> None:
         if self.as_json:
-            write_line(json.dumps({**_names(result.job), **result.row}))
+            write_line(json.dumps({**_names(job), **done.row}))
         elif not self.quiet:
-            say(f"{result.job.source_name} -> {result.job.target_name}: {line}")
+            say(f"{job.source_name} -> {job.target_name}: {done.line}")
 
     def _report_failure(self, job: Job, error: Exception) -> Code:
         code = code_of(error) or Code.OTHER
@@ -167,8 +168,6 @@ class Batch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
-            for noisy in (DeprecationWarning, FutureWarning, RuntimeWarning):
-                warnings.simplefilter("ignore", noisy)
             warnings.filterwarnings("ignore", module=r"(torch|numpy)(\.|$)")
             warnings.showwarning = show
             yield
@@ -188,7 +187,7 @@ def read_bytes(source: Path | None, limit: int) -> bytes:
         raise InputError(f"{source or 'standard input'}: cannot be read: {error.strerror or error}") from error
 
 
-def _names(job: Job) -> Row:
+def _names(job: Job) -> dict[str, str]:
     return {"input": str(job.source or "-"), "output": str(job.target or "-")}
 
 

@@ -13,7 +13,15 @@ from typing import ParamSpec
 
 import typer
 
-from unquant.errors import BitstreamError, ImageTooLarge, InputError, ModelMissing, OptionError, UnquantError, WeightsError
+from unquant.errors import (
+    BitstreamError,
+    ImageTooLarge,
+    InputError,
+    ModelMissing,
+    OptionError,
+    UnquantError,
+    WeightsError,
+)
 
 __all__ = ["Code", "code_of", "describe", "guarded", "print_traceback", "say", "write_bytes", "write_line"]
 

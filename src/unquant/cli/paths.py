@@ -26,7 +26,9 @@ class Kind:
 IMAGES: Final = Kind(
     "images",
     frozenset(
-        ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga".split()
+        f".{name}"
+        for name in ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "avif", "tif", "tiff", "bmp", "dib", "gif")
+        + ("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "tga")
     ),
 )
 FILES: Final = Kind(".unq files", frozenset([".unq"]))
@@ -34,10 +36,14 @@ FILES: Final = Kind(".unq files", frozenset([".unq"]))
 
 @dataclass(frozen=True)
 class Job:
-    """One file to read and one to write. source, target: None for a pipe. problem: why the job cannot be done."""
+    """One file to read and one to write.
+
+    source, target: None for a pipe. make_folder: the target's folder may be made. problem: why it cannot be done.
+    """
 
     source: Path | None
     target: Path | None
+    make_folder: bool = False
     problem: UnquantError | None = None
 
     @property
@@ -54,8 +60,9 @@ class Job:
 def plan(arguments: Sequence[str], output: str | None, *, recursive: bool, kind: Kind, suffix: str) -> list[Job]:
     """The jobs of `IN... [OUT]`, or of `IN... -o OUT`; nothing is written yet.
 
-    suffix: of an output whose name is not given, which lies beside its input. Several inputs, and folders (`recursive`),
-    want a folder as output; the tree of a single folder goes straight into it, those of several under their names.
+    suffix: of an output whose name is not given, which lies beside its input. The output of several inputs, and of a
+    folder (`recursive`), is a folder; the tree of a single folder goes straight into it, those of several under their
+    names.
     Raises OptionError, or InputError for a folder with nothing in it.
     """
     inputs = list(arguments)
@@ -91,7 +98,7 @@ def _single(source: Path, output: str | None, kind: Kind, suffix: str) -> Job:
     if output == PIPE:
         return Job(source, None)
     if _is_folder(output):
-        return Job(source, Path(output) / _renamed(source, kind, suffix).name)
+        return Job(source, Path(output) / _renamed(source, kind, suffix).name, make_folder=True)
     if Path(output).suffix.lower() in kind.suffixes:
         raise OptionError(f"{output}: this is the name of an input, not of an output; several inputs need -o FOLDER")
     return Job(source, Path(output))
@@ -114,7 +121,7 @@ def _several(inputs: list[str], output: str | None, kind: Kind, suffix: str) -> 
         source = Path(name)
         if not source.is_dir():
             target = _renamed(source, kind, suffix)
-            yield Job(source, target if output is None else Path(output) / target.name)
+            yield Job(source, target if output is None else Path(output) / target.name, make_folder=True)
             continue
         root = None if output is None else Path(output)
         if root is not None and len(inputs) > 1:
@@ -123,7 +130,7 @@ def _several(inputs: list[str], output: str | None, kind: Kind, suffix: str) -> 
         for path, problem in _walk(source, kind):
             found = True
             target = _renamed(path, kind, suffix)
-            yield Job(path, target if root is None else root / target.relative_to(source), problem)
+            yield Job(path, target if root is None else root / target.relative_to(source), True, problem)
         if not found:
             raise InputError(f"{name}: no {kind.noun} in this folder")
 

@@ -22,7 +22,15 @@ from unquant.errors import WeightsError
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Hyper, Image, Latent, QMap
 
-__all__ = ["Q_INDEX_OCTAVE", "EntropyConfig", "EntropyOutput", "Ratevar", "RatevarConfig", "RatevarOutput", "ReverseConfig"]
+__all__ = [
+    "Q_INDEX_OCTAVE",
+    "EntropyConfig",
+    "EntropyOutput",
+    "Ratevar",
+    "RatevarConfig",
+    "RatevarOutput",
+    "ReverseConfig",
+]
 
 Q_INDEX_OCTAVE = 64
 """q = 2^(index / 64): log2 q is exact in binary floating point."""
@@ -191,5 +199,3 @@ class Ratevar(nn.Module):
 def hyper_size(h16: int, w16: int) -> tuple[int, int]:
     """Size of z for a latent of size (h16, w16)."""
     return -(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE)
-
-

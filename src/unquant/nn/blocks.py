@@ -78,7 +78,9 @@ class ResBlock(nn.Module):
         self.film = Film(cond, channels) if cond is not None else None
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"] | None = None) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
         h = self.conv1(x)
         if self.film is not None:
             assert cond is not None

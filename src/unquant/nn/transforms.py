@@ -36,7 +36,9 @@ def _dct_directions(count: int) -> Float[Tensor, "c d"]:
     # an orthonormal opponent colour basis; chroma frequencies count three times as high as luminance ones
     colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     colour = colour / colour.norm(dim=1, keepdim=True)
-    order = sorted((math.hypot(u, v) * (1 if c == 0 else 3) + c, c, u, v) for c in range(3) for u in range(n) for v in range(n))
+    order = sorted(
+        (math.hypot(u, v) * (1 if c == 0 else 3) + c, c, u, v) for c in range(3) for u in range(n) for v in range(n)
+    )
     rows = [torch.einsum("c,u,v->cuv", colour[c], dct[u], dct[v]).flatten() for _, c, u, v in order[:count]]
     return torch.stack(rows).float()
 

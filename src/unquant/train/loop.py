@@ -149,11 +149,17 @@ class _Trainer:
     def _initialise(self, model: Ratevar) -> float:
         """Load or make the starting weights; returns the schedule position in seconds that they stand at."""
         init, position = self.run.init, 0.0
-        if self.run.resume and not (self.run.out / "checkpoint.ckpt").is_file() and (self.run.out / "export/ema.json").is_file():
+        if (
+            self.run.resume
+            and not (self.run.out / "checkpoint.ckpt").is_file()
+            and (self.run.out / "export/ema.json").is_file()
+        ):
             init = str(self.run.out / "export")
         if init == "klt":
             crops = [self.photos.crops(64, 128, self.generator) for _ in range(32)]
-            patches = torch.cat([torch.nn.functional.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2) for c in crops])
+            patches = torch.cat(
+                [torch.nn.functional.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2) for c in crops]
+            )
             model.start_from(*klt_basis(patches.cpu(), self.recipe.model.latent))
         elif init != "random":
             path = Path(init)
@@ -260,7 +266,13 @@ def train(recipe: Recipe, run: Run, echo: Any = print) -> Path:
     def write(kind: str, values: dict[str, Any]) -> None:
         if log is None:
             return
-        row = {"kind": kind, "step": trainer.steps, "seconds": round(trainer.position, 1), "crops": trainer.crops_seen, **values}
+        row = {
+            "kind": kind,
+            "step": trainer.steps,
+            "seconds": round(trainer.position, 1),
+            "crops": trainer.crops_seen,
+            **values,
+        }
         log.write(json.dumps(row) + "\n")
         log.flush()
         echo(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
@@ -275,7 +287,10 @@ def train(recipe: Recipe, run: Run, echo: Any = print) -> Path:
         trainer.position = trainer.start_position + now - begin
         done = now - begin >= run.time_budget
         if now - logged >= loop.log_every or done:
-            write("train", {**_means(window), "lr": trainer.learning_rate(), "crops_s": len(window) * loop.batch / (now - logged)})
+            write(
+                "train",
+                {**_means(window), "lr": trainer.learning_rate(), "crops_s": len(window) * loop.batch / (now - logged)},
+            )
             window, logged = [], now
             if fresh := trainer.photos.refresh():
                 write("data", {"new_shards": fresh, "images": len(trainer.photos)})

@@ -52,7 +52,12 @@ class Stage1Terms(NamedTuple):
 
 
 def draw_conditions(
-    batch: int, latent_size: int, model: RatevarConfig, config: Stage1Config, generator: torch.Generator, device: torch.device
+    batch: int,
+    latent_size: int,
+    model: RatevarConfig,
+    config: Stage1Config,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Draw:
     """Draw q (log-uniform over the model's range, stratified over the batch; at times a two-valued map) and ρ."""
     low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE
@@ -84,7 +89,9 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     if lpips is not None and draw.zeros < x.shape[0]:
         distance = lpips(out.x_hat[draw.zeros :], x[draw.zeros :])
         perceptual = distance.mean()
-        weight = draw.realism[draw.zeros :].flatten() * root_lambda.expand(x.shape[0], 1, -1, -1)[draw.zeros :].mean((1, 2, 3))
+        weight = draw.realism[draw.zeros :].flatten() * root_lambda.expand(x.shape[0], 1, -1, -1)[draw.zeros :].mean(
+            (1, 2, 3)
+        )
         loss = loss + config.lpips_weight * (weight * distance).sum() / x.shape[0]
     return Stage1Terms(loss, (rate + rate_z).mean(), distortion.mean(), perceptual)
 

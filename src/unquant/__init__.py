@@ -1,0 +1,34 @@
+"""unquant: a generative image codec. A photograph in, a very small real file out, and back.
+
+    import unquant
+    data = unquant.encode(image, quality=40)      # or bpp=0.15, or target_bytes=20_000
+    image = unquant.decode(data)                  # PIL.Image; realism=0..1
+    unquant.info(data)                            # header only
+    codec = unquant.load("ratevar")               # keep it loaded for many images
+
+Importing this module is cheap: torch is imported when a codec is loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load, models
+    from unquant.errors import UnquantError
+
+__version__ = "0.1.0"
+__all__ = ["Codec", "Info", "ModelInfo", "UnquantError", "__version__", "decode", "encode", "info", "load", "models"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "UnquantError":
+        return import_module("unquant.errors").UnquantError
+    if name in __all__:
+        return getattr(import_module("unquant.codecs"), name)
+    raise AttributeError(f"module 'unquant' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

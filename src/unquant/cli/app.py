@@ -1,0 +1,76 @@
+"""The commands of `unquant` put together."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from unquant.cli import listing, training, transcode
+from unquant.cli.exits import Code, guarded, say, write_line
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="unquant",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A generative image codec: photographs in very few bytes.",
+    epilog="Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 corrupt stream, 5 model missing, "
+    "6 out of memory or beyond a limit, 7 part of a batch failed, 130 interrupted, 1 anything else.",
+)
+app.command("encode", cls=transcode.FilesCommand)(guarded(transcode.encode))
+app.command("decode", cls=transcode.FilesCommand)(guarded(transcode.decode))
+app.command("info")(guarded(listing.info))
+app.command("models")(guarded(listing.models))
+app.add_typer(training.app, name="train")
+app.command("demo")(guarded(listing.demo))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import unquant
+
+        write_line(f"unquant {unquant.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """A generative image codec: photographs in very few bytes."""
+
+
+def main() -> None:
+    """The console script: runs the command that `sys.argv` names, and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("interrupted", "error")
+        _leave(Code.INTERRUPTED)
+    except SystemExit as error:
+        if error.code == Code.INTERRUPTED:
+            _leave(Code.INTERRUPTED)
+        raise
+
+
+def _leave(code: int) -> None:
+    """Exits without waiting for threads at work, which can no longer write anything (see `batch.Batch.write`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            try:
+                stream.flush()
+            except OSError:
+                continue
+    os._exit(code)

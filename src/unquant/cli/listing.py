@@ -1,0 +1,114 @@
+"""`unquant info`, `unquant models` and `unquant demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unquant.cli.batch import read_bytes
+from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_line
+from unquant.errors import UnquantError
+
+if TYPE_CHECKING:
+    from unquant.codecs.info import Info
+
+__all__ = ["demo", "info", "models"]
+
+
+def info(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help=".unq files, - for the standard input.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
+) -> None:
+    """What the headers of .unq files say."""
+    from unquant.codecs.info import info as read_info
+    from unquant.container import DEFAULT_LIMITS
+
+    codes: set[Code] = set()
+    shown = 0
+    for name in files:
+        try:
+            found = read_info(read_bytes(None if name == "-" else Path(name), DEFAULT_LIMITS.max_file))
+        except (UnquantError, MemoryError) as error:
+            print_traceback(error)
+            cause = describe(error, name)
+            say(cause, "error")
+            code = code_of(error) or Code.OTHER
+            codes.add(code)
+            if as_json:
+                write_line(json.dumps({"file": name, "error": cause, "code": int(code)}))
+            continue
+        if as_json:
+            write_line(json.dumps({"file": name, **found.to_dict()}))
+        else:
+            write_line(("\n" if shown else "") + _text(name, found))
+        shown += 1
+    if codes:
+        raise typer.Exit(Code.PARTIAL if shown or len(codes) > 1 else codes.pop())
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per model.")] = False) -> None:
+    """The models that are installed."""
+    from unquant.codecs.registry import models as installed_models
+
+    found = installed_models()
+    if not found:
+        say("no models are installed")
+    if as_json:
+        for model in found:
+            row = {
+                "name": model.name,
+                "family": model.family,
+                "path": str(model.path),
+                "bytes": model.bytes,
+                "parameters": model.parameters,
+                "stream_id": model.stream_id,
+                "weights_id": model.weights_id,
+                "training": model.training,
+            }
+            write_line(json.dumps(row))
+        return
+    rows = [("name", "family", "parameters", "size", "stream id", "weights id")]
+    for model in found:
+        size = f"{model.bytes / 1e6:.1f} MB"
+        rows.append(
+            (model.name, model.family, f"{model.parameters / 1e6:.1f} M", size, model.stream_id, model.weights_id)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if found else ():
+        write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the picture and the file.")
+    ] = Path("demo"),
+    bpp: Annotated[float, typer.Option(min=0.0, help="Bits per pixel.")] = 0.15,
+) -> None:
+    """A bundled photograph there and back, beside AVIF and JPEG at the same bytes."""
+    from unquant.demo import run
+
+    run(output, bpp=bpp)
+
+
+def _text(name: str, found: Info) -> str:
+    def default(value: object) -> str:
+        return "the model's" if value is None else str(value)
+
+    lines = [
+        ("file", name),
+        ("size", f"{found.width}x{found.height} pixels, {found.bytes} bytes, {found.bpp:.4f} bpp"),
+        ("family", found.family),
+        ("stream id", f"{found.stream_id} ({f'model {found.model}' if found.model else 'no installed model'})"),
+        ("q index", f"{found.q_index}{' and a map' if found.q_map else ''}"),
+        ("realism", default(found.realism)),
+        ("steps", default(found.steps)),
+        ("seed", default(found.seed)),
+        ("tiles", str(found.tiles)),
+        ("sections", ", ".join(f"{kind} {size} bytes" for kind, size in found.sections.items()) or "none"),
+    ]
+    return "\n".join(f"{label + ':':<11}{value}" for label, value in lines)

@@ -1,0 +1,61 @@
+"""The public surface: load, encode to bytes, decode to an image, info. torch is imported when a codec is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unquant.codecs.info import Info, info
+from unquant.codecs.registry import ModelInfo, find_model, find_stream, models
+from unquant.container import parse_header
+from unquant.errors import OptionError
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+    from unquant.codecs.ratevar import RatevarCodec as Codec
+
+__all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"]
+
+_loaded: dict[tuple[str, str], Codec] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Codec":
+        from unquant.codecs.ratevar import RatevarCodec
+
+        return RatevarCodec
+    raise AttributeError(f"module 'unquant.codecs' has no attribute {name!r}")
+
+
+def load(model: str = "ratevar", device: str | None = None) -> Codec:
+    """Load a codec: a name from `unquant.models()`, or the path of a weights file.
+
+    device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
+    """
+    from unquant.codecs.ratevar import RatevarCodec
+
+    entry = find_model(model)
+    if entry.family != "ratevar":
+        raise OptionError(f"{entry.path}: this version has no codec of the family {entry.family!r}")
+    return RatevarCodec.from_file(entry.path, device or "cpu")
+
+
+def _cached(entry: ModelInfo, device: str | None) -> Codec:
+    key = (str(entry.path), device or "cpu")
+    if key not in _loaded:
+        _loaded[key] = load(str(entry.path), device)
+    return _loaded[key]
+
+
+def encode(image: Any, *, model: str = "ratevar", device: str | None = None, **options: Any) -> bytes:
+    """Encode one image to the bytes of a `.unq` file; options as in `Codec.encode`. The codec stays loaded."""
+    return _cached(find_model(model), device).encode(image, **options)
+
+
+def decode(data: bytes, *, device: str | None = None, **options: Any) -> PILImage.Image:
+    """Decode the bytes of a `.unq` file with the weights it names; options as in `Codec.decode`.
+
+    Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed.
+    """
+    header, _ = parse_header(data)
+    return _cached(find_stream(header.family, header.stream_id), device).decode(data, **options)

@@ -1,0 +1,98 @@
+"""Which weights are installed. Reads only the files' JSON headers: no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unquant.errors import ModelMissing, WeightsError
+
+__all__ = ["FOLDER_VARIABLE", "ModelInfo", "find_model", "find_stream", "models"]
+
+FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
+"""Environment variable: a folder of further weights files, such as earlier versions that old files need."""
+_SHIPPED = Path(__file__).parent.parent / "weights"
+_MAX_HEADER = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """An installed weights file. stream_id: hex, as in a file's header. parameters: of the networks, without tables."""
+
+    name: str
+    family: str
+    path: Path
+    bytes: int
+    stream_id: str
+    weights_id: str
+    parameters: int
+    training: dict[str, Any]
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Describe one weights file from its header. Raises ModelMissing or WeightsError."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, size):
+                raise WeightsError(f"{path}: not a safetensors file")
+            header: dict[str, Any] = json.loads(f.read(length))
+        metadata = header.pop("__metadata__")
+        hashes = json.loads(metadata["hashes"])
+        stream_id = hashes["stream"][:8]
+        return ModelInfo(
+            name=path.stem,
+            family=metadata["family"],
+            path=path,
+            bytes=size,
+            stream_id=stream_id,
+            weights_id=f"{stream_id}-{hashes['synthesis'][:8]}",
+            parameters=sum(math.prod(t["shape"]) for n, t in header.items() if not n.startswith("tables.")),
+            training=json.loads(metadata["training"]),
+        )
+    except FileNotFoundError:
+        raise ModelMissing(f"{path}: no such weights file") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise WeightsError(f"{path}: not an unquant weights file: {e}") from e
+
+
+def _folders() -> list[Path]:
+    extra = os.environ.get(FOLDER_VARIABLE)
+    return [_SHIPPED, *([Path(extra)] if extra else [])]
+
+
+def models() -> list[ModelInfo]:
+    """The installed models, the package's first, then those of the folder that UNQUANT_WEIGHTS names."""
+    return [read_info(path) for folder in _folders() for path in sorted(folder.glob("*.safetensors"))]
+
+
+def find_model(model: str) -> ModelInfo:
+    """A model by its name or by the path of its weights file. Raises ModelMissing naming what is installed."""
+    if model.endswith(".safetensors") or os.sep in model:
+        return read_info(Path(model))
+    entries = models()
+    for entry in entries:
+        if entry.name == model:
+            return entry
+    names = ", ".join(e.name for e in entries) or "none"
+    raise ModelMissing(f"no model named {model!r} is installed (installed: {names}; looked in {_where()})")
+
+
+def find_stream(family: str, stream_id: bytes) -> ModelInfo:
+    """The installed model that decodes a stream id. Raises ModelMissing naming the weights that the file needs."""
+    for entry in models():
+        if (entry.family, entry.stream_id) == (family, stream_id.hex()):
+            return entry
+    raise ModelMissing(
+        f"this file needs {family} weights with stream id {stream_id.hex()}, which are not installed (looked in {_where()};"
+        f" put the weights file into a folder and name it in {FOLDER_VARIABLE})"
+    )
+
+
+def _where() -> str:
+    return ", ".join(str(folder) for folder in _folders())
