@@ -75,7 +75,7 @@ def installed(folder: Path | None = None) -> dict[str, Path]:
 
 def group_of(name: str) -> str:
     """The hash group of a tensor name."""
-    if name.startswith("g_a.") or name.startswith("entropy.analysis."):
+    if name.startswith(("g_a.", "entropy.analysis.")):
         return "analysis"
     if name.startswith(("entropy.", "tables.")):
         return "stream"
@@ -89,7 +89,7 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
         tensor = tensors[name].detach().cpu().contiguous()
         hasher = hashers.setdefault(group_of(name), hashlib.sha256())
         hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else bytes())
+        hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     latent = {
         "family": family,
         "latent": config.get("latent"),

@@ -65,13 +65,14 @@ class Meter:
     """Loads the networks once and compares many pictures.
 
     directory: the folder of metric weights, see `unquant.perceptual`; None takes `UNQUANT_METRICS`.
+    dists: False to leave DISTS out (it needs the larger network).
     notes: what could not be measured and why, each once; grows as pictures are compared.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, dists: bool = True) -> None:
         self.notes: list[str] = []
         self._lpips = self._try_to_load("LPIPS", lambda: load_lpips("alex", directory))
-        self._dists = self._try_to_load("DISTS", lambda: load_dists(directory))
+        self._dists = self._try_to_load("DISTS", lambda: load_dists(directory)) if dists else None
 
     def against(self, reference: Image.Image) -> Callable[[Image.Image], Scores]:
         """A function that scores pictures against `reference`, whose features are computed once.

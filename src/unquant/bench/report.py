@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 
+import unquant
 from unquant.bench.anchors import ANCHORS
 
 __all__ = ["cpu_name", "environment", "markdown_table", "number", "write_json"]
@@ -30,8 +31,8 @@ def cpu_name() -> str:
 
 def environment(weights: Mapping[str, str]) -> dict[str, object]:
     """Versions, machine and threads. weights: the id of the weights of each codec measured."""
-    packages: dict[str, str | None] = {}
-    for name in ("unquant", "torch", "pillow", "torchmetrics", "numpy", "constriction"):
+    packages: dict[str, str | None] = {"unquant": unquant.__version__}
+    for name in ("torch", "pillow", "torchmetrics", "numpy", "constriction"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -23,14 +23,8 @@ class Kind:
     suffixes: frozenset[str]
 
 
-IMAGES: Final = Kind(
-    "images",
-    frozenset(
-        f".{name}"
-        for name in ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "avif", "tif", "tiff", "bmp", "dib", "gif")
-        + ("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "tga")
-    ),
-)
+_IMAGES = ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga"
+IMAGES: Final = Kind("images", frozenset(_IMAGES.split()))
 FILES: Final = Kind(".unq files", frozenset([".unq"]))
 
 

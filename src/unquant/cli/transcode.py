@@ -141,7 +141,7 @@ def decode(
     realism: Annotated[
         float | None, typer.Option(min=0, max=1, help="0 lowest error, 1 most detail drawn.", show_default="the file's")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Reverse steps.", show_default="the file's")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Reverse steps.", show_default="the file's")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the drawn detail.", show_default="the file's")
     ] = None,

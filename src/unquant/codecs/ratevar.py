@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
@@ -103,7 +102,9 @@ class RatevarCodec:
     # ---- encode ------------------------------------------------------------------------------------------------------
 
     @overload
-    def encode(self, image: list[Any] | tuple[Any, ...], **options: Any) -> list[bytes]: ...
+    def encode(  # pyright: ignore[reportOverlappingOverload]  # an image may be of any other type
+        self, image: list[Any] | tuple[Any, ...], **options: Any
+    ) -> list[bytes]: ...
     @overload
     def encode(self, image: Any, **options: Any) -> bytes: ...
 
@@ -370,7 +371,7 @@ def _fast_precision(device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def _memory_errors() -> Generator[None]:
     try:
         yield
     except MemoryError as e:

@@ -95,11 +95,11 @@ def _caption(row: DemoRow) -> str:
 def _table(rows: tuple[DemoRow, ...]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("codec", no_wrap=True)
-    for title in ("bytes", "bpp", "PSNR", "MS-SSIM", "LPIPS", "encode s", "decode s"):
+    for title in ("bytes", "bpp", "PSNR", "MS-SSIM", "LPIPS", "encode", "decode"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         scores = number(row.scores.psnr, 2), number(row.scores.ms_ssim, 4), number(row.scores.lpips, 3)
-        seconds = f"{row.encode_s:.2f}", f"{row.decode_s:.2f}"
+        seconds = f"{row.encode_s:.2f} s", f"{row.decode_s:.2f} s"
         table.add_row(row.name, f"{row.bytes:,}", f"{row.bpp:.3f}", *scores, *seconds)
     return table
 
@@ -116,7 +116,7 @@ def run(
     console = console or Console()
     image, codec = photograph(), codec or load("ratevar")
     pixels = image.width * image.height
-    meter = Meter()
+    meter = Meter(dists=False)
     score = meter.against(image)
 
     def row(name: str, made: _Timed, note: str = "") -> DemoRow:
@@ -132,9 +132,10 @@ def run(
     ]
     for name in ("avif", "jpeg"):
         made, fits = _anchor(name, image, len(data))
-        title = anchors.ANCHORS[name].title + ("" if fits else ", smallest possible")
-        rows.append(row(title, made, "" if fits else f"cannot be as small as {len(data):,} bytes"))
-        panels.append(Panel(title, _caption(rows[-1]), made.image))
+        title = anchors.ANCHORS[name].title
+        note = "" if fits else f"{title}: its smallest possible file, larger than the {len(data):,} bytes aimed at"
+        rows.append(row(title, made, note))
+        panels.append(Panel(title if fits else f"{title}, smallest possible", _caption(rows[-1]), made.image))
 
     output_dir.mkdir(parents=True, exist_ok=True)
     picture, file = output_dir / "demo.png", output_dir / "coffee.unq"
@@ -142,7 +143,7 @@ def run(
     draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAIL).save(picture)
     result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
     console.print(_table(result.rows))
-    notes = [*(f"{line.name}: {line.note}" for line in rows if line.note), *meter.notes]
+    notes = [*(line.note for line in rows if line.note), *meter.notes]
     notes.append("unquant, plain: the same file at realism 0, without the detail that the decoder draws at realism 1")
     for note in notes:
         console.print(f"  {note}", style="dim", markup=False, highlight=False)

@@ -26,7 +26,7 @@ from unquant.entropy.two_pass import HYPER_STRIDE, Params, TwoPassEntropy, posit
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
-__all__ = ["GUARD", "MU_GRID", "CodedTile", "ExactCoder", "DecodedTile", "snap", "unsafe"]
+__all__ = ["GUARD", "MU_GRID", "CodedTile", "DecodedTile", "ExactCoder", "snap", "unsafe"]
 
 MU_GRID = 64
 """Means are multiples of 1/64 of a step."""
@@ -57,14 +57,14 @@ class DecodedTile(NamedTuple):
 Overrides = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 
-def unsafe(grid: Float[Tensor, "n"]) -> Overrides:
+def unsafe(grid: Float[Tensor, n]) -> Overrides:
     """Positions of values within GUARD of a rounding boundary n + ½, and whether each lies at or above it."""
     distance = grid - grid.floor() - 0.5
     where = (distance.abs() < GUARD).nonzero().squeeze(1)
     return where.cpu().numpy(), (distance[where] >= 0).cpu().numpy()
 
 
-def snap(grid: Float[Tensor, "n"], overrides: Overrides) -> Float[Tensor, "n"]:
+def snap(grid: Float[Tensor, n], overrides: Overrides) -> Float[Tensor, n]:
     """Round half up to integers (still float64), the sides of `overrides` taken from there."""
     snapped = (grid + 0.5).floor()
     positions, sides = overrides
@@ -76,7 +76,7 @@ def snap(grid: Float[Tensor, "n"], overrides: Overrides) -> Float[Tensor, "n"]:
 
 class _Snapped(NamedTuple):
     mu: Tensor
-    index: npt.NDArray[np.int64]
+    table: npt.NDArray[np.int64]
 
 
 _Stage = Callable[[Params, int], Tensor]

@@ -43,7 +43,7 @@ def _dct_directions(count: int) -> Float[Tensor, "c d"]:
     return torch.stack(rows).float()
 
 
-def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c"]]:
+def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, c]]:
     """The leading principal directions of image patches about grey: the Karhunen-Loève transform.
 
     patches: (n, 768), values in [0, 1], unshuffled by 16 (channel, row, column). Returns the `count` directions of largest

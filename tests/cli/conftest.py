@@ -1,0 +1,136 @@
+"""Fixtures of the command line's tests: pictures, the commands in and out of process, a codec that needs no weights."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import unquant
+import unquant.codecs
+from unquant.cli.app import app
+from unquant.codecs import registry
+from unquant.container import Container, Header, Tile, parse
+from unquant.errors import CorruptStream, RateUnreachable
+
+SOURCE = Path(unquant.__file__).parents[1]
+STREAM_ID = bytes.fromhex("00c0ffee")
+SMALLEST = 100
+
+
+def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """A smooth colour gradient with a little noise: something that a codec can be asked to code."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
+    noise = np.random.default_rng(seed).normal(0, 4, planes.shape)
+    return Image.fromarray((planes + noise).clip(0, 255).astype(np.uint8))
+
+
+class FakeCodec:
+    """A codec whose files are true containers with a PNG in them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.threads: set[int] = set()
+        self.calls: list[dict[str, Any]] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def encode(self, image: Image.Image, **options: Any) -> bytes:
+        self.threads.add(threading.get_ident())
+        self.calls.append(options)
+        self.before()
+        target = options["target_bytes"]
+        if target is not None and target < SMALLEST:
+            raise RateUnreachable(f"at least {SMALLEST} bytes are needed", SMALLEST)
+        if (options["bpp"] or 0) > 20:
+            warnings.warn("the rate is above the highest, which is used", stacklevel=2)
+        png = io.BytesIO()
+        image.convert("RGB").save(png, "PNG")
+        header = Header("ratevar", STREAM_ID, image.width, image.height, 321)
+        return Container(header, (Tile(png.getvalue(), 0),)).to_bytes()
+
+    def decode(self, data: bytes, **options: Any) -> Image.Image:
+        self.threads.add(threading.get_ident())
+        self.calls.append(options)
+        self.before()
+        try:
+            image = Image.open(io.BytesIO(parse(data).tiles[0].stream))
+            image.load()
+        except (OSError, SyntaxError) as error:
+            raise CorruptStream("tile 0: symbols do not match their checksum") from error
+        return image
+
+
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCodec:
+    """The fake codec, installed as the only model, `ratevar`."""
+    fake = FakeCodec("ratevar")
+    path = tmp_path / "weights" / "ratevar.safetensors"
+    entry = registry.ModelInfo(
+        "ratevar", "ratevar", path, 12_300_000, STREAM_ID.hex(), "00c0ffee-12345678", 6_150_000, {"stage": 1}
+    )
+
+    def load(model: str = "ratevar", device: str | None = None) -> FakeCodec:
+        if model != str(path):
+            registry.find_model(model)
+        return fake
+
+    monkeypatch.setattr(registry, "models", lambda: [entry])
+    monkeypatch.setattr(unquant.codecs, "load", load)
+    monkeypatch.setattr(import_module("unquant.codecs.info"), "models", lambda: [entry])
+    return fake
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Runs a command in this process, in a fresh folder: `call("encode", "a.png", stdin=b"")`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, stdin: bytes | None = None) -> Result:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment in which a child process finds the package."""
+    path = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs a command in a process of its own: `spawn("info", "a.unq", python=("-X", "importtime"))`."""
+
+    def run(
+        *arguments: object, stdin: bytes | None = None, python: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, *python, "-m", "unquant", *map(str, arguments)]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, cwd=tmp_path, env=environment, timeout=120, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def requires_weights() -> None:
+    """Skips the test if the package comes without its weights."""
+    if not (Path(unquant.__file__).parent / "weights" / "ratevar.safetensors").is_file():
+        pytest.skip("needs src/unquant/weights/ratevar.safetensors")
