@@ -21,7 +21,7 @@ lint: .venv/.done
 
 .venv-demo/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-demo
-	.venv-demo/bin/pip install $(PIP_FLAGS) '.[demo]'
+	.venv-demo/bin/pip install $(PIP_FLAGS) -e '.[demo]'
 	touch $@
 
 .venv/.done: pyproject.toml constraints.txt

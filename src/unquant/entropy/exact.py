@@ -57,14 +57,14 @@ class DecodedTile(NamedTuple):
 Overrides = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 
-def unsafe(grid: Float[Tensor, n]) -> Overrides:
+def unsafe(grid: Float[Tensor, " n"]) -> Overrides:
     """Positions of values within GUARD of a rounding boundary n + ½, and whether each lies at or above it."""
     distance = grid - grid.floor() - 0.5
     where = (distance.abs() < GUARD).nonzero().squeeze(1)
     return where.cpu().numpy(), (distance[where] >= 0).cpu().numpy()
 
 
-def snap(grid: Float[Tensor, n], overrides: Overrides) -> Float[Tensor, n]:
+def snap(grid: Float[Tensor, " n"], overrides: Overrides) -> Float[Tensor, " n"]:
     """Round half up to integers (still float64), the sides of `overrides` taken from there."""
     snapped = (grid + 0.5).floor()
     positions, sides = overrides

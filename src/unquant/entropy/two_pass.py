@@ -44,7 +44,7 @@ def checkerboard(height: int, width: int, device: torch.device | None = None) ->
     return (i + j) % 2 == 1
 
 
-def positions_of(pass_index: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, n]:
+def positions_of(pass_index: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, " n"]:
     """Flat row-major positions of pass 0 (odd i + j) or pass 1 (even i + j)."""
     mask = checkerboard(height, width, device).flatten()
     return (mask if pass_index == 0 else ~mask).nonzero().squeeze(1)
@@ -97,7 +97,7 @@ class TwoPassEntropy(nn.Module):
         self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
         """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
 
-    def start_from(self, std: Float[Tensor, c]) -> None:
+    def start_from(self, std: Float[Tensor, " c"]) -> None:
         """Start the scales from the standard deviations of the latents (c,), latent units."""
         with torch.no_grad():
             self.log2_std.copy_(std.clamp(min=0.1).log2())
@@ -134,7 +134,7 @@ class TwoPassEntropy(nn.Module):
         v: Latent | None,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
-        positions: Int[Tensor, n],
+        positions: Int[Tensor, " n"],
     ) -> Params:
         """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
 

@@ -139,7 +139,7 @@ class Ratevar(nn.Module):
         grid = ScaleGrid(e.scale_low, e.scale_high, e.scales)
         self.entropy = TwoPassEntropy(c.latent, e.hyper, e.width, e.context, e.hidden, e.cond, grid)
 
-    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, c]) -> None:
+    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
         """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
         self.g_a.start_from(basis)
         self.g_s.start_from(basis)

@@ -9,8 +9,7 @@ at the first step of training (DESIGN section 2, "Start as a transform codec").
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -30,20 +29,20 @@ LATENT_GAIN = 16.0
 def _dct_directions(count: int) -> Float[Tensor, "c d"]:
     """The `count` lowest-frequency separable DCT-II directions of 16×16×3 patches, luminance first: (c, 768)."""
     n = LATENT_STRIDE
-    k = torch.arange(n, dtype=torch.float64)
-    dct = torch.cos(math.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * math.sqrt(2 / n)
-    dct[0] /= math.sqrt(2)
+    k = np.arange(n)
+    dct = np.cos(np.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * n)) * np.sqrt(2 / n)
+    dct[0] /= np.sqrt(2)
     # an orthonormal opponent colour basis; chroma frequencies count three times as high as luminance ones
-    colour = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    colour = colour / colour.norm(dim=1, keepdim=True)
-    order = sorted(
-        (math.hypot(u, v) * (1 if c == 0 else 3) + c, c, u, v) for c in range(3) for u in range(n) for v in range(n)
-    )
-    rows = [torch.einsum("c,u,v->cuv", colour[c], dct[u], dct[v]).flatten() for _, c, u, v in order[:count]]
-    return torch.stack(rows).float()
+    colour = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+    colour /= np.linalg.norm(colour, axis=1, keepdims=True)
+    cost = np.hypot(k[:, None], k[None, :]) * np.array([1, 3, 3])[:, None, None] + np.arange(3)[:, None, None]
+    c, u, v = np.unravel_index(np.argsort(cost, axis=None, kind="stable")[:count], cost.shape)
+    directions = np.einsum("kc,ku,kv->kcuv", colour[c], dct[u], dct[v]).reshape(count, -1)
+    # from numpy, not torch: the linear paths then exist at once even under the meta device
+    return torch.from_numpy(directions.astype(np.float32))
 
 
-def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, c]]:
+def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
     """The leading principal directions of image patches about grey: the Karhunen-Loève transform.
 
     patches: (n, 768), values in [0, 1], unshuffled by 16 (channel, row, column). Returns the `count` directions of largest
