@@ -28,6 +28,8 @@ HYPER_STRIDE = 4
 """Latent positions per hyper-latent position, in each direction."""
 _T_MIN, _T_SOFT = -6.0, 4.0
 _INPUT_SCALE = 0.25
+_HYPER_GAIN = 32.0
+"""z in steps per unit of h_a's output: without it z starts below half a step, rounds to 0 and never comes to life."""
 
 
 class Params(NamedTuple):
@@ -174,4 +176,4 @@ class _HyperAnalysis(nn.Module):
         h = self.down32(F.pixel_unshuffle(h, 2))
         h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:])), 0.1)
         h = F.leaky_relu(self.down64(F.pixel_unshuffle(h, 2)), 0.1)
-        return self.head(h)
+        return _HYPER_GAIN * self.head(h).float()

@@ -72,13 +72,13 @@ class RatevarConfig:
     q_index_min: int = 16
     q_index_max: int = 344
     analysis_width8: int = 160
-    analysis_depth8: int = 4
+    analysis_depth8: int = 3
     analysis_width16: int = 256
-    analysis_depth16: int = 2
-    synthesis_width16: int = 320
+    analysis_depth16: int = 1
+    synthesis_width16: int = 256
     synthesis_depth16: int = 1
     synthesis_width8: int = 192
-    synthesis_depth8: int = 13
+    synthesis_depth8: int = 10
     cond: int = 48
     tile: int = 64
     default_realism: float = 1.0
@@ -149,8 +149,8 @@ class Ratevar(nn.Module):
         """Quantise y with step q and count bits, in the networks' own precision (training, rate search).
 
         Symbols are round(y/q − μ), straight-through in the gradient. With `noise` the bits are those of y/q − μ + U(−½, ½)
-        (the training surrogate, an upper bound on average); without it those of the symbols themselves, 0 where σ is below
-        the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
+        (the training surrogate, an upper bound on average), the gradient of σ being that of the symbols' own bits; without
+        it they are the bits of the symbols, 0 where σ is below the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
         """
         grid = self.entropy.grid
         size = (y.shape[-2], y.shape[-1])
@@ -158,15 +158,19 @@ class Ratevar(nn.Module):
         cond = self.entropy.condition_of(log2_q)
 
         def code(value: Tensor, mu: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            t = t.clamp(max=grid.count - 1).float()
-            offset = value.float() - mu.float()
-            coded = t >= -0.5
-            k = torch.where(coded, round_ste(offset), offset - offset.detach())
-            sigma = grid.sigma(t)
-            if noise:
-                return k + mu.float(), gaussian_bits(offset + torch.rand_like(offset) - 0.5, sigma)
-            bits = gaussian_bits(k, grid.sigma(t.round()))
-            return k + mu.float(), torch.where(coded, bits, torch.zeros_like(bits))
+            mu, t = mu.float(), t.float().clamp(max=grid.count - 1)
+            offset = value.float() - mu
+            k = round_ste(offset)
+            # an uncoded position decodes to its mean: there the mean learns from the distortion, and y does not
+            v_hat = torch.where(t >= -0.5, k, torch.zeros_like(k)) + mu
+            if not noise:
+                bits = gaussian_bits(k, grid.sigma(t.round()))
+                return v_hat, torch.where(t >= -0.5, bits, torch.zeros_like(bits))
+            # y and μ learn from the noise surrogate, σ from the likelihood of the symbols: fitted to the surrogate,
+            # scales of symbols that are nearly always 0 come out far too wide
+            surrogate = gaussian_bits(offset + torch.rand_like(offset) - 0.5, grid.sigma(t.detach().clamp(min=0)))
+            likelihood = gaussian_bits(k.detach(), grid.sigma(t))
+            return v_hat, surrogate + likelihood - likelihood.detach()
 
         z = self.entropy.hyper_analysis(v, log2_q)
         prior = self.entropy.hyper_prior(cond, (z.shape[-2], z.shape[-1]))

@@ -3,7 +3,7 @@
     x ──►┤unshuffle 8├──►┤blocks at 1/8├──►┤unshuffle 2├──►┤blocks at 1/16├──►(+)──► y
      └───►┤unshuffle 16├──►┤P_a├───────────────────────────────────────────────┘
 
-The synthesis runs the same way back. With the last layer of each network at zero the pair is a working transform codec
+The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path. With the last layer of each network at zero the pair is a working transform codec
 at the first step of training (DESIGN section 2, "Start as a transform codec").
 """
 
@@ -102,6 +102,7 @@ class Synthesis(nn.Module):
         self.stem = nn.Conv2d(latent, width16, 1)
         self.blocks16 = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
         self.up = nn.Conv2d(width16, 4 * width8, 1)
+        self.inject = nn.Conv2d(192, width8, 1)
         self.blocks8 = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
         self.head = nn.Conv2d(width8, 192, 3, padding=1)
         zero_init(self.head)
@@ -126,17 +127,18 @@ class Synthesis(nn.Module):
         (b, 1, 1, 1) or (b, 1, h16, w16). realism: ρ in [0, 1], same shapes.
         """
         h16, w16 = y.shape[-2:]
+        with torch.autocast(y.device.type, enabled=False):
+            patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
+            linear = F.pixel_shuffle(patches, LATENT_STRIDE)
         scalars = torch.broadcast_tensors(log2_q / 3 - 1, log2_q_file / 3 - 1, 2 * realism - 1)
         cond = self.condition(torch.cat(scalars, dim=1))
         h = self.stem(y / LATENT_GAIN)
         for block in self.blocks16:
             h = block(h, cond)
         cond8 = resize_map(cond, 2 * h16, 2 * w16)
-        h = F.pixel_shuffle(self.up(h), 2)
+        # the finer blocks see the linear decode itself: what is left to them is a restoration of it
+        h = F.pixel_shuffle(self.up(h), 2) + self.inject(F.pixel_unshuffle(linear, 8))
         for block in self.blocks8:
             h = block(h, cond8)
         residual = F.pixel_shuffle(self.head(F.silu(h)), 8)
-        with torch.autocast(y.device.type, enabled=False):
-            patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
-            linear = F.pixel_shuffle(patches, LATENT_STRIDE)
         return 0.5 + linear + residual.float()

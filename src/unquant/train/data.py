@@ -1,43 +1,61 @@
 """Training photographs: tar shards read once into device memory, crops cut and augmented there.
 
 All images lie in one uint8 tensor, each in the top left corner of a 512×512 canvas, so that a batch of crops is one
-indexed read and no loader process is needed.
+indexed read and no loader process is needed. Where to cut is drawn on the CPU, from small tensors: the device is never
+waited for.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import struct
 import tarfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image as PILImage
 from torch import Tensor
 
 from unquant.errors import InputError, TrainingError
 
-__all__ = ["CANVAS", "Photos", "read_shard"]
+__all__ = ["CANVAS", "SMALLEST", "Photos", "Refreshed", "held_out", "read_shard"]
 
 CANVAS = 512
+"""Images are cut to this many pixels from their top left corner, in each direction."""
+SMALLEST = 64
+"""Images with a shorter side than this are left out."""
 _HELD_OUT_OF = 32
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, PILImage.DecompressionBombError)
 
 
 def read_shard(path: Path) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    """The images of one tar file, by name, as RGB arrays cut to at most 512×512. Raises InputError naming the file."""
+    """The images of one tar file, by name, as RGB arrays cut to at most 512×512; other members are skipped.
+
+    Raises InputError naming the file, and the member that cannot be read.
+    """
     images: list[tuple[str, UInt8[np.ndarray, "h w 3"]]] = []
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                handle = tar.extractfile(member) if member.isfile() else None
-                if handle is None:
+                if not member.isfile() or Path(member.name).suffix.lower() not in _SUFFIXES:
                     continue
-                with PILImage.open(io.BytesIO(handle.read())) as im:
-                    images.append((member.name, np.asarray(im.convert("RGB"))[:CANVAS, :CANVAS]))
-    except (tarfile.TarError, OSError, ValueError, SyntaxError) as e:
+                handle = tar.extractfile(member)
+                assert handle is not None
+                try:
+                    with PILImage.open(io.BytesIO(handle.read())) as im:
+                        images.append((member.name, np.array(im.convert("RGB"))[:CANVAS, :CANVAS]))
+                except _BROKEN as e:
+                    raise InputError(f"{path}: {member.name}: not a readable image: {e}") from e
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
         raise InputError(f"{path}: not a readable tar file of images: {e}") from e
     return images
 
@@ -47,74 +65,102 @@ def held_out(name: str) -> bool:
     return zlib.crc32(name.encode()) % _HELD_OUT_OF == 0
 
 
+class Refreshed(NamedTuple):
+    """What `Photos.refresh` found: how many shards were read, and a line for each that could not be."""
+
+    shards: int
+    problems: list[str]
+
+
+@dataclass
+class _Part:
+    """Images of one side of the split: canvases on the device, (height, width) on the CPU."""
+
+    images: UInt8[Tensor, "n 512 512 3"]
+    sizes: Int[Tensor, "n 2"]
+
+
 class Photos:
-    """The training images of a folder of tar shards, on a device, split into a training and a held-out part."""
+    """The training images of a folder of tar shards, on a device, split into a training and a held-out part.
+
+    len() is the size of the training part. Raises TrainingError without a folder or images, InputError for a shard that
+    cannot be read.
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
         self.device = device
+        # by shard: the size seen last; _READ once it is in memory
         self._seen: dict[Path, int] = {}
-        self._images: dict[bool, Tensor] = {}
-        self._sizes: dict[bool, Tensor] = {}
+        self._failed: dict[Path, int] = {}
+        empty = torch.zeros(0, CANVAS, CANVAS, 3, dtype=torch.uint8, device=device)
+        self._parts = {part: _Part(empty, torch.zeros(0, 2, dtype=torch.long)) for part in (False, True)}
         if not folder.is_dir():
             raise TrainingError(f"{folder}: no such folder of training data (*.tar)")
-        self.refresh()
+        paths = sorted(folder.glob("*.tar"))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            self._add([image for shard in pool.map(read_shard, paths) for image in shard])
+        self._seen = dict.fromkeys(paths, _READ)
         if not len(self):
-            raise TrainingError(f"{folder}: no images in *.tar files here")
+            raise TrainingError(f"{folder}: no images of at least {SMALLEST}×{SMALLEST} pixels in *.tar files here")
 
     def __len__(self) -> int:
-        return self._images[False].shape[0] if False in self._images else 0
+        return self._parts[False].sizes.shape[0]
 
-    def refresh(self) -> int:
-        """Read shards that have appeared since the last call; returns how many.
+    def count(self, size: int, *, held_out: bool) -> int:
+        """How many images of the training or the held-out part are large enough for crops of size×size."""
+        return int((self._parts[held_out].sizes.amin(1) >= size).sum()) if self._parts[held_out].sizes.numel() else 0
 
-        A shard counts as complete when two calls, or its first call at start-up, see it at one size; one that cannot be
-        read is tried again at the next call.
+    def refresh(self) -> Refreshed:
+        """Read shards that have appeared since the last call.
+
+        A new shard counts as complete when two calls see it at one size. One that cannot be read is reported once, and
+        tried again when its size changes.
         """
-        first = not self._seen
-        fresh = 0
+        fresh, problems = 0, list[str]()
         for path in sorted(self.folder.glob("*.tar")):
-            size = path.stat().st_size
+            try:
+                size = path.stat().st_size
+            except OSError:
+                continue  # gone again
             known = self._seen.get(path)
-            if known == -1:
+            if known == _READ or self._failed.get(path) == size:
                 continue
-            if known != size and not first:
+            if known != size:
                 self._seen[path] = size
                 continue
             try:
-                images = read_shard(path)
-            except InputError:
-                if first:
-                    raise
-                self._seen[path] = size
+                self._add(read_shard(path))
+            except InputError as e:
+                self._failed[path] = size
+                problems.append(str(e))
                 continue
-            self._seen[path] = -1
+            self._seen[path] = _READ
             fresh += 1
-            self._add(images)
-        return fresh
+        return Refreshed(fresh, problems)
 
     def _add(self, images: list[tuple[str, UInt8[np.ndarray, "h w 3"]]]) -> None:
-        for part in (False, True):
-            chosen = [a for name, a in images if held_out(name) == part and min(a.shape[:2]) >= 64]
+        for side, part in self._parts.items():
+            chosen = [a for name, a in images if held_out(name) == side and min(a.shape[:2]) >= SMALLEST]
             if not chosen:
                 continue
             canvas = torch.zeros(len(chosen), CANVAS, CANVAS, 3, dtype=torch.uint8)
             for i, a in enumerate(chosen):
-                canvas[i, : a.shape[0], : a.shape[1]] = torch.from_numpy(a.copy())
-            sizes = torch.tensor([a.shape[:2] for a in chosen], device=self.device)
-            canvas = canvas.to(self.device)
-            if part in self._images:
-                canvas = torch.cat([self._images[part], canvas])
-                sizes = torch.cat([self._sizes[part], sizes])
-            self._images[part], self._sizes[part] = canvas, sizes
+                canvas[i, : a.shape[0], : a.shape[1]] = torch.from_numpy(a)
+            part.images = (
+                torch.cat([part.images, canvas.to(self.device)]) if len(part.images) else canvas.to(self.device)
+            )
+            part.sizes = torch.cat([part.sizes, torch.tensor([a.shape[:2] for a in chosen])])
 
+    @torch.no_grad()
     def crops(
         self, count: int, size: int, generator: torch.Generator, *, held_out: bool = False, augment: bool = True
     ) -> Float[Tensor, "b 3 s s"]:
-        """Random crops (count, 3, size, size) in [0, 1], channels_last.
+        """Random crops (count, 3, size, size) in [0, 1], channels_last; the same for the same state of the generator.
 
         With `augment`, groups of crops are cut larger and area-averaged down by a factor of 0.5 to 1, and each group is
-        flipped and turned by a quarter at random. generator: a CPU generator.
+        flipped and turned by a quarter at random. generator: a CPU generator. Raises TrainingError when no image is as
+        large as the crop.
         """
         groups: list[Tensor] = []
         per_group = -(-count // 4) if augment else count
@@ -133,20 +179,24 @@ class Photos:
         return torch.cat(groups).contiguous(memory_format=torch.channels_last)
 
     def _cut(self, n: int, size: int, source: int, generator: torch.Generator, held_out: bool) -> Tensor:
-        if held_out not in self._images:
-            raise TrainingError(f"{self.folder}: too few images for a held-out slice")
-        smallest = self._sizes[held_out].amin(1)
-        eligible = (smallest >= source).nonzero().squeeze(1)
-        if not len(eligible):
-            source = size
-            eligible = (smallest >= size).nonzero().squeeze(1)
-            if not len(eligible):
-                raise TrainingError(f"{self.folder}: no image is as large as the crop size {size}")
-        pick = eligible[torch.randint(len(eligible), (n,), generator=generator).to(self.device)]
-        room = self._sizes[held_out][pick] - source + 1
-        corner = (torch.rand(n, 2, generator=generator).to(self.device) * room).long()
+        """n crops of source×source, averaged down to size×size; of size×size where no image is as large as `source`."""
+        part = self._parts[held_out]
+        source = source if self.count(source, held_out=held_out) else size
+        if not self.count(size, held_out=held_out):
+            slice_name = "held-out" if held_out else "training"
+            raise TrainingError(
+                f"{self.folder}: none of the {part.sizes.shape[0]} {slice_name} images is as large as the crop,"
+                f" {size}×{size} pixels"
+            )
+        eligible = (part.sizes.amin(1) >= source).nonzero().squeeze(1)
+        pick = eligible[torch.randint(len(eligible), (n,), generator=generator)]
+        corner = (torch.rand(n, 2, generator=generator) * (part.sizes[pick] - source + 1)).long()
+        where = torch.cat([pick[:, None], corner], dim=1).to(self.device, non_blocking=True)
         span = torch.arange(source, device=self.device)
-        rows = (corner[:, :1] + span)[:, :, None]
-        columns = (corner[:, 1:] + span)[:, None, :]
-        cut = self._images[held_out][pick[:, None, None], rows, columns].permute(0, 3, 1, 2).float().div_(255)
+        rows = (where[:, 1:2] + span)[:, :, None]
+        columns = (where[:, 2:3] + span)[:, None, :]
+        cut = part.images[where[:, :1, None], rows, columns].permute(0, 3, 1, 2).float().div_(255)
         return F.interpolate(cut, size=(size, size), mode="area") if source != size else cut
+
+
+_READ = -1

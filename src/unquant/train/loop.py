@@ -3,164 +3,164 @@
 A run's folder holds `metrics.jsonl` (one JSON object a line), `export/` (fp16 EMA weights in shards, see
 `unquant.weights`), `samples/` (pictures), `checkpoint.ckpt` (everything needed to go on) and, put there by the user,
 `orders.json`: `{"stop": true}` ends the run after an export. New *.tar shards in the data folder are picked up as it runs.
+
+With several devices each one draws its own crops, and the first one alone validates, writes and decides when to stop. The
+others wait for it in the gradient exchange of their next step: saving and validation contain no exchange of their own.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
+import pickle
+import shutil
 import time
-import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from unquant.errors import OptionError, TrainingError
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.errors import ModelMissing, TrainingError
+from unquant.models.ratevar import Ratevar
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
 from unquant.perceptual import LPIPS, load_lpips
 from unquant.train.data import Photos
-from unquant.train.stage1 import Stage1Config, draw_conditions, train_step
+from unquant.train.devices import open_devices
+from unquant.train.ema import Ema
+from unquant.train.journal import Journal, StopSwitch, Window
+from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
+from unquant.train.stage1 import draw_conditions, train_step
 from unquant.train.validation import save_samples, validate
 from unquant.weights import read_shards, read_weights, write_shards
 
-__all__ = ["LoopConfig", "Recipe", "Run", "load_recipe", "train"]
+__all__ = ["LoopConfig", "Recipe", "Run", "learning_rate", "load_recipe", "train"]
+
+_UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
+_KLT_BATCHES, _KLT_CROPS, _KLT_SIZE = 12, 64, 128
+_AGREE_EVERY = 10
+"""With several devices: steps between two questions whether to stop, each of which waits for all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoopConfig:
-    """How a run is driven: crop size and batch, AdamW and its cosine, EMA, intervals in seconds."""
+def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
+    """Run stage 1 for `run.time_budget` seconds of wall clock, or until ordered to stop. Returns the export folder.
 
-    crop: int = 256
-    batch: int = 64
-    lr: float = 5e-4
-    lr_end: float = 1e-5
-    warmup_steps: int = 200
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    precision: str = "bf16-mixed"
-    compile: bool = False
-    seed: int = 1
-    log_every: float = 15.0
-    validate_every: float = 300.0
-    export_every: float = 180.0
-    validation_crops: int = 32
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training recipe: the model, the loop, the loss. Read from a TOML file by `load_recipe`."""
-
-    model: RatevarConfig = field(default_factory=RatevarConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    stage1: Stage1Config = field(default_factory=Stage1Config)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where and how long: folders, wall-clock budget and planned total in seconds, what to start from.
-
-    init: "klt", "random" or the path of an export folder or weights file. planned_total: the length of the learning-rate
-    cosine over several runs; None for this run's own budget. metrics: folder of the LPIPS weights.
+    echo: called with one line of text per row of metrics. Raises TrainingError, OptionError, ModelMissing, InputError or
+    WeightsError.
     """
-
-    data: Path
-    out: Path
-    time_budget: float
-    planned_total: float | None = None
-    init: str = "klt"
-    resume: bool = False
-    metrics: Path | None = None
-    device: str = "auto"
-    devices: int = 1
+    begin = time.monotonic()
+    run.out.mkdir(parents=True, exist_ok=True)
+    trainer = _Trainer(recipe, run)
+    metrics = run.out / "metrics.jsonl" if trainer.first else None
+    with Journal(metrics, echo) as journal, StopSwitch(run.out) as stop:
+        _drive(trainer, journal, stop, begin)
+    trainer.fabric.barrier()
+    return run.out / "export"
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe: tables [model] (with [model.entropy]), [loop], [stage1]. Raises OptionError naming file and key."""
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as e:
-        raise OptionError(f"{path}: not a readable recipe: {e}") from e
-    parts: dict[str, Any] = {}
-    for name, cls in (("loop", LoopConfig), ("stage1", Stage1Config)):
-        table = values.pop(name, {})
-        if unknown := sorted(set(table) - {f.name for f in fields(cls)}):
-            raise OptionError(f"{path}: unknown keys in [{name}]: {', '.join(unknown)}")
-        parts[name] = cls(**table)
-    model = RatevarConfig.from_dict(values.pop("model", {}))
-    if values:
-        raise OptionError(f"{path}: unknown tables: {', '.join(sorted(values))}")
-    return Recipe(model=model, **parts)
+def learning_rate(loop: LoopConfig, position: float, planned: float, steps: int) -> float:
+    """Cosine from lr to lr_end over the planned seconds, with a short warm-up in the steps after every start."""
+    progress = min(1.0, position / planned)
+    rate = loop.lr_end + 0.5 * (loop.lr - loop.lr_end) * (1 + math.cos(math.pi * progress))
+    return rate * min(1.0, (steps + 1) / loop.warmup_steps)
 
 
-def _ema_update(decay: float) -> Any:
-    def update(ema: list[Tensor], current: list[Tensor], step: Tensor | int) -> None:
-        # short memory at the start, so that the average forgets the initial weights
-        d = min(decay, (1 + int(step)) / (10 + int(step)))
-        torch._foreach_lerp_(ema, current, 1 - d)  # pyright: ignore[reportPrivateUsage]
-
-    return update
+def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) -> None:
+    """Steps, rows, saves and validations until the budget (counted from `begin`) is spent or a stop is ordered."""
+    loop, run = trainer.recipe.loop, trainer.run
+    journal.write("start", {**trainer.at(), **trainer.describe()})
+    for text in trainer.notes:
+        journal.write("note", {**trainer.at(), "text": text})
+    validation = trainer.validate(journal) if trainer.steps == 0 else 0.0
+    saving, wanted = 0.0, False
+    window = Window()
+    saved = validated = time.monotonic()
+    while True:
+        window.add(trainer.step())
+        now = time.monotonic()
+        trainer.position = trainer.start_position + now - begin
+        # the last save and the last validation belong into the budget
+        wanted = wanted or stop.signalled or now - begin + saving + validation >= run.time_budget
+        look = now - window.begin >= loop.log_every
+        wanted = wanted or (look and stop.ordered())
+        done = trainer.agree(wanted)
+        if look or done:
+            trainer.report(journal, window, now)
+        if done or now - saved >= loop.export_every:
+            saving = trainer.save()
+            window.pause(saving)
+            saved = time.monotonic()
+        if done or now - validated >= loop.validate_every:
+            validation = trainer.validate(journal)
+            window.pause(validation)
+            validated = time.monotonic()
+        if done:
+            if trainer.first:
+                stop.obeyed()
+            return
 
 
 class _Trainer:
+    """The state of a run: networks, average, optimiser, data, and where on the schedule it stands."""
+
     def __init__(self, recipe: Recipe, run: Run) -> None:
-        try:
-            from lightning.fabric import Fabric
-        except ImportError:
-            raise TrainingError("training needs Lightning: pip install 'unquant[train]'") from None
-        loop = recipe.loop
         self.recipe, self.run = recipe, run
-        self.fabric = Fabric(accelerator=run.device, devices=run.devices, precision=loop.precision)  # pyright: ignore[reportArgumentType]
-        self.fabric.launch()
-        rank = self.fabric.global_rank
-        self.fabric.seed_everything(loop.seed + rank, verbose=False)
-        self.generator = torch.Generator().manual_seed(loop.seed + rank)
-        self.device = self.fabric.device
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.benchmark = True
+        self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
+        self.notes = [note] if note else []
+        self.device, self.first = self.fabric.device, self.fabric.is_global_zero
+        # what can be missing comes before what takes long
+        self.lpips = self._lpips()
         self.photos = Photos(run.data, self.device)
-        self.lpips: LPIPS | None = None
-        if recipe.stage1.lpips_weight:
-            net: Any = recipe.stage1.lpips_net
-            self.lpips = load_lpips(net, run.metrics).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        model = Ratevar(recipe.model)
-        self.position, self.steps, self.crops_seen = self._initialise(model), 0, 0
-        self.start_position = self.position
-        model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.ema = AveragedModel(model, multi_avg_fn=_ema_update(loop.ema)).requires_grad_(False)
-        self.plain = model
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=loop.lr, betas=(0.9, 0.98), weight_decay=loop.weight_decay, fused=True
-        )
-        compiled: Any = torch.compile(model) if loop.compile else model
-        self.model, self.optimizer = self.fabric.setup(compiled, optimizer)
-        self.restart = 0
         self.checkpoint = run.out / "checkpoint.ckpt"
+        self.position, self.steps, self.crops_seen = 0.0, 0, 0
+        self.generator = torch.Generator()
+        self._seed(rank=0)  # the same weights on every device
+        self.plain = self._start(Ratevar(recipe.model)).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.ema = Ema(self.plain, recipe.loop.ema)
+        self.adam = torch.optim.AdamW(
+            self.plain.parameters(), recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
+        )
+        # static shapes: one graph for a step per image, one for a q map
+        compiled: Any = torch.compile(self.plain, dynamic=False) if recipe.loop.compile else self.plain
+        self.model, self.optimizer = self.fabric.setup(compiled, self.adam)
         if run.resume and self.checkpoint.is_file():
             self._load_checkpoint()
+        self.start_position, self.restart = self.position, self.steps
+        self.planned = run.planned_total or self.start_position + run.time_budget
+        if self.start_position >= self.planned:
+            self.notes.append("the planned total is used up: the learning rate stays at its end")
+        self._seed(rank=self.fabric.global_rank)
 
-    def _initialise(self, model: Ratevar) -> float:
-        """Load or make the starting weights; returns the schedule position in seconds that they stand at."""
-        init, position = self.run.init, 0.0
-        if (
-            self.run.resume
-            and not (self.run.out / "checkpoint.ckpt").is_file()
-            and (self.run.out / "export/ema.json").is_file()
-        ):
-            init = str(self.run.out / "export")
+    # ---- start -------------------------------------------------------------------------------------------------------
+
+    def _lpips(self) -> LPIPS | None:
+        stage1 = self.recipe.stage1
+        if not stage1.lpips_weight:
+            return None
+        try:
+            lpips = load_lpips("vgg" if stage1.lpips_net == "vgg" else "alex", self.run.metrics)
+        except ModelMissing as e:
+            raise ModelMissing(f"{e}; or set lpips_weight = 0 in [stage1] to train without LPIPS") from None
+        return lpips.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def _start(self, model: Ratevar) -> Ratevar:
+        """Fill a new model with the starting weights, and take over where on the schedule they stand."""
+        init, export = self.run.init, self.run.out / "export"
+        if self.run.resume:
+            if self.checkpoint.is_file():
+                return model  # the checkpoint follows
+            if (export / "ema.json").is_file():
+                init = str(export)
+                self.notes.append(f"no {self.checkpoint.name} in {self.run.out}: going on from its export")
         if init == "klt":
-            crops = [self.photos.crops(64, 128, self.generator) for _ in range(32)]
-            patches = torch.cat(
-                [torch.nn.functional.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2) for c in crops]
-            )
-            model.start_from(*klt_basis(patches.cpu(), self.recipe.model.latent))
+            size = min(_KLT_SIZE, self.recipe.loop.crop)
+            crops = [self.photos.crops(_KLT_CROPS, size, self.generator) for _ in range(_KLT_BATCHES)]
+            patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
+            model.start_from(*klt_basis(torch.cat(patches), self.recipe.model.latent))
         elif init != "random":
             path = Path(init)
             weights = read_shards(path) if path.is_dir() else read_weights(path)
@@ -169,143 +169,163 @@ class _Trainer:
                 model.load_state_dict(state)
             except RuntimeError as e:
                 raise TrainingError(f"{path}: these weights do not fit the recipe's model: {e}") from None
-            position = float(weights.training.get("schedule_seconds", 0.0))
-        return position
+            self.position = float(weights.training.get("schedule_seconds", 0.0))
+            self.steps, self.crops_seen = (int(weights.training.get(k, 0)) for k in ("steps", "crops"))
+        return model
 
     def _load_checkpoint(self) -> None:
-        state: dict[str, Any] = {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
-        rest = self.fabric.load(self.checkpoint, state, weights_only=False)
-        self.position = self.start_position = float(rest["position"])
-        self.steps, self.crops_seen = int(rest["steps"]), int(rest["crops"])
-        self.restart = self.steps
-        self.generator.manual_seed(self.recipe.loop.seed + self.steps)
+        try:
+            with self.checkpoint.open("rb") as f:
+                state = torch.load(f, map_location=self.device, weights_only=True)
+            parts = {name: state[name] for name in ("model", "ema", "optimizer")}
+            self.position = float(state["position"])
+            self.steps, self.crops_seen = int(state["steps"]), int(state["crops"])
+        except _UNREADABLE as e:
+            reason = str(e).partition("\n")[0] or type(e).__name__
+            raise TrainingError(
+                f"{self.checkpoint}: damaged checkpoint ({reason}); without it, --resume goes on from the export"
+            ) from e
+        try:
+            self.plain.load_state_dict(parts["model"])
+            self.ema.load_state_dict(parts["ema"])
+            self.adam.load_state_dict(parts["optimizer"])
+        except (RuntimeError, ValueError) as e:
+            raise TrainingError(f"{self.checkpoint}: does not fit the recipe's model: {e}") from None
+        for group in self.adam.param_groups:  # the recipe holds, not what the checkpoint was trained with
+            group["weight_decay"] = self.recipe.loop.weight_decay
 
-    def save(self) -> None:
-        """Write the checkpoint and the fp16 EMA export, each complete or not at all."""
-        if self.fabric.is_global_zero:
-            training = {
-                "stage": 1,
-                "steps": self.steps,
-                "crops": self.crops_seen,
-                "crop": self.recipe.loop.crop,
-                "schedule_seconds": self.position,
-                "planned_seconds": self.planned,
-            }
-            export = {k.removeprefix("module."): v for k, v in self.ema.state_dict().items() if k != "n_averaged"}
-            write_shards(self.run.out / "export", "ratevar", self.recipe.model.to_dict(), export, training)
-        partial = self.checkpoint.with_name("checkpoint.part")
-        state: dict[str, Any] = {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
-        self.fabric.save(partial, {**state, "position": self.position, "steps": self.steps, "crops": self.crops_seen})
-        if self.fabric.is_global_zero:
-            partial.replace(self.checkpoint)
+    def _seed(self, rank: int) -> None:
+        """Seed the crops and the device's noise, differently for every device and every start."""
+        sequence = np.random.SeedSequence([self.recipe.loop.seed, rank, self.steps])
+        crops, noise = sequence.generate_state(2)
+        self.generator.manual_seed(int(crops))
+        torch.manual_seed(int(noise))
 
-    @property
-    def planned(self) -> float:
-        return self.run.planned_total or self.start_position + self.run.time_budget
-
-    def learning_rate(self) -> float:
-        """Cosine over the planned total, with a short warm-up after every start."""
-        loop = self.recipe.loop
-        progress = min(1.0, self.position / self.planned)
-        rate = loop.lr_end + 0.5 * (loop.lr - loop.lr_end) * (1 + math.cos(math.pi * progress))
-        return rate * min(1.0, (self.steps - self.restart + 1) / loop.warmup_steps)
+    # ---- the run -----------------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Tensor]:
-        """One optimisation step; returns detached loss terms."""
-        loop = self.recipe.loop
+        """One optimisation step; returns detached loss terms. Waits for nothing on the device."""
+        loop, stage1 = self.recipe.loop, self.recipe.stage1
         x = self.photos.crops(loop.batch, loop.crop, self.generator)
-        draw = draw_conditions(
-            loop.batch, loop.crop // LATENT_STRIDE, self.recipe.model, self.recipe.stage1, self.generator, self.device
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        latent = loop.crop // LATENT_STRIDE
+        draw = draw_conditions(loop.batch, latent, self.recipe.model, stage1, self.generator, self.device)
         with self.fabric.autocast():
-            terms = train_step(self.model, x, draw, self.recipe.stage1, self.lpips)  # pyright: ignore[reportArgumentType]
+            terms = train_step(self.model, x, draw, stage1, self.lpips)
         self.fabric.backward(terms.loss)
-        norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
-        if bool(torch.isfinite(terms.loss)) and (norm is None or bool(torch.isfinite(norm))):
-            self.optimizer.step()
-            self.ema.update_parameters(self.plain)
+        norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
+        rate = learning_rate(loop, self.position, self.planned, self.steps - self.restart)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        # the fused step leaves weights and moments alone where this is 1, on the device; the norm is that of all devices
+        self.adam.found_inf = (~torch.isfinite(norm)).float()  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimizer.step()
         self.optimizer.zero_grad()
+        self.ema.update(self.plain)
         self.steps += 1
         self.crops_seen += loop.batch * self.fabric.world_size
-        values = {"loss": terms.loss, "bpp": terms.bpp, "distortion": terms.distortion, "lpips": terms.lpips}
-        return {k: v.detach() for k, v in values.items()} | ({"grad": norm} if norm is not None else {})
+        values = {"loss": terms.loss, "bpp": terms.bpp, "distortion": terms.distortion, "grad": norm}
+        if self.lpips is not None:
+            values["lpips"] = terms.lpips
+        return {k: v.detach() for k, v in values.items()}
 
-    def validate(self) -> dict[str, float]:
-        """Held-out and training crops through the EMA weights; also writes a picture of a few of them."""
-        model: Any = self.ema.module
-        model.eval()
-        row = validate(model, self.photos, self.recipe.loop.crop, self.recipe.loop.validation_crops, self.lpips)
-        save_samples(model, self.photos, self.recipe.loop.crop, self.run.out / "samples" / f"{self.steps:07d}.png")
-        return row
+    def agree(self, wanted: bool) -> bool:
+        """Whether to stop now, the same answer on every device: what the first one wants, asked every few steps."""
+        if self.fabric.world_size == 1:
+            return wanted
+        return self.steps % _AGREE_EVERY == 0 and bool(self.fabric.broadcast(wanted))
 
+    def report(self, journal: Journal, window: Window, now: float) -> None:
+        """A row of training losses; looks for new shards. Raises TrainingError when no step had a finite gradient."""
+        steps = len(window)
+        means, skipped, steps_s = window.close(now)
+        crops = steps_s * self.recipe.loop.batch * self.fabric.world_size
+        rate = self.adam.param_groups[0]["lr"]
+        row = {**self.at(), **means, "lr": rate, "crops_s": crops}
+        journal.write("train", {**row, "skipped": skipped} if skipped else row)
+        if skipped == steps >= 5:
+            raise TrainingError(f"the gradients of the last {steps} steps are not finite; the last checkpoint is sound")
+        fresh, problems = self.photos.refresh()
+        if fresh:
+            journal.write("data", {**self.at(), "new_shards": fresh, **self._images()})
+        for text in problems:
+            journal.write("note", {**self.at(), "text": text})
 
-def _stop_ordered(folder: Path) -> bool:
-    path = folder / "orders.json"
-    try:
-        return path.is_file() and bool(json.loads(path.read_text()).get("stop"))
-    except (OSError, json.JSONDecodeError, AttributeError):
-        return False  # half-written orders are read again at the next look
+    def validate(self, journal: Journal) -> float:
+        """On the first device: held-out and training crops through the EMA weights, a row and a picture. Returns seconds."""
+        begin = time.monotonic()
+        loop, model = self.recipe.loop, self.ema.module
+        assert isinstance(model, Ratevar)
+        if not self.first:
+            return 0.0
+        if self.photos.count(loop.crop, held_out=True):
+            row = validate(model, self.photos, loop.crop, loop.validation_crops, self.recipe.stage1, self.lpips)
+            journal.write("validation", {**self.at(), **row})
+            save_samples(model, self.photos, loop.crop, self.run.out / "samples" / f"{self.steps:07d}.png")
+        else:
+            text = f"no held-out image of at least {loop.crop}×{loop.crop} pixels: validation skipped"
+            journal.write("note", {**self.at(), "text": text})
+        return time.monotonic() - begin
 
+    def save(self) -> float:
+        """On the first device: the fp16 EMA export, then the checkpoint, each complete or not at all. Returns seconds."""
+        begin = time.monotonic()
+        if self.first:
+            self._export()
+            partial = self.checkpoint.with_name(self.checkpoint.name + ".part")
+            state = {
+                "model": self.plain.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.adam.state_dict(),
+            }
+            with partial.open("wb") as f:
+                torch.save({**state, "position": self.position, "steps": self.steps, "crops": self.crops_seen}, f)
+                f.flush()
+                os.fsync(f.fileno())
+            partial.replace(self.checkpoint)
+        return time.monotonic() - begin
 
-def train(recipe: Recipe, run: Run, echo: Any = print) -> Path:
-    """Run stage 1 for `run.time_budget` seconds of wall clock, or until ordered to stop. Returns the export folder.
-
-    echo: called with one line of text per log interval. Raises TrainingError, OptionError, ModelMissing or InputError.
-    """
-    if run.time_budget <= 0:
-        raise OptionError(f"the time budget must be positive, got {run.time_budget} s")
-    begin = time.monotonic()
-    run.out.mkdir(parents=True, exist_ok=True)
-    trainer = _Trainer(recipe, run)
-    loop = recipe.loop
-    main = trainer.fabric.is_global_zero
-    log = (run.out / "metrics.jsonl").open("a") if main else None
-
-    def write(kind: str, values: dict[str, Any]) -> None:
-        if log is None:
-            return
-        row = {
-            "kind": kind,
-            "step": trainer.steps,
-            "seconds": round(trainer.position, 1),
-            "crops": trainer.crops_seen,
-            **values,
+    def _export(self) -> None:
+        stage1, folder = self.recipe.stage1, self.run.out / "export"
+        training = {
+            "stage": 1,
+            "steps": self.steps,
+            "crops": self.crops_seen,
+            "crop": self.recipe.loop.crop,
+            "schedule_seconds": self.position,
+            "planned_seconds": self.planned,
+            "lambda0": stage1.lambda0,
+            "lpips": f"{stage1.lpips_net} {stage1.lpips_weight:g}" if stage1.lpips_weight else None,
         }
-        log.write(json.dumps(row) + "\n")
-        log.flush()
-        echo(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
+        partial, old = folder.with_name("export.part"), folder.with_name("export.old")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        write_shards(partial, "ratevar", self.recipe.model.to_dict(), self.ema.module.state_dict(), training)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
-    if main:
-        write("validation", trainer.validate())
-    window: list[dict[str, Tensor]] = []
-    logged = validated = exported = time.monotonic()
-    while True:
-        window.append(trainer.step())
-        now = time.monotonic()
-        trainer.position = trainer.start_position + now - begin
-        done = now - begin >= run.time_budget
-        if now - logged >= loop.log_every or done:
-            write(
-                "train",
-                {**_means(window), "lr": trainer.learning_rate(), "crops_s": len(window) * loop.batch / (now - logged)},
-            )
-            window, logged = [], now
-            if fresh := trainer.photos.refresh():
-                write("data", {"new_shards": fresh, "images": len(trainer.photos)})
-            done = done or _stop_ordered(run.out)
-        done = bool(trainer.fabric.broadcast(done)) if trainer.fabric.world_size > 1 else done
-        if now - exported >= loop.export_every or done:
-            trainer.save()
-            exported = time.monotonic()
-        if (now - validated >= loop.validate_every or done) and main:
-            write("validation", trainer.validate())
-            validated = time.monotonic()
-        if done:
-            return run.out / "export"
+    # ---- what the rows say -------------------------------------------------------------------------------------------
 
+    def at(self) -> dict[str, Any]:
+        """Where the run stands: steps, seconds on the schedule, crops seen."""
+        return {"step": self.steps, "seconds": round(self.position, 1), "crops": self.crops_seen}
 
-def _means(window: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-    rows = list(window)
-    return {k: float(torch.stack([r[k].float() for r in rows if k in r]).nanmean()) for k in rows[0]} if rows else {}
+    def _images(self) -> dict[str, int]:
+        crop = self.recipe.loop.crop
+        return {"images": self.photos.count(crop, held_out=False), "held_out": self.photos.count(crop, held_out=True)}
+
+    def describe(self) -> dict[str, Any]:
+        """What defines the run, for its log: device, precision, model size, images large enough, schedule, recipe."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            "devices": self.fabric.world_size,
+            "precision": self.precision,
+            "torch": torch.__version__,
+            "parameters": sum(p.numel() for p in self.plain.parameters()),
+            **self._images(),
+            "planned_seconds": self.planned,
+            "init": "resume" if self.run.resume and self.checkpoint.is_file() else self.run.init,
+            "recipe": asdict(self.recipe),
+        }

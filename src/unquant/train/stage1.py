@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unquant.errors import OptionError
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 
-__all__ = ["Draw", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
+__all__ = ["Draw", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss", "train_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,19 @@ class Stage1Config:
     realism_zero: float = 0.5
     realism_one: float = 0.2
     q_map: float = 0.125
+
+    def __post_init__(self) -> None:
+        if not self.lambda0 > 0:
+            raise OptionError(f"lambda0: above 0, not {self.lambda0}")
+        if not self.lpips_weight >= 0:
+            raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
+        if self.lpips_net not in ("alex", "vgg"):
+            raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
+        for name in ("realism_zero", "realism_one", "q_map"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+        if self.realism_zero + self.realism_one > 1:
+            raise OptionError(f"realism_one: at most 1 - realism_zero, not {self.realism_one}")
 
 
 class Draw(NamedTuple):

@@ -1,0 +1,135 @@
+"""Recipes: everything that defines a training run but its data and its place. No code lives in a recipe, only numbers."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from unquant.errors import OptionError
+from unquant.models.ratevar import EntropyConfig, RatevarConfig, ReverseConfig
+from unquant.nn.transforms import LATENT_STRIDE
+from unquant.train.stage1 import Stage1Config
+
+__all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
+
+_PRECISIONS = ("32-true", "bf16-mixed")
+_NESTED: dict[str, Any] = {"entropy": EntropyConfig, "reverse": ReverseConfig}
+
+
+@dataclass(frozen=True, slots=True)
+class LoopConfig:
+    """How a run is driven: crop size and batch (per device), AdamW and its cosine, EMA, intervals in seconds.
+
+    precision: "bf16-mixed" or "32-true". compile: torch.compile for the training passes. validation_crops: of the held-out
+    slice, at every validation. Raises OptionError naming the key that is out of range.
+    """
+
+    crop: int = 256
+    batch: int = 64
+    lr: float = 5e-4
+    lr_end: float = 1e-5
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "bf16-mixed"
+    compile: bool = False
+    seed: int = 1
+    log_every: float = 15.0
+    validate_every: float = 300.0
+    export_every: float = 180.0
+    validation_crops: int = 32
+
+    def __post_init__(self) -> None:
+        if self.crop < 2 * LATENT_STRIDE or self.crop % LATENT_STRIDE:
+            raise OptionError(f"crop: a multiple of {LATENT_STRIDE} from {2 * LATENT_STRIDE} up, not {self.crop}")
+        for name in ("batch", "warmup_steps", "validation_crops"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
+        for name in ("lr", "clip", "log_every", "validate_every", "export_every"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
+        if not 0 <= self.lr_end <= self.lr:
+            raise OptionError(f"lr_end: in 0..lr, not {self.lr_end}")
+        if not 0 <= self.ema < 1:
+            raise OptionError(f"ema: in [0, 1), not {self.ema}")
+        if self.precision not in _PRECISIONS:
+            raise OptionError(f"precision: one of {', '.join(_PRECISIONS)}, not {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe: the model, the loop, the loss. Read from a TOML file by `load_recipe`."""
+
+    model: RatevarConfig = field(default_factory=RatevarConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how long: folders, wall-clock budget and planned total in seconds, what to start from.
+
+    init: "klt", "random" or the path of an export folder or weights file. planned_total: the length of the learning-rate
+    cosine over several runs; None: the position at the start plus this run's budget. metrics: folder of the LPIPS weights,
+    None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or "cuda"; devices: how many.
+    """
+
+    data: Path
+    out: Path
+    time_budget: float
+    planned_total: float | None = None
+    init: str = "klt"
+    resume: bool = False
+    metrics: Path | None = None
+    device: str = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.time_budget > 0:
+            raise OptionError(f"the time budget must be positive, got {self.time_budget} s")
+        if self.planned_total is not None and not self.planned_total > 0:
+            raise OptionError(f"the planned total must be positive, got {self.planned_total} s")
+        if self.devices < 1:
+            raise OptionError(f"the number of devices must be positive, got {self.devices}")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe: tables [model] (with [model.entropy]), [loop], [stage1]; a missing key takes its default.
+
+    Raises OptionError naming file and key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise OptionError(f"{path}: not a readable recipe: {e}") from e
+    kinds: dict[str, Any] = {"model": RatevarConfig, "loop": LoopConfig, "stage1": Stage1Config}
+    if unknown := sorted(set(values) - set(kinds)):
+        raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
+    return Recipe(**{name: _filled(cls, values.get(name, {}), f"{path}: [{name}]") for name, cls in kinds.items()})
+
+
+def _filled(cls: Any, table: Any, where: str) -> Any:
+    """A configuration dataclass from a TOML table, its keys and types checked; `where` names file and table."""
+    if not isinstance(table, dict):
+        raise OptionError(f"{where}: must be a table")
+    names = {f.name for f in fields(cls)}
+    if unknown := sorted(set(table) - names):
+        raise OptionError(f"{where}: unknown key: {', '.join(unknown)}")
+    defaults = cls()
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in _NESTED:
+            values[name] = _filled(_NESTED[name], value, f"{where[:-1]}.{name}]")
+            continue
+        kind = type(getattr(defaults, name))
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if not fits:
+            raise OptionError(f"{where}: {name}: must be of type {kind.__name__}, not {value!r}")
+        values[name] = kind(value)
+    try:
+        return cls(**values)
+    except OptionError as e:
+        raise OptionError(f"{where}: {e}") from None
