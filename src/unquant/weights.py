@@ -118,6 +118,7 @@ def write_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     save_file(stored, partial, metadata=metadata)
+    partial.chmod(0o644)  # the library makes it readable to its owner alone
     partial.replace(path)
     return Weights(family, dict(config), stored, hashes, dict(training))
 

@@ -1,0 +1,113 @@
+"""Recipes: the shipped ones, and what a wrong one says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unquant.errors import OptionError
+from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
+
+NAMES = ("ratevar", "ratevar-cpu", "ratevar-smoke")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_recipes_load(configs: Path, name: str) -> None:
+    recipe = load_recipe(configs / f"{name}.toml")
+    assert RatevarConfig.from_dict(recipe.model.to_dict()) == recipe.model
+
+
+def test_full_size_recipe_is_the_default_model(configs: Path) -> None:
+    recipe = load_recipe(configs / "ratevar.toml")
+    assert recipe.model == RatevarConfig()
+    assert (recipe.loop.crop, recipe.loop.batch, recipe.loop.compile) == (256, 64, True)
+    assert (recipe.loop.lr, recipe.loop.lr_end, recipe.stage1.lpips_weight) == (5e-4, 1e-5, 600.0)
+
+
+def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
+    """What `run` returns, and its multiply-accumulates in convolutions and products per pixel, in thousands."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        result = run()
+    return result, counter.get_total_flops() / 2 / pixels / 1000
+
+
+def test_full_size_model_keeps_its_budgets() -> None:
+    model = Ratevar(RatevarConfig())
+    x, q, pixels = torch.rand(1, 3, 128, 128), torch.ones(1, 1, 1, 1), 128 * 128
+    y, analysis = kilo_macs(lambda: model.g_a(x), pixels)
+    _, entropy = kilo_macs(lambda: model.quantise(y, q, noise=False), pixels)
+    _, synthesis = kilo_macs(lambda: model.g_s(y, q, q, q), pixels)
+    assert analysis <= 60
+    assert entropy <= 15
+    assert synthesis <= 200
+    # 20 M with the reverse network
+    assert sum(p.numel() for p in model.parameters()) <= 16_500_000
+
+
+def test_cpu_recipe_fixes_what_it_trains_with(configs: Path) -> None:
+    """Its weights are trained: its numbers may not follow a change of the defaults."""
+    model = load_recipe(configs / "ratevar-cpu.toml").model
+    text = (configs / "ratevar-cpu.toml").read_text()
+    given = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
+    inherited = {"latent", "q_index_min", "q_index_max", "tile", "default_realism", "entropy", "reverse"}
+    assert set(model.to_dict()) - given == inherited
+    assert set(model.to_dict()["entropy"]) - given == {"scale_low", "scale_high", "scales"}
+    assert (model.latent, model.q_index_min, model.q_index_max, model.tile) == (320, 16, 344, 64)
+    assert (model.entropy.scale_low, model.entropy.scale_high, model.entropy.scales) == (0.12, 64.0, 64)
+
+
+def test_missing_keys_take_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[loop]\ncrop = 128\nlr = 1\nlr_end = 0\n")
+    assert load_recipe(path) == Recipe(loop=LoopConfig(crop=128, lr=1.0, lr_end=0.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[model]\nlatents = 3", ("[model]", "latents")),
+        ("[model.entropy]\nhypr = 3", ("[model.entropy]", "hypr")),
+        ("[loop]\ncorp = 3", ("[loop]", "corp")),
+        ("[stage1]\nlambda = 3", ("[stage1]", "lambda")),
+        ("[lop]\ncrop = 3", ("lop",)),
+        ("crop = 3", ("crop",)),
+        ("loop = 3", ("[loop]", "table")),
+        ("[model]\nentropy = 3", ("[model.entropy]", "table")),
+        ("[loop]\nlr = 'fast'", ("[loop]", "lr", "float")),
+        ("[loop]\nbatch = 8.5", ("[loop]", "batch", "int")),
+        ("[loop]\nbatch = true", ("[loop]", "batch", "int")),
+        ("[loop]\ncompile = 1", ("[loop]", "compile", "bool")),
+        ("[loop]\ncrop = 100", ("[loop]", "crop", "multiple of 16")),
+        ("[loop]\nprecision = '16-mixed'", ("[loop]", "precision", "bf16-mixed")),
+        ("[loop]\nlr_end = 1.0", ("[loop]", "lr_end")),
+        ("[loop]\nema = 1.0", ("[loop]", "ema")),
+        ("[loop]\nbatch = 0", ("[loop]", "batch")),
+        ("[loop]\nclip = 0", ("[loop]", "clip")),
+        ("[stage1]\nrealism_zero = 2", ("[stage1]", "realism_zero")),
+        ("[loop\n", ("not a readable recipe",)),
+    ],
+)
+def test_wrong_recipes_name_file_and_key(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(OptionError) as error:
+        load_recipe(path)
+    for name in (str(path), *names):
+        assert name in str(error.value)
+
+
+def test_missing_recipe(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="nowhere"):
+        load_recipe(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("wrong", [{"time_budget": 0.0}, {"planned_total": -1.0}, {"devices": 0}])
+def test_wrong_runs(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="must be positive"):
+        Run(**{"data": tmp_path, "out": tmp_path, "time_budget": 1.0, **wrong})

@@ -1,0 +1,154 @@
+"""The stage-1 loss and the conditions that it draws."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unquant.errors import OptionError
+from unquant.models.ratevar import RatevarConfig, RatevarOutput
+from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
+
+CPU = torch.device("cpu")
+MODEL = RatevarConfig()
+
+
+class BrightnessDistance(nn.Module):
+    """Stands for LPIPS: the mean absolute difference of each image; remembers how many images it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.seen.append(x.shape[0])
+        return (x - y).abs().mean((1, 2, 3))
+
+
+def output(x: Tensor, errors: Tensor, bits_y: Tensor, bits_z: Tensor) -> RatevarOutput:
+    """A pass whose image is x plus an error of one size per image or latent position (b, 1, h16, w16)."""
+    error = errors.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    return RatevarOutput(x + error, bits_y, bits_y, bits_y, bits_z)
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """x (2, 3, 32, 32), bits of y (2, 4, 2, 2) and of z (2, 3, 1, 1)."""
+    g = torch.Generator().manual_seed(1)
+    return (
+        torch.rand(2, 3, 32, 32, generator=g),
+        10 * torch.rand(2, 4, 2, 2, generator=g),
+        5 * torch.rand(2, 3, 1, 1, generator=g),
+    )
+
+
+def test_loss_of_one_step_per_image(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, bits_y, bits_z = batch
+    errors = torch.tensor([0.02, 0.05]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    log2_q = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    draw = Draw(log2_q, torch.zeros(2, 1, 1, 1), 2)
+    terms = stage1_loss(x, output(x, errors, bits_y, bits_z), draw, Stage1Config(lambda0=0.12), None)
+    expected = 0.0
+    for i, (error, q) in enumerate([(0.02, 2.0), (0.05, 8.0)]):
+        rate = (float(bits_y[i].sum()) + float(bits_z[i].sum())) / 1024
+        lam = 0.12 / q**2
+        expected += (rate + lam * 255**2 * error**2) / math.sqrt(lam) / 2
+    assert float(terms.loss) == pytest.approx(expected, rel=1e-4)
+    assert float(terms.bpp) == pytest.approx((float(bits_y.sum()) + float(bits_z.sum())) / 2048, rel=1e-5)
+    assert float(terms.distortion) == pytest.approx(255**2 * (0.02**2 + 0.05**2) / 2, rel=1e-4)
+    assert float(terms.lpips) == 0
+
+
+def test_loss_of_a_q_map_weighs_every_position_by_its_own_step(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, bits_y, bits_z = (t[:1] for t in batch)
+    errors = torch.tensor([[0.01, 0.02], [0.04, 0.08]]).view(1, 1, 2, 2)
+    steps = torch.tensor([[1.0, 2.0], [4.0, 16.0]])
+    draw = Draw(steps.log2().view(1, 1, 2, 2), torch.zeros(1, 1, 1, 1), 1)
+    terms = stage1_loss(x, output(x, errors, bits_y, bits_z), draw, Stage1Config(lambda0=0.2), None)
+    expected = 0.0
+    for i in range(2):
+        for j in range(2):
+            lam = 0.2 / float(steps[i, j]) ** 2
+            # bits per pixel of this position's 16×16 block, z spread over the image
+            rate = float(bits_y[0, :, i, j].sum()) / 256 + float(bits_z.sum()) / 1024
+            expected += (rate + lam * 255**2 * float(errors[0, 0, i, j]) ** 2) / math.sqrt(lam) / 4
+    assert float(terms.loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, bits_y, bits_z = batch
+    errors = torch.tensor([0.02, 0.05]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    log2_q = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    draw = Draw(log2_q, torch.tensor([0.0, 0.7]).view(2, 1, 1, 1), 1)
+    config = Stage1Config(lambda0=0.12, lpips_weight=500.0)
+    out, distance = output(x, errors, bits_y, bits_z), BrightnessDistance()
+    without = stage1_loss(x, out, draw, config, None)
+    terms = stage1_loss(x, out, draw, config, distance)  # pyright: ignore[reportArgumentType]
+    assert distance.seen == [1]
+    # the second image alone: ρ·w·LPIPS·λ/sqrt(λ), half of it as a mean over two
+    expected = 0.7 * 500 * 0.05 * math.sqrt(0.12) / 8 / 2
+    assert float(terms.loss - without.loss) == pytest.approx(expected, rel=1e-3)
+    assert float(terms.lpips) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_lpips_is_not_run_when_all_images_are_plain(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, bits_y, bits_z = batch
+    distance = BrightnessDistance()
+    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2)
+    out = output(x, torch.zeros(2, 1, 2, 2), bits_y, bits_z)
+    terms = stage1_loss(x, out, draw, Stage1Config(), distance)  # pyright: ignore[reportArgumentType]
+    assert distance.seen == []
+    assert float(terms.lpips) == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_steps_are_stratified_over_the_range(batch_size: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        draw = draw_conditions(batch_size, 16, MODEL, Stage1Config(q_map=0.0), g, CPU)
+        assert draw.log2_q.shape == draw.realism.shape == (batch_size, 1, 1, 1)
+        strata = (draw.log2_q.flatten() - 16 / 64) / ((344 - 16) / 64) * batch_size
+        assert sorted(strata.floor().int().tolist()) == list(range(batch_size))
+
+
+def test_maps_have_two_values_in_range_and_a_rectangle() -> None:
+    g = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        log2_q = draw_conditions(6, 8, MODEL, Stage1Config(q_map=1.0), g, CPU).log2_q
+        assert log2_q.shape == (6, 1, 8, 8)
+        assert 16 / 64 <= float(log2_q.min()) <= float(log2_q.max()) <= 344 / 64
+        for image in log2_q[:, 0]:
+            assert len(image.unique()) == 2
+            inside = image == image[0, 0]
+            assert torch.equal(inside, inside[:, :1] & inside[:1, :])
+
+
+def test_maps_come_as_often_as_asked() -> None:
+    g = torch.Generator().manual_seed(0)
+    draws = [draw_conditions(2, 8, MODEL, Stage1Config(q_map=0.25), g, CPU) for _ in range(400)]
+    assert 70 < sum(d.log2_q.shape[-1] > 1 for d in draws) < 130
+
+
+def test_realism_is_zero_first_then_drawn_then_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    config = Stage1Config(realism_zero=0.5, realism_one=0.25)
+    draw = draw_conditions(16, 8, MODEL, config, g, CPU)
+    rho = draw.realism.flatten()
+    assert draw.zeros == 8
+    assert rho[:8].eq(0).all()
+    assert ((rho[8:12] > 0) & (rho[8:12] < 1)).all()
+    assert rho[12:].eq(1).all()
+    plain = draw_conditions(16, 8, MODEL, Stage1Config(lpips_weight=0.0), g, CPU)
+    assert plain.zeros == 16 and plain.realism.eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("lambda0", 0.0), ("lpips_weight", -1.0), ("lpips_net", "squeeze"), ("q_map", 1.5), ("realism_one", 0.6)],
+)
+def test_values_out_of_range_are_named(key: str, value: object) -> None:
+    with pytest.raises(OptionError, match=key):
+        Stage1Config(**{key: value})  # pyright: ignore[reportArgumentType]
