@@ -6,17 +6,18 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unquant.errors import OptionError
 from unquant.models.ratevar import RatevarConfig, RatevarOutput
+from unquant.perceptual import LPIPS
 from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 
 CPU = torch.device("cpu")
 MODEL = RatevarConfig()
 
 
-class BrightnessDistance(nn.Module):
+class BrightnessDistance(LPIPS):
     """Stands for LPIPS: the mean absolute difference of each image; remembers how many images it saw."""
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     config = Stage1Config(lambda0=0.12, lpips_weight=500.0)
     out, distance = output(x, errors, bits_y, bits_z), BrightnessDistance()
     without = stage1_loss(x, out, draw, config, None)
-    terms = stage1_loss(x, out, draw, config, distance)  # pyright: ignore[reportArgumentType]
+    terms = stage1_loss(x, out, draw, config, distance)
     assert distance.seen == [1]
     # the second image alone: ρ·w·LPIPS·λ/sqrt(λ), half of it as a mean over two
     expected = 0.7 * 500 * 0.05 * math.sqrt(0.12) / 8 / 2
@@ -99,7 +100,7 @@ def test_lpips_is_not_run_when_all_images_are_plain(batch: tuple[Tensor, Tensor,
     distance = BrightnessDistance()
     draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2)
     out = output(x, torch.zeros(2, 1, 2, 2), bits_y, bits_z)
-    terms = stage1_loss(x, out, draw, Stage1Config(), distance)  # pyright: ignore[reportArgumentType]
+    terms = stage1_loss(x, out, draw, Stage1Config(), distance)
     assert distance.seen == []
     assert float(terms.lpips) == 0
 

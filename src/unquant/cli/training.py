@@ -52,7 +52,8 @@ def stage1(
     budget = parse_duration(time_budget, "--time-budget")
     total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
 
-    from unquant.train.loop import Run, load_recipe, train
+    from unquant.train.loop import train
+    from unquant.train.recipe import Run, load_recipe
 
     recipe = load_recipe(config)
     run = Run(

@@ -117,14 +117,14 @@ class TwoPassEntropy(nn.Module):
 
     def hyper_prior(self, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Params:
         """Factorised prior of z given q: mean and scale (b, m, 1, 1), or at the size (h64, w64) of z for a q map."""
-        mu, t = self.prior(resize_map(cond, *size)).chunk(2, dim=1)
+        mu, t = self.prior(resize_map(cond, *size, HYPER_STRIDE)).chunk(2, dim=1)
         return Params(mu, self._soft_floor(20.0 + 10.0 * t))
 
     def hyper_synthesis(self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Latent:
         """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
         h16, w16 = size
         h = F.pixel_shuffle(self.stem(z_hat), 2)
-        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:])), 0.1)
+        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:], 2)), 0.1)
         h = F.pixel_shuffle(self.up(h), 2)[..., :h16, :w16]
         h = F.leaky_relu(self.film16(h, cond), 0.1)
         return h + F.leaky_relu(self.mix(h), 0.1)
@@ -174,6 +174,6 @@ class _HyperAnalysis(nn.Module):
         pad = (0, -w16 % HYPER_STRIDE, 0, -h16 % HYPER_STRIDE)
         h = F.pad(self.block(self.stem(v * _INPUT_SCALE), cond), pad, mode="replicate")
         h = self.down32(F.pixel_unshuffle(h, 2))
-        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:])), 0.1)
+        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:], 2)), 0.1)
         h = F.leaky_relu(self.down64(F.pixel_unshuffle(h, 2)), 0.1)
         return _HYPER_GAIN * self.head(h).float()

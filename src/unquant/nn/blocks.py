@@ -20,22 +20,22 @@ def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def resize_map(m: Float[Tensor, "b k hq wq"], height: int, width: int) -> Float[Tensor, "b k ho wo"]:
-    """A conditioning map at another resolution: nearest when growing, mean when shrinking.
+def resize_map(m: Float[Tensor, "b k hq wq"], height: int, width: int, shrink: int = 1) -> Float[Tensor, "b k ho wo"]:
+    """A conditioning map at another resolution: the mean of shrink×shrink cells, or with shrink = 1 the nearest cell.
 
-    A 1×1 map stays 1×1 (it broadcasts). Growing by f maps position i to i // f; shrinking by f averages f×f cells, the
-    last row and column repeated where the size is no multiple of f.
+    A 1×1 map stays 1×1 (it broadcasts). Position i of a grown map is that of i // f; position i of a shrunk one covers
+    those from shrink·i on, the last row and column repeated where they run out.
     """
     h, w = m.shape[-2:]
-    if (h, w) in ((1, 1), (height, width)):
+    if (h, w) == (1, 1):
         return m
-    if height > h or width > w:
-        factor = max(-(-height // h), -(-width // w))
-        grown = m.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-        return grown[..., :height, :width]
-    factor = max(-(-h // height), -(-w // width))
-    padded = F.pad(m, (0, width * factor - w, 0, height * factor - h), mode="replicate")
-    return F.avg_pool2d(padded, factor)
+    if shrink > 1:
+        padded = F.pad(m, (0, width * shrink - w, 0, height * shrink - h), mode="replicate")
+        return F.avg_pool2d(padded, shrink)
+    if (h, w) == (height, width):
+        return m
+    factor = max(-(-height // h), -(-width // w))
+    return m.repeat_interleave(factor, -2).repeat_interleave(factor, -1)[..., :height, :width]
 
 
 class Condition(nn.Module):

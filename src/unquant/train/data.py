@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
@@ -32,17 +33,19 @@ CANVAS = 512
 """Images are cut to this many pixels from their top left corner, in each direction."""
 SMALLEST = 64
 """Images with a shorter side than this are left out."""
+NamedImage = tuple[str, npt.NDArray[np.uint8]]
+"""An image's name and its pixels (h, w, 3); sizes differ between images."""
 _HELD_OUT_OF = 32
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, PILImage.DecompressionBombError)
 
 
-def read_shard(path: Path) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
+def read_shard(path: Path) -> list[NamedImage]:
     """The images of one tar file, by name, as RGB arrays cut to at most 512×512; other members are skipped.
 
     Raises InputError naming the file, and the member that cannot be read.
     """
-    images: list[tuple[str, UInt8[np.ndarray, "h w 3"]]] = []
+    images: list[NamedImage] = []
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -139,7 +142,7 @@ class Photos:
             fresh += 1
         return Refreshed(fresh, problems)
 
-    def _add(self, images: list[tuple[str, UInt8[np.ndarray, "h w 3"]]]) -> None:
+    def _add(self, images: list[NamedImage]) -> None:
         for side, part in self._parts.items():
             chosen = [a for name, a in images if held_out(name) == side and min(a.shape[:2]) >= SMALLEST]
             if not chosen:

@@ -1,0 +1,160 @@
+"""Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
+
+    python tests/golden/make.py weights   trains tiny.safetensors anew (a minute or two); the tiny files follow by themselves
+    python tests/golden/make.py files     tiny-*.unq, and ratevar-*.unq if the weights are installed, with golden.json
+
+A golden file that no longer decodes to its recorded symbols means that files in users' hands are lost: the change is
+wrong unless it comes with a new stream id. `weights` never gives the same bytes twice across versions of torch, which is
+why tiny.safetensors lies in the repository; it is needed only where the tiny model no longer fits the networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unquant.codecs.ratevar import RatevarCodec
+from unquant.coding import gaussian_tables, scale_grid
+from unquant.container import parse
+from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.nn.transforms import klt_basis
+from unquant.train.stage1 import Stage1Config, draw_conditions, stage1_loss
+from unquant.weights import shipped_folder, write_weights
+
+FOLDER = Path(__file__).parent
+TINY = FOLDER / "tiny.safetensors"
+RECORD = FOLDER / "golden.json"
+SHIPPED = shipped_folder() / "ratevar.safetensors"
+PHOTO = shipped_folder().parent / "demo" / "coffee.png"
+
+CONFIG = RatevarConfig(
+    latent=16,
+    analysis_width8=12,
+    analysis_depth8=1,
+    analysis_width16=16,
+    analysis_depth16=1,
+    synthesis_width16=16,
+    synthesis_depth16=1,
+    synthesis_width8=12,
+    synthesis_depth8=1,
+    cond=8,
+    tile=8,
+    default_realism=0.5,
+    entropy=EntropyConfig(hyper=8, width=16, context=16, hidden=24, cond=8, scale_high=32.0, scales=32),
+)
+STEPS, BATCH, CROP = 2400, 8, 64
+
+
+def train_tiny() -> None:
+    """A model of some 70 000 parameters, trained on the demo's photograph, so that its μ and σ mean something."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    photo = torch.from_numpy(np.array(Image.open(PHOTO).convert("RGB"))).permute(2, 0, 1).float() / 255
+
+    def crops(count: int) -> torch.Tensor:
+        tops = torch.randint(photo.shape[1] - CROP, (count,), generator=generator).tolist()
+        lefts = torch.randint(photo.shape[2] - CROP, (count,), generator=generator).tolist()
+        batch = torch.stack([photo[:, t : t + CROP, l : l + CROP] for t, l in zip(tops, lefts, strict=True)])
+        return batch.rot90(int(torch.randint(4, (), generator=generator)), (2, 3))
+
+    model = Ratevar(CONFIG)
+    model.start_from(*klt_basis(torch.nn.functional.pixel_unshuffle(crops(512), 16).movedim(1, -1).reshape(-1, 768), 16))
+    stage = Stage1Config(lpips_weight=0.0, q_map=0.25)
+    optimiser = torch.optim.Adam(model.parameters())
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = 4e-3 * 0.5 * (1 + np.cos(np.pi * step / STEPS)) + 1e-5
+        x = crops(BATCH)
+        draw = draw_conditions(BATCH, CROP // 16, CONFIG, stage, generator, torch.device("cpu"))
+        terms = stage1_loss(x, model(x, draw.log2_q, draw.realism), draw, stage, None)
+        optimiser.zero_grad()
+        terms.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if step % 200 == 0 or step == STEPS - 1:
+            print(f"step {step}: loss {terms.loss.item():.3f}, {terms.bpp.item():.3f} bpp, d {terms.distortion.item():.1f}")
+    entropy = CONFIG.entropy
+    tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales)).to_arrays()
+    tensors = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
+    tensors |= {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in tables.items()}
+    write_weights(TINY, "ratevar", CONFIG.to_dict(), tensors, {"purpose": "tests only"})
+
+
+def pictures(codec: RatevarCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
+    """The golden pictures of one model by name, each with the options of its encode."""
+    photo = Image.open(PHOTO).convert("RGB")
+    low, high = codec.q_index_range
+    step_map = np.full((8, 10), high - 20)
+    step_map[2:6, 3:7] = low + 80
+    translucent = photo.crop((200, 100, 233, 170))
+    translucent.putalpha(Image.linear_gradient("L").resize(translucent.size))
+    noise = Image.fromarray(np.random.Generator(np.random.Philox(7)).integers(0, 256, (40, 24, 3), dtype=np.uint8))
+    return {
+        "point": (photo.crop((300, 200, 301, 201)), {"q_index": 200}),
+        "fine": (photo.crop((100, 80, 196, 160)), {"q_index": low}),
+        "coarse": (photo.crop((100, 80, 400, 280)), {"q_index": high}),
+        "map": (photo.crop((240, 120, 400, 240)), {"q_index": step_map}),
+        "alpha": (translucent, {"quality": 40, "realism": 0.25}),
+        "noise": (noise, {"quality": 90}),
+    }
+
+
+def symbols_of(codec: RatevarCodec, data: bytes) -> list[bytes]:
+    """The symbols of every tile of a file, int32 little-endian in coding order, by the codec's own exact path."""
+    found: list[bytes] = []
+    decode = codec.exact.decode
+
+    def keep(*arguments: object) -> object:
+        tile = decode(*arguments)  # type: ignore[arg-type]
+        found.append(tile.symbols)
+        return tile
+
+    codec.exact.decode = keep  # type: ignore[method-assign,assignment]
+    try:
+        with torch.inference_mode():
+            codec._dequantise(parse(data))
+    finally:
+        codec.exact.decode = decode  # type: ignore[method-assign]
+    return found
+
+
+def make_files() -> None:
+    record: list[dict[str, object]] = []
+    for path in FOLDER.glob("*.unq"):
+        path.unlink()
+    for weights in (TINY, SHIPPED):
+        if not weights.is_file():
+            print(f"{weights.name} is not installed: no golden files of it")
+            continue
+        codec = RatevarCodec.from_file(weights)
+        for name, (picture, options) in pictures(codec).items():
+            path = FOLDER / f"{weights.stem}-{name}.unq"
+            path.write_bytes(codec.encode(picture, **options))
+            symbols = b"".join(symbols_of(codec, path.read_bytes()))
+            record.append(
+                {
+                    "file": path.name,
+                    "weights": weights.stem,
+                    "stream_id": codec.stream_id.hex(),
+                    "symbols": len(symbols) // 4,
+                    "sha256": hashlib.sha256(symbols).hexdigest(),
+                }
+            )
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["weights"]:
+            train_tiny()
+            make_files()
+        case ["files"]:
+            make_files()
+        case _:
+            raise SystemExit(__doc__)
