@@ -1,13 +1,65 @@
-"""Shapes and types are checked while the tests run: jaxtyping's annotations, by beartype.
+"""What tests of several folders share: checked shapes, a tiny frozen model, a photograph.
 
-The hook must be in place before anything of `unquant` is imported; processes that tests start run without it. Checked is
-all that computes. What checks its arguments itself, and is tested with wrong ones, is left out, and so are the commands:
-typer passes None for an option that was not given.
+Shapes and types are checked while the tests run: jaxtyping's annotations, by beartype. The hook must be in place before
+anything of `unquant` is imported; processes that tests start run without it. Checked is all that computes. What checks
+its arguments itself, and is tested with wrong ones, is left out, and so are the commands: typer passes None for an option
+that was not given.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from jaxtyping import install_import_hook
+from PIL import Image
+
+if TYPE_CHECKING:
+    from unquant.codecs.ratevar import RatevarCodec
 
 CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows", "codecs.rate")
 install_import_hook([f"unquant.{name}" for name in CHECKED], "beartype.beartype")
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parent / "src"
+sys.path.insert(0, str(HERE / "support"))
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Path:
+    """A weights file of 70 000 parameters, trained a little and then frozen: 16 latents, tiles of 8×8 positions."""
+    return HERE / "golden" / "tiny.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_weights: Path) -> RatevarCodec:
+    """The codec of `tiny_weights`; tests must leave it as it is."""
+    from unquant.codecs.ratevar import RatevarCodec
+
+    return RatevarCodec.from_file(tiny_weights)
+
+
+@pytest.fixture(scope="session")
+def shipped_weights() -> Path:
+    """The weights file of the package; the test is skipped where it is not installed."""
+    path = SOURCE / "unquant" / "weights" / "ratevar.safetensors"
+    if not path.is_file():
+        pytest.skip("the package's weights are not installed")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shipped(shipped_weights: Path) -> RatevarCodec:
+    """The codec of the package's own weights; tests must leave it as it is."""
+    from unquant.codecs.ratevar import RatevarCodec
+
+    return RatevarCodec.from_file(shipped_weights)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """The photograph of the demo, RGB, 600×400."""
+    with Image.open(SOURCE / "unquant" / "demo" / "coffee.png") as image:
+        return image.convert("RGB")

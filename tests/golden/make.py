@@ -60,11 +60,13 @@ def train_tiny() -> None:
     def crops(count: int) -> torch.Tensor:
         tops = torch.randint(photo.shape[1] - CROP, (count,), generator=generator).tolist()
         lefts = torch.randint(photo.shape[2] - CROP, (count,), generator=generator).tolist()
-        batch = torch.stack([photo[:, t : t + CROP, l : l + CROP] for t, l in zip(tops, lefts, strict=True)])
+        batch = torch.stack([photo[:, a : a + CROP, b : b + CROP] for a, b in zip(tops, lefts, strict=True)])
         return batch.rot90(int(torch.randint(4, (), generator=generator)), (2, 3))
 
     model = Ratevar(CONFIG)
-    model.start_from(*klt_basis(torch.nn.functional.pixel_unshuffle(crops(512), 16).movedim(1, -1).reshape(-1, 768), 16))
+    model.start_from(
+        *klt_basis(torch.nn.functional.pixel_unshuffle(crops(512), 16).movedim(1, -1).reshape(-1, 768), 16)
+    )
     stage = Stage1Config(lpips_weight=0.0, q_map=0.25)
     optimiser = torch.optim.Adam(model.parameters())
     for step in range(STEPS):
@@ -78,7 +80,9 @@ def train_tiny() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if step % 200 == 0 or step == STEPS - 1:
-            print(f"step {step}: loss {terms.loss.item():.3f}, {terms.bpp.item():.3f} bpp, d {terms.distortion.item():.1f}")
+            print(
+                f"step {step}: loss {terms.loss.item():.3f}, {terms.bpp.item():.3f} bpp, d {terms.distortion.item():.1f}"
+            )
     entropy = CONFIG.entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales)).to_arrays()
     tensors = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
@@ -94,14 +98,15 @@ def pictures(codec: RatevarCodec) -> dict[str, tuple[Image.Image, dict[str, obje
     step_map[2:6, 3:7] = low + 80
     translucent = photo.crop((200, 100, 233, 170))
     translucent.putalpha(Image.linear_gradient("L").resize(translucent.size))
-    noise = Image.fromarray(np.random.Generator(np.random.Philox(7)).integers(0, 256, (40, 24, 3), dtype=np.uint8))
+    colours = np.random.Generator(np.random.Philox(7)).integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255
+    blocks = Image.fromarray(colours).resize((192, 144), Image.Resampling.NEAREST)
     return {
         "point": (photo.crop((300, 200, 301, 201)), {"q_index": 200}),
         "fine": (photo.crop((100, 80, 196, 160)), {"q_index": low}),
         "coarse": (photo.crop((100, 80, 400, 280)), {"q_index": high}),
         "map": (photo.crop((240, 120, 400, 240)), {"q_index": step_map}),
         "alpha": (translucent, {"quality": 40, "realism": 0.25}),
-        "noise": (noise, {"quality": 90}),
+        "blocks": (blocks, {"quality": 90}),
     }
 
 

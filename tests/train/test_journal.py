@@ -26,7 +26,9 @@ def test_rows_are_json_and_told_in_words(tmp_path: Path) -> None:
     told: list[str] = []
     with Journal(tmp_path / "m.jsonl", told.append) as journal:
         journal.write("train", {"step": 3, "loss": 1.23456, "bpp": math.nan, "recipe": {"lr": 1}})
-    assert rows(tmp_path / "m.jsonl") == [{"kind": "train", "step": 3, "loss": 1.23456, "bpp": None, "recipe": {"lr": 1}}]
+    assert rows(tmp_path / "m.jsonl") == [
+        {"kind": "train", "step": 3, "loss": 1.23456, "bpp": None, "recipe": {"lr": 1}}
+    ]
     assert told == ["kind=train step=3 loss=1.235 bpp=nan"]
 
 

@@ -28,14 +28,14 @@ LOOP = LoopConfig(lr=1e-3, lr_end=1e-5, warmup_steps=100)
 
 
 def test_learning_rate_is_a_cosine_over_the_planned_seconds() -> None:
-    at = [learning_rate(LOOP, position, 100.0, 1000) for position in (0, 50, 100, 150)]
+    at = [learning_rate(LOOP, position, 100.0, 1000) for position in (0.0, 50.0, 100.0, 150.0)]
     assert at == pytest.approx([1e-3, (1e-3 + 1e-5) / 2, 1e-5, 1e-5])
 
 
 def test_learning_rate_warms_up_after_every_start() -> None:
-    assert learning_rate(LOOP, 0, 100.0, 0) == pytest.approx(1e-5)
-    assert learning_rate(LOOP, 0, 100.0, 49) == pytest.approx(5e-4)
-    assert learning_rate(LOOP, 50, 100.0, 49) == pytest.approx((1e-3 + 1e-5) / 4)
+    assert learning_rate(LOOP, 0.0, 100.0, 0) == pytest.approx(1e-5)
+    assert learning_rate(LOOP, 0.0, 100.0, 49) == pytest.approx(5e-4)
+    assert learning_rate(LOOP, 50.0, 100.0, 49) == pytest.approx((1e-3 + 1e-5) / 4)
 
 
 # ---- the driver, with a clock and a trainer of our own ---------------------------------------------------------------
@@ -53,7 +53,7 @@ class Clock:
         return seconds
 
 
-class FakeTrainer:
+class FakeTrainer(loop._Trainer):  # pyright: ignore[reportPrivateUsage]
     """Steps take 1 s, saving 2 s, validating 3 s."""
 
     def __init__(self, clock: Clock, budget: float, **intervals: float) -> None:
@@ -63,7 +63,6 @@ class FakeTrainer:
         self.run = Run(Path("data"), Path("out"), budget)
         self.position, self.start_position, self.steps = 0.0, 500.0, 0
         self.calls: list[str] = []
-        self.done_after: Callable[[int], bool] = lambda steps: False
 
     def at(self) -> dict[str, Any]:
         return {"step": self.steps}
@@ -72,7 +71,7 @@ class FakeTrainer:
         return {"device": "fake"}
 
     def step(self) -> dict[str, torch.Tensor]:
-        self.clock.spend(1)
+        self.clock.spend(1.0)
         self.steps += 1
         self.calls.append("step")
         return {"loss": torch.tensor(1.0), "grad": torch.tensor(1.0)}
@@ -86,11 +85,11 @@ class FakeTrainer:
 
     def save(self) -> float:
         self.calls.append("save")
-        return self.clock.spend(2)
+        return self.clock.spend(2.0)
 
     def validate(self, journal: Journal) -> float:
         self.calls.append("validate")
-        return self.clock.spend(3)
+        return self.clock.spend(3.0)
 
 
 @pytest.fixture
@@ -103,10 +102,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def drive(trainer: FakeTrainer, folder: Path) -> float:
     """Run the driver; returns the seconds that it took."""
     begin = trainer.clock.now
-    drive: Any = loop._drive  # pyright: ignore[reportPrivateUsage]
-    drive = getattr(drive, "__wrapped__", drive)
     with Journal(folder / "metrics.jsonl", lambda line: None) as journal, StopSwitch(folder) as stop:
-        drive(trainer, journal, stop, begin)
+        loop._drive(trainer, journal, stop, begin)  # pyright: ignore[reportPrivateUsage]
     return trainer.clock.now - begin
 
 
@@ -247,6 +244,25 @@ def test_no_prefix_of_a_compiled_model_reaches_files(
     make(smoke_recipe, data, tmp_path, resume=True)
 
 
+def test_a_compiler_that_fails_does_not_end_the_run(
+    data: Path, tmp_path: Path, smoke_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lightning.fabric  # noqa: F401
+
+    compile_fn = torch.compile
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compile_fn(model, **{**options, "backend": backend}))
+    recipe = replace(smoke_recipe, loop=replace(smoke_recipe.loop, compile=True, batch=2))
+    loop.train(recipe, Run(data, tmp_path, 0.1, init="random", device="cpu"), lambda line: None)
+    (note,) = (line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"note"' in line)
+    assert "torch.compile failed, going on without" in note
+    assert read_shards(tmp_path / "export").training["steps"] >= 1
+    assert compile_fn(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
+
+
 def test_a_crash_while_saving_leaves_the_last_save_whole(
     trainer: Any, data: Path, tmp_path: Path, smoke_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +323,7 @@ def test_a_checkpoint_runs_no_code(data: Path, tmp_path: Path, smoke_recipe: Rec
     assert (tmp_path / "intruded").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage" * 40, pickle.dumps({"model": {}}), b"PK\x03\x04" + bytes(99)])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 40, pickle.dumps({"model": {}}, 2), b"PK\x03\x04" + bytes(99)])
 def test_damaged_checkpoints_are_named(data: Path, tmp_path: Path, smoke_recipe: Recipe, content: bytes) -> None:
     (tmp_path / "checkpoint.ckpt").write_bytes(content)
     with pytest.raises(TrainingError, match=r"checkpoint\.ckpt: damaged checkpoint .*the export"):

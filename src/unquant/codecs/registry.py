@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,17 @@ def _folders() -> list[Path]:
 
 
 def models() -> list[ModelInfo]:
-    """The installed models, the package's first, then those of the folder that UNQUANT_WEIGHTS names."""
-    return [read_info(path) for folder in _folders() for path in sorted(folder.glob("*.safetensors"))]
+    """The installed models, the package's first, then those of the folder that UNQUANT_WEIGHTS names.
+
+    A damaged weights file is left out with a warning: the others still serve.
+    """
+    found: list[ModelInfo] = []
+    for path in (path for folder in _folders() for path in sorted(folder.glob("*.safetensors"))):
+        try:
+            found.append(read_info(path))
+        except WeightsError as e:
+            warnings.warn(str(e), stacklevel=2)
+    return found
 
 
 def find_model(model: str) -> ModelInfo:

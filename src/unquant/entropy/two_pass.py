@@ -120,7 +120,9 @@ class TwoPassEntropy(nn.Module):
         mu, t = self.prior(resize_map(cond, *size, HYPER_STRIDE)).chunk(2, dim=1)
         return Params(mu, self._soft_floor(20.0 + 10.0 * t))
 
-    def hyper_synthesis(self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Latent:
+    def hyper_synthesis(
+        self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
+    ) -> Float[Tensor, "b f h16 w16"]:
         """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
         h16, w16 = size
         h = F.pixel_shuffle(self.stem(z_hat), 2)
@@ -132,7 +134,7 @@ class TwoPassEntropy(nn.Module):
     def pass_params(
         self,
         pass_index: int,
-        features: Latent,
+        features: Float[Tensor, "b f h16 w16"],
         v: Latent | None,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,

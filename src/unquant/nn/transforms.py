@@ -3,8 +3,9 @@
     x ──►┤unshuffle 8├──►┤blocks at 1/8├──►┤unshuffle 2├──►┤blocks at 1/16├──►(+)──► y
      └───►┤unshuffle 16├──►┤P_a├───────────────────────────────────────────────┘
 
-The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path. With the last layer of each network at zero the pair is a working transform codec
-at the first step of training (DESIGN section 2, "Start as a transform codec").
+The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path. With the last layer of
+each network at zero the pair is a working transform codec at the first step of training (DESIGN section 2, "Start as a
+transform codec").
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Journal:
             return
         row = {"kind": kind, **values}
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+        self._file.write(json.dumps(finite, allow_nan=False, ensure_ascii=False) + "\n")
         self._file.flush()
         flat = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
         self._echo(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in flat.items()))

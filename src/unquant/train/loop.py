@@ -16,7 +16,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from unquant.train.devices import open_devices
 from unquant.train.ema import Ema
 from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
-from unquant.train.stage1 import draw_conditions, train_step
+from unquant.train.stage1 import Stage1Config, Stage1Terms, draw_conditions, train_step
 from unquant.train.validation import save_samples, validate
 from unquant.weights import read_shards, read_weights, write_shards
 
@@ -57,7 +57,10 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
     trainer = _Trainer(recipe, run)
     metrics = run.out / "metrics.jsonl" if trainer.first else None
     with Journal(metrics, echo) as journal, StopSwitch(run.out) as stop:
-        _drive(trainer, journal, stop, begin)
+        try:
+            _drive(trainer, journal, stop, begin)
+        finally:
+            torch.compiler.set_stance("default")
     trainer.fabric.barrier()
     return run.out / "export"
 
@@ -75,6 +78,8 @@ def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) 
     journal.write("start", {**trainer.at(), **trainer.describe()})
     for text in trainer.notes:
         journal.write("note", {**trainer.at(), "text": text})
+    if loop.compile:
+        trainer.compile_ahead(journal)
     validation = trainer.validate(journal) if trainer.steps == 0 else 0.0
     saving, wanted = 0.0, False
     window = Window()
@@ -203,15 +208,34 @@ class _Trainer:
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
-    def step(self) -> dict[str, Tensor]:
-        """One optimisation step; returns detached loss terms. Waits for nothing on the device."""
-        loop, stage1 = self.recipe.loop, self.recipe.stage1
+    def compile_ahead(self, journal: Journal) -> None:
+        """Compile the training pass for one step per image and for a q map; where that fails, go on without."""
+        begin, text = time.monotonic(), "compiled"
+        try:
+            for share in (0.0, 1.0):
+                self._backward(replace(self.recipe.stage1, q_map=share))
+        except Exception as e:  # whatever a compiler may raise
+            torch.compiler.set_stance("force_eager")
+            cause = " ".join(str(e).splitlines()[:2])
+            text = f"torch.compile failed, going on without ({type(e).__name__}: {cause})"
+        self.optimizer.zero_grad()
+        journal.write("note", {**self.at(), "text": f"{text} after {time.monotonic() - begin:.0f} s"})
+
+    def _backward(self, stage1: Stage1Config) -> Stage1Terms:
+        """Gradients of the loss of a fresh batch, and its terms."""
+        loop = self.recipe.loop
         x = self.photos.crops(loop.batch, loop.crop, self.generator)
         latent = loop.crop // LATENT_STRIDE
         draw = draw_conditions(loop.batch, latent, self.recipe.model, stage1, self.generator, self.device)
         with self.fabric.autocast():
             terms = train_step(self.model, x, draw, stage1, self.lpips)
         self.fabric.backward(terms.loss)
+        return terms
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimisation step; returns detached loss terms. Waits for nothing on the device."""
+        loop = self.recipe.loop
+        terms = self._backward(self.recipe.stage1)
         norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
         rate = learning_rate(loop, self.position, self.planned, self.steps - self.restart)
         for group in self.adam.param_groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.errors import OptionError
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig, RatevarOutput
+from unquant.models.ratevar import Q_INDEX_OCTAVE, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 
@@ -110,6 +111,8 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     return Stage1Terms(loss, (rate + rate_z).mean(), distortion.mean(), perceptual)
 
 
-def train_step(model: Ratevar, x: Image, draw: Draw, config: Stage1Config, lpips: LPIPS | None) -> Stage1Terms:
-    """Forward pass and loss of one batch (call backward on `.loss`)."""
+def train_step(
+    model: Callable[..., RatevarOutput], x: Image, draw: Draw, config: Stage1Config, lpips: LPIPS | None
+) -> Stage1Terms:
+    """Forward pass and loss of one batch (call backward on `.loss`). model: a Ratevar, compiled or wrapped as it may be."""
     return stage1_loss(x, model(x, draw.log2_q, draw.realism), draw, config, lpips)

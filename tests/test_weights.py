@@ -1,0 +1,213 @@
+"""Weights files: what is written is read back, damage is found, no code of a file is ever run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unquant import weights
+from unquant.codecs.registry import read_info
+from unquant.errors import ModelMissing, WeightsError
+from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.weights import (
+    FORMAT,
+    group_of,
+    installed,
+    join_shards,
+    read_shards,
+    read_weights,
+    write_shards,
+    write_weights,
+)
+
+CONFIG = RatevarConfig(
+    latent=8,
+    analysis_width8=8,
+    analysis_depth8=1,
+    analysis_width16=8,
+    analysis_depth16=1,
+    synthesis_width16=8,
+    synthesis_depth16=1,
+    synthesis_width8=8,
+    synthesis_depth8=1,
+    cond=4,
+    entropy=EntropyConfig(hyper=4, width=8, context=8, hidden=8, cond=4, scales=16),
+)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return Ratevar(CONFIG).state_dict()
+
+
+def write(path: Path, state: dict[str, Tensor], config: RatevarConfig = CONFIG) -> weights.Weights:
+    return write_weights(path, "ratevar", config.to_dict(), state, {"steps": 7})
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    written = write(tmp_path / "folder" / "w.safetensors", state)
+    read = read_weights(tmp_path / "folder" / "w.safetensors")
+    assert (read.family, read.training, read.hashes) == ("ratevar", {"steps": 7}, written.hashes)
+    assert RatevarConfig.from_dict(read.config) == CONFIG
+    assert read.tensors.keys() == state.keys()
+    assert all(torch.equal(read.tensors[name], state[name]) for name in state)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_hashes_do_not_depend_on_the_order_of_tensors(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    first = write(tmp_path / "a.safetensors", state)
+    second = write(tmp_path / "b.safetensors", dict(reversed(state.items())))
+    assert first.hashes == second.hashes
+
+
+def test_the_header_alone_names_the_weights(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    written = write(tmp_path / "w.safetensors", state)
+    info = read_info(tmp_path / "w.safetensors")
+    assert (info.stream_id, info.weights_id) == (written.stream_id.hex(), written.weights_id)
+    assert info.parameters == sum(t.numel() for t in state.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("entropy.mix.weight", "stream"),
+        ("entropy.log2_std", "stream"),
+        ("entropy.analysis.head.weight", "analysis"),
+        ("g_a.linear", "analysis"),
+        ("g_s.linear", "synthesis"),
+    ],
+)
+def test_only_what_a_decoder_needs_for_the_symbols_changes_the_stream_id(
+    tmp_path: Path, state: dict[str, Tensor], name: str, changed: str
+) -> None:
+    before = write(tmp_path / "a.safetensors", state).hashes
+    after = write(tmp_path / "b.safetensors", {**state, name: state[name] + 1}).hashes
+    assert {group for group in before if before[group] != after[group]} == {changed} == {group_of(name)}
+
+
+def test_the_latent_definition_changes_the_stream_id_and_the_default_realism_does_not(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    before = write(tmp_path / "a.safetensors", state)
+    tile = write(tmp_path / "b.safetensors", state, replace(CONFIG, tile=32))
+    realism = write(tmp_path / "c.safetensors", state, replace(CONFIG, default_realism=0.5))
+    assert tile.stream_id != before.stream_id == realism.stream_id
+
+
+def test_tampered_tensors_are_found(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.safetensors"
+    write(path, state)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"w\.safetensors.*do not match its hashes"):
+        read_weights(path)
+    read_weights(path, verify=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, pickle.dumps({"g_a.linear": 1}), b"\xff" * 16])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: damaged"):
+        read_weights(path)
+
+
+def test_truncated_files_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.safetensors"
+    write(path, state)
+    data = path.read_bytes()
+    for length in (4, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(WeightsError):
+            read_weights(path)
+
+
+def test_safetensors_of_others_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.safetensors"
+    for metadata in (None, {"format": "pt"}, {"format": "unquant-weights/99"}):
+        save_file(state, path, metadata=metadata)
+        with pytest.raises(WeightsError, match="not an unquant weights file"):
+            read_weights(path)
+    save_file(state, path, metadata={"format": FORMAT, "config": "{", "hashes": "{}", "training": "{}"})
+    with pytest.raises(WeightsError, match="damaged"):
+        read_weights(path)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="nowhere"):
+        read_weights(tmp_path / "nowhere.safetensors")
+    with pytest.raises(ModelMissing, match="no export here"):
+        read_shards(tmp_path)
+
+
+def test_installed_lists_by_name(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    for name in ("b", "a"):
+        write(tmp_path / f"{name}.safetensors", state)
+    assert list(installed(tmp_path)) == ["a", "b"]
+
+
+def export(folder: Path, state: dict[str, Tensor], **training: Any) -> None:
+    write_shards(folder, "ratevar", CONFIG.to_dict(), state, training)
+
+
+def test_shards_keep_below_their_limit_and_join(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHARD_BYTES", 8192)
+    export(tmp_path / "e", state, steps=3)
+    index = json.loads((tmp_path / "e" / "ema.json").read_text())
+    assert len(index["shards"]) > 2
+    for name in index["shards"]:
+        with safe_open(tmp_path / "e" / name, framework="pt") as f:
+            keys = list(f.keys())
+            assert len(keys) == 1 or sum(f.get_tensor(k).nbytes for k in keys) <= 8192
+    joined = join_shards(tmp_path / "e", tmp_path / "w.safetensors")
+    assert joined.training == {"steps": 3}
+    assert {k for k in joined.tensors if k.startswith("tables.")} == {
+        "tables.scales",
+        "tables.counts",
+        "tables.offsets",
+    }
+    for name, value in state.items():
+        assert joined.tensors[name].dtype == torch.float16
+        torch.testing.assert_close(joined.tensors[name].float(), value, atol=1e-3, rtol=1e-3)
+    assert read_weights(tmp_path / "w.safetensors").hashes == joined.hashes
+    # fewer, larger shards later: none of the old ones stays
+    monkeypatch.setattr(weights, "SHARD_BYTES", 2**20)
+    export(tmp_path / "e", state)
+    assert [p.name for p in (tmp_path / "e").glob("*.safetensors")] == ["ema-01-of-01.safetensors"]
+
+
+def test_the_limit_of_a_shard_is_15_mib() -> None:
+    assert weights.SHARD_BYTES == 15 * 1024 * 1024
+
+
+def test_values_beyond_fp16_are_not_exported(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    with pytest.raises(WeightsError, match=r"g_a\.linear: not finite"):
+        export(tmp_path, {**state, "g_a.linear": state["g_a.linear"] + 1e6})
+
+
+def test_damaged_exports_are_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    export(tmp_path, state)
+    (shard,) = tmp_path.glob("*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(WeightsError, match="damaged export"):
+        read_shards(tmp_path)
+    shard.unlink()
+    with pytest.raises(WeightsError, match="damaged export"):
+        read_shards(tmp_path)
+    (tmp_path / "ema.json").write_text("{")
+    with pytest.raises(WeightsError, match="damaged export"):
+        read_shards(tmp_path)
