@@ -40,10 +40,11 @@ VARIANTS: dict[str, dict[str, str]] = {
 WEIGHTS = ("tiny", "ratevar")
 
 
-def blocks(width: int = 192, height: int = 144) -> Image.Image:
-    """Blocks of random primary colours, which no model expects: escapes, far tails, uncoded positions."""
-    colours = np.random.default_rng(1).integers(0, 2, (height // 16, width // 16, 3), dtype=np.uint8) * 255
-    return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
+def blocks() -> Image.Image:
+    """What no model expects: blocks of random primary colours beside a chequerboard. Escapes, and uncoded positions."""
+    colours = np.random.default_rng(1).integers(0, 2, (9, 16, 3), dtype=np.uint8) * 255
+    colours[:, 8:] = (np.indices((9, 8)).sum(0) % 2 * 255)[:, :, None]
+    return Image.fromarray(colours).resize((256, 144), Image.Resampling.NEAREST)
 
 
 def encoded(codec: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
@@ -58,13 +59,20 @@ def encoded(codec: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, s
 
 
 @pytest.fixture(scope="session")
+def files(tiny: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
+    """`encoded` of the tiny model."""
+    return encoded(tiny, photo)
+
+
+@pytest.fixture(scope="session")
 def outcomes(
     tmp_path_factory: pytest.TempPathFactory, tiny: RatevarCodec, tiny_weights: Path, photo: Image.Image
 ) -> dict[str, Any]:
     """By variant: the capability that torch reports, and by weights the results of `exactness.run` with what is right."""
     folder = tmp_path_factory.mktemp("exactness")
     codecs = {"tiny": (tiny, tiny_weights, ["fine", "map", "coarse", "blocks"])}
-    shipped = tiny_weights.parents[2] / "src" / "unquant" / "weights" / "ratevar.safetensors"
+    source = tiny_weights.parents[2] / "src"
+    shipped = source / "unquant" / "weights" / "ratevar.safetensors"
     if shipped.is_file():
         codecs["ratevar"] = (RatevarCodec.from_file(shipped), shipped, ["fine", "map"])
     right: dict[str, dict[str, str]] = {}
@@ -79,11 +87,11 @@ def outcomes(
 
     def run(number: int, environment: dict[str, str]) -> Any:
         spec = folder / f"{number}.json"
-        seeds = {"tiny": [3 * number, 3 * number + 1, 3 * number + 2], "ratevar": [number]}
+        seeds = {"tiny": [2 * number, 2 * number + 1], "ratevar": [number]}
         spec.write_text(json.dumps([job | {"seeds": seeds[name]} for name, job in zip(codecs, jobs, strict=True)]))
         done = subprocess.run(
             [sys.executable, exactness.__file__, spec],
-            env=os.environ | {"PYTHONPATH": str(tiny_weights.parents[2] / "src")} | environment,
+            env=os.environ | {"PYTHONPATH": str(source), "OMP_WAIT_POLICY": "PASSIVE"} | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -142,9 +150,9 @@ def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["fine", "coarse", "blocks"])
-def test_large_noise_is_caught(tiny: RatevarCodec, photo: Image.Image, name: str) -> None:
+def test_large_noise_is_caught(tiny: RatevarCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
     """So the tests above can fail: an error that the guard does not cover ends in CorruptStream, never in a picture."""
-    data, right = encoded(tiny, photo)[name]
+    data, right = files[name]
     assert exactness.decode_digest(tiny, data) == right
     with exactness.disturbed(tiny.exact, 1e-3, seed=0):
         assert exactness.decode_digest(tiny, data) == "CorruptStream"

@@ -26,9 +26,8 @@ from unquant.errors import BitstreamError
 
 NETWORKS = ("condition_of", "hyper_prior", "hyper_synthesis", "pass_params")
 """What the exact path asks of the networks. The rest of it, k + μ and the snap, is exact in any IEEE arithmetic."""
-_MOVES_DATA = frozenset(
-    "cat clone _to_copy copy_ index index_select gather pad pixel_shuffle repeat contiguous detach".split()
-)
+_COPIES = {"cat", "clone", "_to_copy", "copy_", "contiguous", "detach"}
+_MOVES_DATA = _COPIES | {"index", "index_select", "gather", "pad", "pixel_shuffle", "repeat"}
 
 
 class Noise(TorchDispatchMode):
@@ -149,7 +148,8 @@ def deviation(clean: list[Tensor], other: list[Tensor]) -> float:
 
 
 def run(weights: Path, files: list[Path], scale: float, seeds: list[int], threads: list[int], device: str) -> Any:
-    """Decode every file with each number of threads, without noise and with that of each seed.
+    """Decode every file with each number of threads, without noise and with that of each seed (the first alone, but for
+    the first number of threads).
 
     Returns a list of file, threads, seed (None without noise), digest, deviation from the first run, a checksum of the
     values before the snap, and how many outputs of layers the noise met.
@@ -161,7 +161,7 @@ def run(weights: Path, files: list[Path], scale: float, seeds: list[int], thread
         clean: list[Tensor] | None = None
         for number in threads:
             torch.set_num_threads(number)
-            for seed in (None, *seeds):
+            for seed in (None, *(seeds if number == threads[0] else seeds[:1])):
                 with contextlib.ExitStack() as stack:
                     grids = stack.enter_context(recorded_grids())
                     noise = None if seed is None else stack.enter_context(disturbed(codec.exact, scale, seed))

@@ -39,7 +39,7 @@ def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
 
 def test_full_size_model_keeps_its_budgets() -> None:
     model = Ratevar(RatevarConfig())
-    x, q, pixels = torch.rand(1, 3, 128, 128), torch.ones(1, 1, 1, 1), 128 * 128
+    x, q, pixels = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 1, 1), 64 * 64
     y, analysis = kilo_macs(lambda: model.g_a(x), pixels)
     _, entropy = kilo_macs(lambda: model.quantise(y, q, noise=False), pixels)
     _, synthesis = kilo_macs(lambda: model.g_s(y, q, q, q), pixels)

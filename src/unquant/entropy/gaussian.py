@@ -34,10 +34,10 @@ class ScaleGrid:
         return self.low * torch.exp(t * self.log_ratio)
 
 
-def gaussian_bits(offset: Float[Tensor, "*s"], sigma: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+def gaussian_bits(offset: Float[Tensor, "*#s"], sigma: Float[Tensor, "*#s"]) -> Float[Tensor, "*#s"]:
     """−log2 of a zero-mean Gaussian of scale σ integrated over the unit bin around `offset`, stable in both tails.
 
-    Ballé et al. 2018, arXiv 1802.01436, equation 8 with a Gaussian. Both in units of the step; σ > 0.
+    Ballé et al. 2018, arXiv 1802.01436, equation 8 with a Gaussian. Both in units of the step, and they broadcast; σ > 0.
     """
     upper = (0.5 - offset.abs()) / sigma
     lower = (-0.5 - offset.abs()) / sigma

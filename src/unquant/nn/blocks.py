@@ -30,8 +30,9 @@ def resize_map(m: Float[Tensor, "b k hq wq"], height: int, width: int, shrink: i
     if (h, w) == (1, 1):
         return m
     if shrink > 1:
-        padded = F.pad(m, (0, width * shrink - w, 0, height * shrink - h), mode="replicate")
-        return F.avg_pool2d(padded, shrink)
+        if (h, w) != (height * shrink, width * shrink):
+            m = F.pad(m, (0, width * shrink - w, 0, height * shrink - h), mode="replicate")
+        return F.avg_pool2d(m, shrink)
     if (h, w) == (height, width):
         return m
     factor = max(-(-height // h), -(-width // w))
