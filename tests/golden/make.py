@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from exactness import recorded_tiles
+
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
-from unquant.container import parse
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
 from unquant.nn.transforms import klt_basis
 from unquant.train.stage1 import Stage1Config, draw_conditions, stage1_loss
@@ -110,23 +112,11 @@ def pictures(codec: RatevarCodec) -> dict[str, tuple[Image.Image, dict[str, obje
     }
 
 
-def symbols_of(codec: RatevarCodec, data: bytes) -> list[bytes]:
-    """The symbols of every tile of a file, int32 little-endian in coding order, by the codec's own exact path."""
-    found: list[bytes] = []
-    decode = codec.exact.decode
-
-    def keep(*arguments: object) -> object:
-        tile = decode(*arguments)  # type: ignore[arg-type]
-        found.append(tile.symbols)
-        return tile
-
-    codec.exact.decode = keep  # type: ignore[method-assign,assignment]
-    try:
-        with torch.inference_mode():
-            codec._dequantise(parse(data))
-    finally:
-        codec.exact.decode = decode  # type: ignore[method-assign]
-    return found
+def symbols_of(codec: RatevarCodec, data: bytes) -> bytes:
+    """The symbols of every tile of a file, int32 little-endian in coding order, as the decoder finds them."""
+    with recorded_tiles(codec.exact) as tiles:
+        codec.decode(data)
+    return b"".join(tile.symbols for tile in tiles)
 
 
 def make_files() -> None:
@@ -141,7 +131,7 @@ def make_files() -> None:
         for name, (picture, options) in pictures(codec).items():
             path = FOLDER / f"{weights.stem}-{name}.unq"
             path.write_bytes(codec.encode(picture, **options))
-            symbols = b"".join(symbols_of(codec, path.read_bytes()))
+            symbols = symbols_of(codec, path.read_bytes())
             record.append(
                 {
                     "file": path.name,

@@ -182,6 +182,8 @@ class Ratevar(nn.Module):
         bits_y = torch.zeros_like(v_hat)
         for pass_index in (0, 1):
             positions = positions_of(pass_index, *size, device=y.device)
+            if not len(positions):  # a latent of 1×1 has no odd position
+                continue
             known = v_hat.unflatten(2, size) if pass_index else None
             params = self.entropy.pass_params(pass_index, features, known, cond, log2_q, positions)
             decoded, bits = code(v.flatten(2)[:, :, positions, None], *params)
