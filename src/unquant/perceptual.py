@@ -148,7 +148,7 @@ class LPIPS(nn.Module):
             total = total + ((a - b).square() * head).sum(1).mean((1, 2))
         return total
 
-    def forward(self, x: Image, y: Image) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-image distance (b,), float32, ≥ 0.
 
         x, y: (b, 3, h, w) in [0, 1], at least 31×31 (AlexNet) or 16×16 (VGG16). Raises OptionError otherwise.
@@ -196,7 +196,7 @@ class DISTS(nn.Module):
             similarity = similarity + ((alpha * texture + beta * structure) / total).sum((1, 2, 3))
         return 1 - similarity
 
-    def forward(self, x: Image, y: Image) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-image distance (b,), float32. x, y: (b, 3, h, w) in [0, 1], at least 16×16; else OptionError."""
         _check(x, y, 16)
         return self.compare(self.extract(x), self.extract(y))

@@ -1,7 +1,8 @@
 """Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
 
-    python tests/golden/make.py weights   trains tiny.safetensors anew (a minute or two); the tiny files follow by themselves
-    python tests/golden/make.py files     tiny-*.unq, and ratevar-*.unq if the weights are installed, with golden.json
+    python tests/golden/make.py ratevar   ratevar-*.unq, of the package's weights, and their part of golden.json
+    python tests/golden/make.py tiny      tiny-*.unq, of tiny.safetensors, likewise
+    python tests/golden/make.py weights   trains tiny.safetensors anew (a minute or two), then as `tiny`
 
 A golden file that no longer decodes to its recorded symbols means that files in users' hands are lost: the change is
 wrong unless it comes with a new stream id. `weights` never gives the same bytes twice across versions of torch, which is
@@ -119,28 +120,26 @@ def symbols_of(codec: RatevarCodec, data: bytes) -> bytes:
     return b"".join(tile.symbols for tile in tiles)
 
 
-def make_files() -> None:
-    record: list[dict[str, object]] = []
-    for path in FOLDER.glob("*.unq"):
+def make_files(weights: Path) -> None:
+    """The golden files of one weights file and their entries in golden.json; those of other weights stay."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else []
+    record = [entry for entry in record if entry["weights"] != weights.stem]
+    for path in FOLDER.glob(f"{weights.stem}-*.unq"):
         path.unlink()
-    for weights in (TINY, SHIPPED):
-        if not weights.is_file():
-            print(f"{weights.name} is not installed: no golden files of it")
-            continue
-        codec = RatevarCodec.from_file(weights)
-        for name, (picture, options) in pictures(codec).items():
-            path = FOLDER / f"{weights.stem}-{name}.unq"
-            path.write_bytes(codec.encode(picture, **options))
-            symbols = symbols_of(codec, path.read_bytes())
-            record.append(
-                {
-                    "file": path.name,
-                    "weights": weights.stem,
-                    "stream_id": codec.stream_id.hex(),
-                    "symbols": len(symbols) // 4,
-                    "sha256": hashlib.sha256(symbols).hexdigest(),
-                }
-            )
+    codec = RatevarCodec.from_file(weights)
+    for name, (picture, options) in pictures(codec).items():
+        path = FOLDER / f"{weights.stem}-{name}.unq"
+        path.write_bytes(codec.encode(picture, **options))
+        symbols = symbols_of(codec, path.read_bytes())
+        record.append(
+            {
+                "file": path.name,
+                "weights": weights.stem,
+                "stream_id": codec.stream_id.hex(),
+                "symbols": len(symbols) // 4,
+                "sha256": hashlib.sha256(symbols).hexdigest(),
+            }
+        )
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -148,8 +147,10 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["weights"]:
             train_tiny()
-            make_files()
-        case ["files"]:
-            make_files()
+            make_files(TINY)
+        case ["tiny"]:
+            make_files(TINY)
+        case ["ratevar"]:
+            make_files(SHIPPED)
         case _:
             raise SystemExit(__doc__)
