@@ -19,12 +19,12 @@ from PIL import Image
 if TYPE_CHECKING:
     from unquant.codecs.ratevar import RatevarCodec
 
-CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows", "codecs.rate")
-install_import_hook([f"unquant.{name}" for name in CHECKED], "beartype.beartype")
+CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows")
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 sys.path.insert(0, str(HERE / "support"))
+install_import_hook([f"unquant.{name}" for name in CHECKED], "checker.checked")
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load, models
+    from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load
     from unquant.errors import UnquantError
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "Info", "ModelInfo", "UnquantError", "__version__", "decode", "encode", "info", "load", "models"]
+__all__ = ["Codec", "Info", "ModelInfo", "UnquantError", "__version__", "decode", "encode", "info", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 def load(model: str = "ratevar", device: str | None = None) -> Codec:
-    """Load a codec: a name from `unquant.models()`, or the path of a weights file.
+    """Load a codec: a name from `unquant.codecs.models()`, or the path of a weights file.
 
     device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
     """

@@ -156,7 +156,8 @@ class RatevarCodec:
                 index = quality_to_q_index(DEFAULT_QUALITY if quality is None else quality, low, high)
                 return self._encode_at(plan, index, percent)
             indices = np.asarray(q_index)
-            if not np.issubdtype(indices.dtype, np.integer) or indices.min() < low or indices.max() > high:
+            whole = np.issubdtype(indices.dtype, np.integer) and indices.size > 0
+            if not whole or indices.min() < low or indices.max() > high:
                 raise OptionError(f"q_index must be whole numbers in {low}..{high}")
             if indices.ndim and indices.shape != plan.y.shape[-2:]:
                 raise OptionError(
@@ -331,7 +332,7 @@ class RatevarCodec:
     ) -> npt.NDArray[np.uint8]:
         """x̂ = g_s(ŷ; q, q, ρ) as (height, width, 3) uint8."""
         g_s, step = self.model.g_s, log2_q.float()
-        rho = torch.full((1, 1, 1, 1), realism, device=self.device)
+        rho = torch.full((1, 1, 1, 1), float(realism), device=self.device)
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
             part = y_hat[..., top:bottom, left:right].contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,168 @@
+"""Rate control: quality to a step, and targets met from below."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unquant.codecs.images import to_picture
+from unquant.codecs.rate import quality_to_q_index, search_q_index
+from unquant.codecs.ratevar import RatevarCodec
+from unquant.container import parse_header
+from unquant.errors import OptionError, RateUnreachable
+
+
+def test_quality() -> None:
+    indices = [quality_to_q_index(q, 16, 344) for q in range(101)]
+    assert (indices[0], indices[50], indices[100]) == (344, 180, 16)
+    assert {a - b for a, b in pairwise(indices)} == {3, 4}  # a few per cent of the rate each
+    for wrong in (-1, 101, float("nan"), "40", None):
+        with pytest.raises(OptionError):
+            quality_to_q_index(wrong, 16, 344)  # type: ignore[arg-type]
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> list[float]:
+    """Sizes at the indices from the finest on, never rising: smooth, stepped, or with cliffs."""
+    count = draw(st.integers(1, 400))
+    match draw(st.sampled_from(["smooth", "stepped", "cliffs"])):
+        case "smooth":
+            start, rate = draw(st.floats(50, 1e6)), draw(st.floats(1e-4, 0.1))
+            return [start * float(np.exp(-rate * i)) for i in range(count)]
+        case "stepped":
+            seed = draw(st.integers(0, 2**32 - 1))
+            falls = np.random.default_rng(seed).integers(0, 3, count) * 4
+            return [float(v) for v in 50 + falls[::-1].cumsum()[::-1]]
+        case _:
+            values = draw(st.lists(st.floats(0, 1e5), min_size=count, max_size=count)) if count < 30 else [7.0] * count
+            return sorted(values, reverse=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(sizes(), st.floats(1, 2e5), st.integers(0, 50))
+def test_search_is_brute_force(values: list[float], target: float, low: int) -> None:
+    calls: list[int] = []
+
+    def size_at(index: int) -> float:
+        calls.append(index)
+        return values[index - low]
+
+    high = low + len(values) - 1
+    fitting = [i for i in range(low, high + 1) if values[i - low] <= target]
+    assert search_q_index(size_at, target, low, high) == (fitting[0] if fitting else high)
+    assert len(calls) == len(set(calls))
+    assert len(calls) <= 2 + 2 * int(np.ceil(np.log2(len(values) + 1)))
+
+
+def test_search_is_quick_on_what_is_nearly_geometric() -> None:
+    calls: list[int] = []
+
+    def size_at(index: int) -> float:
+        calls.append(index)
+        return 1e5 * 2 ** (-index / 70 - (index / 500) ** 2)
+
+    for target in np.geomspace(5e3, 8e4, 25):
+        search_q_index(size_at, float(target), 16, 344)
+    assert len(calls) / 25 < 8
+
+
+# --- targets of the codec -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def picture(photo: Image.Image) -> Image.Image:
+    return photo.crop((120, 60, 440, 300))
+
+
+def check_met(codec: RatevarCodec, picture: Image.Image, data: bytes, target: int) -> None:
+    """Never above; below by at most 2%, 16 bytes or one q index, whichever is largest."""
+    assert len(data) <= target
+    if target - len(data) > max(0.02 * target, 16):
+        assert len(codec.encode(picture, q_index=step_of(data) - 1)) > target
+
+
+def step_of(data: bytes) -> int:
+    return parse_header(data)[0].q_index
+
+
+@pytest.mark.parametrize("target", [440, 500, 555, 700, 1000, 1411, 2000, 2650])
+def test_target_bytes(tiny: RatevarCodec, picture: Image.Image, target: int) -> None:
+    data = tiny.encode(picture, target_bytes=target)
+    check_met(tiny, picture, data, target)
+    assert data == tiny.encode(picture, q_index=step_of(data))
+
+
+@pytest.mark.parametrize("bpp", [0.05, 0.11, 0.25])
+def test_bpp(tiny: RatevarCodec, picture: Image.Image, bpp: float) -> None:
+    data = tiny.encode(picture, bpp=bpp)
+    target = int(bpp * picture.width * picture.height / 8)
+    assert data == tiny.encode(picture, target_bytes=target)
+    check_met(tiny, picture, data, target)
+
+
+def test_target_counts_the_whole_file(tiny: RatevarCodec, picture: Image.Image) -> None:
+    picture = picture.crop((0, 0, 200, 160))
+    translucent = picture.copy()
+    translucent.putalpha(Image.linear_gradient("L").resize(picture.size))
+    translucent.info["xmp"] = b"<x:xmpmeta/>" * 20
+    fixed = len(tiny.encode(translucent, q_index=200)) - len(tiny.encode(picture, q_index=200))
+    assert fixed > 300
+    data = tiny.encode(translucent, target_bytes=600 + fixed)
+    assert 600 + fixed - 25 <= len(data) <= 600 + fixed
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 17), (130, 130)])
+def test_targets_of_small_pictures(tiny: RatevarCodec, photo: Image.Image, size: tuple[int, int]) -> None:
+    """130×130 has a tile of one single position."""
+    small = photo.crop((200, 100, 200 + size[0], 100 + size[1]))
+    smallest = len(tiny.encode(small, q_index=344))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(tiny.encode(small, target_bytes=smallest + 10)) <= smallest + 10
+    with pytest.raises(RateUnreachable):
+        tiny.encode(small, target_bytes=smallest - 1)
+
+
+def test_a_target_above_the_highest_rate(tiny: RatevarCodec, picture: Image.Image) -> None:
+    with pytest.warns(UserWarning, match="above the highest rate"):
+        data = tiny.encode(picture, target_bytes=10**6)
+    assert data == tiny.encode(picture, q_index=16)
+    with pytest.warns(UserWarning, match="above the highest rate"):
+        assert tiny.encode(picture, bpp=24) == data
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near = tiny.encode(picture, target_bytes=len(data))
+    check_met(tiny, picture, near, len(data))
+
+
+def test_a_target_below_the_lowest_rate(tiny: RatevarCodec, picture: Image.Image) -> None:
+    smallest = tiny.encode(picture, q_index=344)
+    for target in (1, len(smallest) - 1):
+        with pytest.raises(RateUnreachable, match=str(len(smallest))) as caught:
+            tiny.encode(picture, target_bytes=target)
+        assert caught.value.smallest == len(smallest)
+    assert tiny.encode(picture, target_bytes=len(smallest)) == smallest
+
+
+@pytest.mark.parametrize("q_index", [16, 100, 200, 300, 344])
+def test_the_estimate(tiny: RatevarCodec, picture: Image.Image, q_index: int) -> None:
+    """Targets are searched with an estimate: it must be close, or every encode to a target is slow."""
+    plan = tiny._plan(to_picture(picture))
+    data = tiny.encode(picture, q_index=q_index)
+    assert tiny._estimate(plan, q_index) == pytest.approx(len(data), rel=0.03, abs=40)
+
+
+def test_the_latent_is_computed_once(tiny: RatevarCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    analyse, encode_at = RatevarCodec._analyse, RatevarCodec._encode_at
+    monkeypatch.setattr(RatevarCodec, "_analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])
+    monkeypatch.setattr(RatevarCodec, "_encode_at", lambda *a: (calls.append("exact"), encode_at(*a))[1])
+    tiny.encode(picture, target_bytes=1234)
+    assert calls.count("g_a") == 1
+    assert calls.count("exact") <= 6
