@@ -135,6 +135,8 @@ class _Trainer:
         if run.resume and self.checkpoint.is_file():
             self._load_checkpoint()
         self.start_position, self.restart = self.position, self.steps
+        # where the learning rate stands: the first device's clock, for another rate on each would part their weights
+        self.scheduled = self.position
         self.planned = run.planned_total or self.start_position + run.time_budget
         if self.start_position >= self.planned:
             self.notes.append("the planned total is used up: the learning rate stays at its end")
@@ -237,7 +239,7 @@ class _Trainer:
         loop = self.recipe.loop
         terms = self._backward(self.recipe.stage1)
         norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
-        rate = learning_rate(loop, self.position, self.planned, self.steps - self.restart)
+        rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart)
         for group in self.adam.param_groups:
             group["lr"] = rate
         # the fused step leaves weights and moments alone where this is 1, on the device; the norm is that of all devices
@@ -253,10 +255,14 @@ class _Trainer:
         return {k: v.detach() for k, v in values.items()}
 
     def agree(self, wanted: bool) -> bool:
-        """Whether to stop now, the same answer on every device: what the first one wants, asked every few steps."""
+        """Whether to stop now, and where the schedule stands: on every device what the first one says, every few steps."""
         if self.fabric.world_size == 1:
+            self.scheduled = self.position
             return wanted
-        return self.steps % _AGREE_EVERY == 0 and bool(self.fabric.broadcast(wanted))
+        if self.steps % _AGREE_EVERY:
+            return False
+        stop, self.scheduled = self.fabric.broadcast((wanted, self.position))
+        return stop
 
     def report(self, journal: Journal, window: Window, now: float) -> None:
         """A row of training losses; looks for new shards. Raises TrainingError when no step had a finite gradient."""
