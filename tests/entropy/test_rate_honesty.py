@@ -17,7 +17,7 @@ from unquant.entropy import exact
 from unquant.entropy.gaussian import gaussian_bits
 from unquant.models.ratevar import Q_INDEX_OCTAVE
 
-Q_INDICES = (16, 100, 200, 300, 344)
+Q_INDICES = (16, 100, 200, 300, 336)
 
 
 class Payload:
