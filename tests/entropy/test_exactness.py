@@ -1,4 +1,4 @@
-"""The same symbols whatever the arithmetic (DESIGN section 4): other instruction sets, threads and rounding errors."""
+"""The same symbols whatever the arithmetic (docs/design.md): other instruction sets, threads and rounding errors."""
 
 from __future__ import annotations
 

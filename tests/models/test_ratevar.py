@@ -56,7 +56,7 @@ def scalar(value: float) -> Tensor:
     return torch.full((1, 1, 1, 1), value)
 
 
-# --- budgets (DESIGN section 2) -------------------------------------------------------------------------------------
+# --- budgets (docs/design.md) -------------------------------------------------------------------------------------
 
 
 def macs(run: Callable[[], Any], pixels: int) -> float:

@@ -1,4 +1,4 @@
-"""Integer frequency tables of zero-mean Gaussians over unit bins, one per scale (DESIGN section 2).
+"""Integer frequency tables of zero-mean Gaussians over unit bins, one per scale (docs/design.md).
 
 They are computed once, when a model is made, and stored with its weights: `erfc` may differ in its last digit between
 machines, so a decoder must never compute them.

@@ -1,4 +1,4 @@
-"""The one path from the entropy networks to the coder, run alike by encoder and decoder (DESIGN section 4).
+"""The one path from the entropy networks to the coder, run alike by encoder and decoder (docs/design.md).
 
     log2 q ──►┤prior├──► snap ──► code ẑ ──►┤h_s├──►┤pass 1├──► snap ──► code ──►┤context, pass 2├──► snap ──► code
 

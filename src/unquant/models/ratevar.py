@@ -1,4 +1,4 @@
-"""The rate-variable codec: compression is the forward diffusion, one weight set for every rate (DESIGN section 2).
+"""The rate-variable codec: compression is the forward diffusion, one weight set for every rate (docs/design.md).
 
     x ──►┤g_a├──► y ──►┤round(y/q − μ)├──► ŷ = q·(k + μ) ──►┤g_s(·; q, q_T, ρ)├──► x̂
                               ▲ μ, σ

@@ -4,8 +4,8 @@
      └───►┤unshuffle 16├──►┤P_a├───────────────────────────────────────────────┘
 
 The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path. With the last layer of
-each network at zero the pair is a working transform codec at the first step of training (DESIGN section 2, "Start as a
-transform codec").
+each network at zero the pair is a working transform codec at the first step of training (docs/design.md,
+"Linear paths").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 1: g_a, g_s and the entropy model, all rates and all realism values in one run (DESIGN section 2, Training)."""
+"""Stage 1: g_a, g_s and the entropy model, all rates and all realism values in one run (docs/design.md)."""
 
 from __future__ import annotations
 
