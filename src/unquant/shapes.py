@@ -16,4 +16,3 @@ Hyper = Float[Tensor, "b m h64 w64"]
 """z, in its own units of one quantisation step."""
 QMap = Float[Tensor, "b 1 hq wq"]
 """log2 of the quantisation step q; hq = wq = 1 for one step per image, or a map at latent resolution."""
-Scalar = Float[Tensor, ""]

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.ratevar import RatevarCodec
-from unquant.entropy.two_pass import positions_of
+from unquant.entropy.two_pass import hyper_size, positions_of
 from unquant.errors import WeightsError
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig, hyper_size
+from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.nn.blocks import Film, resize_map
 from unquant.nn.transforms import LATENT_GAIN, Analysis, Synthesis, klt_basis
 

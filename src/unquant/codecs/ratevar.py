@@ -23,7 +23,7 @@ from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, parse, symbols_crc
+from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
     CorruptStream,
@@ -175,7 +175,7 @@ class RatevarCodec:
         limits = DEFAULT_LIMITS
         if max(height, width) > limits.max_dimension or height * width > limits.max_pixels:
             raise ImageTooLarge(f"an image of {width}×{height} is beyond the limits of the format")
-        h16, w16 = -(-height // LATENT_STRIDE), -(-width // LATENT_STRIDE)
+        h16, w16 = latent_size(width, height)
         padded = np.pad(rgb, ((0, h16 * LATENT_STRIDE - height), (0, w16 * LATENT_STRIDE - width), (0, 0)), mode="edge")
         plane = torch.from_numpy(padded).permute(2, 0, 1)[None]
         g_a = self.model.g_a
@@ -248,7 +248,7 @@ class RatevarCodec:
         if header.q_map is None:
             indices = np.full((1, 1), header.q_index, dtype=np.int64)
         else:
-            h16, w16 = -(-header.height // LATENT_STRIDE), -(-header.width // LATENT_STRIDE)
+            h16, w16 = latent_size(header.width, header.height)
             indices = np.frombuffer(header.q_map, dtype="<u2").astype(np.int64).reshape(h16, w16)
         return torch.from_numpy(indices).to(self.device, torch.float64)[None, None] / Q_INDEX_OCTAVE
 
@@ -310,7 +310,7 @@ class RatevarCodec:
     def _dequantise(self, container: Container) -> tuple[Tensor, Tensor]:
         """ŷ (1, c, h16, w16) float32 and log2 q of a file. Raises CorruptStream unless every tile's checksum holds."""
         header = container.header
-        h16, w16 = -(-header.height // LATENT_STRIDE), -(-header.width // LATENT_STRIDE)
+        h16, w16 = latent_size(header.width, header.height)
         log2_q = self._log2_q(header)
         low, high = self.q_index_range
         if not (low <= float(log2_q.min()) * Q_INDEX_OCTAVE and float(log2_q.max()) * Q_INDEX_OCTAVE <= high):

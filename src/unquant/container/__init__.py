@@ -6,7 +6,7 @@ A change here is a change of the format: a new version, new golden files, and do
 from __future__ import annotations
 
 from unquant.container.file import Container, Tile, parse
-from unquant.container.header import FAMILIES, MAGIC, VERSION, Header, parse_header, symbols_crc
+from unquant.container.header import FAMILIES, MAGIC, VERSION, Header, latent_size, parse_header, symbols_crc
 from unquant.container.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Header",
     "Limits",
     "Tile",
+    "latent_size",
     "parse",
     "parse_header",
     "symbols_crc",

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
-from unquant.entropy.two_pass import HYPER_STRIDE, Params, TwoPassEntropy, positions_of
+from unquant.entropy.two_pass import Params, TwoPassEntropy, hyper_size, positions_of
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -102,9 +102,9 @@ class ExactCoder:
         h16, w16 = size
         log2_q = log2_q.to(self.device, torch.float64)
         cond = net.condition_of(log2_q)
-        hyper_size = (-(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE))
-        prior = net.hyper_prior(cond, hyper_size)
-        shape = (1, net.hyper, *hyper_size)
+        z_size = hyper_size(h16, w16)
+        prior = net.hyper_prior(cond, z_size)
+        shape = (1, net.hyper, *z_size)
         z_hat = stage(Params(prior.mu.expand(shape), prior.t.expand(shape)), 0)
         features = net.hyper_synthesis(z_hat, cond, size)
         v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)

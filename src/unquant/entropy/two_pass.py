@@ -22,7 +22,7 @@ from unquant.entropy.gaussian import ScaleGrid
 from unquant.nn.blocks import Condition, Film, ResBlock, resize_map, zero_init
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["HYPER_STRIDE", "Params", "TwoPassEntropy", "checkerboard", "positions_of"]
+__all__ = ["HYPER_STRIDE", "Params", "TwoPassEntropy", "checkerboard", "hyper_size", "positions_of"]
 
 HYPER_STRIDE = 4
 """Latent positions per hyper-latent position, in each direction."""
@@ -30,6 +30,11 @@ _T_MIN, _T_SOFT = -6.0, 4.0
 _INPUT_SCALE = 0.25
 _HYPER_GAIN = 32.0
 """z in steps per unit of h_a's output: without it z starts below half a step, rounds to 0 and never comes to life."""
+
+
+def hyper_size(h16: int, w16: int) -> tuple[int, int]:
+    """Size of z for a latent of size (h16, w16)."""
+    return -(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE)
 
 
 class Params(NamedTuple):

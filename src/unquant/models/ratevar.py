@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unquant.entropy.gaussian import ScaleGrid, gaussian_bits, round_ste
-from unquant.entropy.two_pass import HYPER_STRIDE, TwoPassEntropy, positions_of
+from unquant.entropy.two_pass import TwoPassEntropy, positions_of
 from unquant.errors import WeightsError
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Hyper, Image, Latent, QMap
@@ -200,8 +200,3 @@ class Ratevar(nn.Module):
         coded = self.quantise(y, log2_q, noise=True)
         y_hat = coded.v_hat * torch.exp2(log2_q)
         return RatevarOutput(self.g_s(y_hat, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
-
-
-def hyper_size(h16: int, w16: int) -> tuple[int, int]:
-    """Size of z for a latent of size (h16, w16)."""
-    return -(-h16 // HYPER_STRIDE), -(-w16 // HYPER_STRIDE)
