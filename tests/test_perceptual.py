@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from unquant.errors import ModelMissing, OptionError, WeightsError
-from unquant.perceptual import DISTS, LPIPS, Network, load_dists, load_lpips
+from unquant.perceptual import DISTS, LPIPS, VGG16, Network, load_dists, load_lpips, load_vgg16
 
 NETS: tuple[Network, ...] = ("alex", "vgg")
 
@@ -122,6 +123,24 @@ def test_wrong_sizes_are_refused(module: LPIPS | DISTS) -> None:
         module(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
+def test_vgg16_is_the_network_of_lpips_averaged(tmp_path: Path, pair) -> None:
+    torch.manual_seed(0)
+    lpips = LPIPS("vgg")
+    heads = {f"lpips.lin{index}.weight": head.data for index, head in enumerate(lpips.heads)}
+    save_file(lpips.features.state_dict(prefix="features.") | heads, tmp_path / "vgg16_lpips.safetensors")
+    vgg, (x, y) = load_vgg16(tmp_path), pair
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(vgg.extract(x), lpips.features((x - mean) / std).mean((2, 3)))
+    torch.testing.assert_close(vgg.extract(torch.cat([x, y]))[2:], vgg.extract(y))
+    assert vgg.extract(x).shape == (2, 512)
+    assert not any(parameter.requires_grad for parameter in vgg.parameters())
+
+
+def test_vgg16_refuses_what_is_no_image_of_its_size() -> None:
+    with pytest.raises(OptionError, match="at least 16×16"):
+        VGG16().extract(torch.zeros(1, 3, 15, 40))
+
+
 def test_missing_weights_name_the_file_and_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNQUANT_METRICS", raising=False)
     with pytest.raises(ModelMissing, match=r"alexnet_lpips\.safetensors.*UNQUANT_METRICS"):
@@ -131,6 +150,8 @@ def test_missing_weights_name_the_file_and_the_variable(tmp_path: Path, monkeypa
         load_lpips("vgg")
     with pytest.raises(ModelMissing, match=r"dists\.safetensors"):
         load_dists()
+    with pytest.raises(ModelMissing, match=r"vgg16_lpips\.safetensors"):
+        load_vgg16()
 
 
 def test_damaged_weights_are_a_weights_error(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Full-reference perceptual distances as torch modules: LPIPS v0.1 (AlexNet, VGG16) and DISTS.
+"""Full-reference perceptual distances as torch modules: LPIPS v0.1 (AlexNet, VGG16) and DISTS; and VGG16's features.
 
-Both compare features of an ImageNet network, and both are differentiable, so they serve as losses and as measurements:
+Both distances compare features of an ImageNet network and are differentiable: they serve as losses and as measurements.
 
     x, y ──►┤features├──► taps ──►┤normalise, weigh, compare, pool├──► (b,) distance, 0 for equal images
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,7 +29,17 @@ from torch import Tensor, nn
 from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.shapes import Image
 
-__all__ = ["DIRECTORY_VARIABLE", "DISTS", "LPIPS", "Network", "find_weights", "load_dists", "load_lpips"]
+__all__ = [
+    "DIRECTORY_VARIABLE",
+    "DISTS",
+    "LPIPS",
+    "VGG16",
+    "Network",
+    "find_weights",
+    "load_dists",
+    "load_lpips",
+    "load_vgg16",
+]
 
 Network = Literal["alex", "vgg"]
 
@@ -202,6 +213,33 @@ class DISTS(nn.Module):
         return self.compare(self.extract(x), self.extract(y))
 
 
+class VGG16(nn.Module):
+    """VGG16's convolutions up to relu5_3, averaged over the image: what a picture shows and in which style, not where.
+
+    Simonyan and Zisserman 2015 (arXiv 1409.1556). A new module has random weights: use `load_vgg16`. No parameter
+    requires a gradient.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, _ = _vgg16("max")
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def extract(self, x: Image) -> Float[Tensor, "b 512"]:
+        """The 512 channels of relu5_3 of x in [0, 1], averaged over the image, float32, ≥ 0.
+
+        x: (b, 3, h, w), at least 16×16; else OptionError.
+        """
+        _check(x, x, 16)
+        return self.features((x - self.mean) / self.std).float().mean((2, 3))
+
+
 def find_weights(name: str, directory: Path | None = None) -> Path:
     """The path of the weights file `name` in `directory`, or else in the folder named by `UNQUANT_METRICS`.
 
@@ -223,6 +261,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: {error}") from error
+
+
+def _convolutions(path: Path) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in _read(path).items() if name.startswith("features.")}
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -248,6 +290,18 @@ def load_lpips(net: Network = "alex", directory: Path | None = None) -> LPIPS:
     return module
 
 
+def load_vgg16(directory: Path | None = None) -> VGG16:
+    """VGG16's convolutions with their weights, on the CPU, in float32.
+
+    directory: the folder of `vgg16_lpips.safetensors`; None takes the environment variable `UNQUANT_METRICS`. Raises
+    ModelMissing, WeightsError.
+    """
+    path = find_weights(LPIPS_FILES["vgg"], directory)
+    module = VGG16()
+    _fill(module, _convolutions(path), path)
+    return module
+
+
 def load_dists(directory: Path | None = None) -> DISTS:
     """DISTS with its weights, on the CPU, in float32.
 
@@ -255,7 +309,6 @@ def load_dists(directory: Path | None = None) -> DISTS:
     `UNQUANT_METRICS`. Raises ModelMissing, WeightsError.
     """
     path, features = find_weights(DISTS_FILE, directory), find_weights(LPIPS_FILES["vgg"], directory)
-    state = {name: tensor for name, tensor in _read(features).items() if name.startswith("features.")}
     module = DISTS()
-    _fill(module, state | _read(path), path)
+    _fill(module, _convolutions(features) | _read(path), path)
     return module

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 
-from unquant.bench.metrics import Meter, ms_ssim, psnr, to_tensor
+from unquant.bench.metrics import Meter, gradient_energy, ms_ssim, psnr, to_tensor
 from unquant.errors import OptionError
 from unquant.perceptual import DISTS, LPIPS
 
@@ -93,6 +93,29 @@ def test_small_pictures_are_scored_as_far_as_possible(size: tuple[int, int], ran
     assert (scores.lpips is None) == (min(size) < 31)
     assert (scores.dists is None) == (min(size) < 16)
     assert any("MS-SSIM" in note for note in meter.notes)
+
+
+def test_gradient_energy_counts_fine_detail(picture: Image.Image, no_metric_weights: None) -> None:
+    blurred = picture.filter(ImageFilter.GaussianBlur(2))
+    blurrier = picture.filter(ImageFilter.GaussianBlur(4))
+    noise = np.random.default_rng(1).normal(0, 20, (picture.height, picture.width, 3))
+    noisy = Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+    assert gradient_energy(picture, picture) == 1
+    assert 0 < gradient_energy(picture, blurrier) < gradient_energy(picture, blurred) < 1
+    assert gradient_energy(picture, noisy) > 1
+    assert Meter().against(picture)(blurred).gradient == gradient_energy(picture, blurred)
+
+
+def test_gradient_energy_of_a_step_and_of_flat_pictures() -> None:
+    step, flat = grey(10, (8, 4)), grey(10, (8, 4))
+    step.paste((30, 30, 30), (0, 0, 4, 4))
+    double = step.point(lambda value: 2 * value)
+    assert gradient_energy(step, double) == pytest.approx(4)
+    assert gradient_energy(step.transpose(Image.Transpose.ROTATE_90), step) == pytest.approx(1)
+    assert gradient_energy(step, flat) == 0
+    assert gradient_energy(flat, grey(99, (8, 4))) == 1
+    assert gradient_energy(flat, step) == math.inf
+    assert gradient_energy(grey(5, (1, 1)), grey(9, (1, 1))) == 1
 
 
 def test_ms_ssim_has_a_smallest_size() -> None:

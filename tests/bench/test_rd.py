@@ -60,9 +60,31 @@ def test_the_summary_averages_over_the_images(paths: list[Path], stand_in, no_me
     assert len(lines) == 2 + 6
     jpeg = [row for row in rows if row.codec == "jpeg" and row.made.target_bpp == 0.8]
     cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
-    assert cells[:3] == ["0.8 bpp", "jpeg", "–"]
-    assert float(cells[3]) == pytest.approx(sum(row.bpp for row in jpeg) / 2, abs=1e-4)
-    assert float(cells[4]) == pytest.approx(sum(row.scores.psnr for row in jpeg) / 2, abs=0.01)
+    assert cells[:4] == ["0.8 bpp", "jpeg", "–", "–"]
+    assert float(cells[4]) == pytest.approx(sum(row.bpp for row in jpeg) / 2, abs=1e-4)
+    assert float(cells[5]) == pytest.approx(sum(row.scores.psnr for row in jpeg) / 2, abs=0.01)
+    assert float(cells[9]) == pytest.approx(sum(row.scores.gradient for row in jpeg) / 2, abs=1e-3)
+
+
+def test_steps_are_for_models_at_realism_above_0(paths: list[Path], stand_in, no_metric_weights: None) -> None:
+    plan = replace(PLAN, bpps=(0.8,), steps=(0, 1, 4))
+    rows = rd.measure(paths[:1], plan, {"ratevar": stand_in}, Meter())
+    assert [(row.realism, row.steps) for row in rows] == [(0, None), (1, 0), (1, 1), (1, 4), (None, None)]
+    assert [row.setting for row in rows[:3]] == [
+        "ratevar, realism 0",
+        "ratevar, realism 1, 0 steps",
+        "ratevar, realism 1, 1 steps",
+    ]
+    assert rows[1].scores.psnr < rows[2].scores.psnr < rows[3].scores.psnr == rows[0].scores.psnr
+    assert [row.flat()["steps"] for row in rows] == [None, 0, 1, 4, None]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in rd.summary(rows).splitlines()]
+    assert [line[3] for line in lines[2:]] == ["–", "0", "1", "4", "–"]
+
+
+def test_steps_not_asked_for_are_not_passed(paths: list[Path], stand_in, monkeypatch, no_metric_weights: None) -> None:
+    plain = stand_in.decode
+    monkeypatch.setattr(stand_in, "decode", lambda data, *, realism: plain(data, realism=realism))
+    assert len(rd.measure(paths[:1], PLAN, {"ratevar": stand_in}, Meter())) == 6
 
 
 def test_a_sweep_measures_models_only_and_finds_no_violation(paths: list[Path], stand_in) -> None:
@@ -110,7 +132,18 @@ def test_the_command_writes_rows_and_prints_means(
     content = json.loads(out.read_text())
     assert len(content["rows"]) == 2 * 2 * 2
     assert content["environment"]["weights"] == {"ratevar": "stand-in"}
-    assert content["rows"][0].keys() >= {"image", "codec", "target_bpp", "bytes", "bpp", "psnr", "lpips", "realism"}
+    assert content["rows"][0].keys() >= {
+        "image",
+        "codec",
+        "target_bpp",
+        "bytes",
+        "bpp",
+        "psnr",
+        "lpips",
+        "realism",
+        "gradient",
+        "steps",
+    }
     assert any("UNQUANT_METRICS" in note for note in content["notes"])
 
 

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from unquant.bench import anchors, rd, speed
+from unquant.bench import anchors, distribution, rd, speed
 from unquant.bench.metrics import Meter
 from unquant.bench.report import environment, write_json
 from unquant.bench.subject import find_images, load, read_image
 from unquant.errors import InputError, ModelMissing, UnquantError
+from unquant.perceptual import load_vgg16
 
 T = TypeVar("T", int, float, str)
 
@@ -41,27 +42,35 @@ def rate_distortion(
     codecs: Annotated[str, typer.Option(help="names of models and of anchors")] = ",".join(rd.DEFAULT_CODECS),
     realism: Annotated[str, typer.Option(help="realisms, for models")] = "0,1",
     q_index: Annotated[str, typer.Option(help="a sweep over these steps that must give ever smaller files")] = "",
+    steps: Annotated[str, typer.Option(help="steps of the reverse path, for models at realism > 0")] = "",
+    kd: Annotated[bool, typer.Option("--kd", help="a kernel distance over all images (KD-VGG16) as well")] = False,
     sizes_only: Annotated[bool, typer.Option("--sizes-only", help="file sizes, nothing decoded")] = False,
     out: Out = None,
     metrics: Metrics = None,
     threads: Threads = None,
 ) -> None:
-    """Every codec at equal bytes: rate, PSNR, MS-SSIM, LPIPS, DISTS. Exit 1 if a larger step made a larger file."""
+    """Every codec at equal bytes: rate, distortion, perception. Exit 1 if a larger quantiser step made a larger file."""
     indices = _list(q_index, int, "--q-index")
     plan = rd.Plan(
         bpps=_list(bpp, float, "--bpp") if bpp is not None else () if indices else rd.DEFAULT_BPP,
         codecs=_list(codecs, str, "--codecs"),
         realisms=_list(realism, float, "--realism"),
         q_indices=indices,
+        steps=_list(steps, int, "--steps"),
     )
+    if kd and sizes_only:
+        raise typer.BadParameter("--kd: nothing is decoded with --sizes-only")
     with speed.limited_threads(threads):
         models = {name: load(name) for name in plan.codecs if name not in anchors.ANCHORS}
         meter = None if sizes_only else Meter(metrics)
+        collector = distribution.Collector(load_vgg16(metrics)) if kd else None
         paths = track(find_images(images), "measuring", console=log)
-        rows = rd.measure(paths, plan, models, meter, out)
+        rows = rd.measure(paths, plan, models, meter, out, collector)
     print(rd.summary(rows))
+    if collector is not None:
+        print("\n" + distribution.report(collector.results()))
     grown = rd.violations(rows)
-    for note in [*(meter.notes if meter else []), *grown]:
+    for note in [*(meter.notes if meter else []), *(collector.notes if collector else []), *grown]:
         log.print(note, style="yellow", markup=False, highlight=False)
     if grown:
         raise typer.Exit(1)

@@ -1,4 +1,5 @@
-"""How far a picture is from its original: PSNR, MS-SSIM, LPIPS (AlexNet) and DISTS, on 8-bit RGB at full resolution.
+"""How far a picture is from its original: PSNR, MS-SSIM, LPIPS (AlexNet) and DISTS, on 8-bit RGB at full resolution;
+and how much of its fine detail is there, right or wrong.
 
 What cannot be computed (weights that are not installed, an image too small for five scales) is None with a note; the
 other figures go on.
@@ -19,21 +20,26 @@ from torch import Tensor
 from unquant.errors import ModelMissing, OptionError
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 
-__all__ = ["Meter", "Scores", "ms_ssim", "psnr", "to_tensor"]
+__all__ = ["Meter", "Scores", "gradient_energy", "ms_ssim", "psnr", "to_tensor"]
 
 T = TypeVar("T")
 
 MS_SSIM_SMALLEST = 176  # five scales with an 11-tap window
 LPIPS_SMALLEST, DISTS_SMALLEST = 31, 16
+LUMINANCE = (0.299, 0.587, 0.114)  # of R', G', B': ITU-R BT.601
 
 
 class Scores(NamedTuple):
-    """psnr in dB (inf for equal pictures) and ms_ssim: higher is better; lpips and dists: lower. None: not measured."""
+    """psnr in dB (inf for equal pictures) and ms_ssim: higher is better; lpips and dists: lower; gradient: 1 is best.
+
+    None: not measured.
+    """
 
     psnr: float | None = None
     ms_ssim: float | None = None
     lpips: float | None = None
     dists: float | None = None
+    gradient: float | None = None
 
 
 def psnr(reference: Image.Image, image: Image.Image) -> float:
@@ -41,6 +47,25 @@ def psnr(reference: Image.Image, image: Image.Image) -> float:
     difference = np.asarray(reference.convert("RGB"), np.float64) - np.asarray(image.convert("RGB"), np.float64)
     error = float(np.mean(np.square(difference)))
     return 10 * math.log10(255**2 / error) if error > 0 else math.inf
+
+
+def _gradient_square(image: Image.Image) -> float:
+    """The mean over the pixels of the squared differences of luminance to the right and downwards, in 8-bit steps²."""
+    luminance = np.asarray(image.convert("RGB"), np.float64) @ np.array(LUMINANCE)
+    right, down = np.diff(luminance, axis=1), np.diff(luminance, axis=0)
+    return float(np.square(right).sum() + np.square(down).sum()) / luminance.size
+
+
+def gradient_energy(reference: Image.Image, image: Image.Image) -> float:
+    """How much fine detail `image` has, as a multiple of that of `reference`, a picture of the same size; ≥ 0.
+
+    The ratio of their mean squared luminance gradients: below 1 smoother than the original, above 1 noisier or
+    sharper. It does not tell right detail from wrong. Flat references: 1 for a flat picture, else inf.
+    """
+    expected, found = _gradient_square(reference), _gradient_square(image)
+    if expected > 0:
+        return found / expected
+    return 1.0 if found == 0 else math.inf
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -87,7 +112,9 @@ class Meter:
             if image.size != reference.size:
                 raise OptionError(f"pictures of one size expected, got {reference.size} and {image.size}")
             structure = self._ms_ssim(reference, image) if smaller >= MS_SSIM_SMALLEST else None
-            return Scores(psnr(reference, image), structure, lpips(image), dists(image))
+            return Scores(
+                psnr(reference, image), structure, lpips(image), dists(image), gradient_energy(reference, image)
+            )
 
         if smaller < MS_SSIM_SMALLEST:
             self._note(f"MS-SSIM: left out where a side is below {MS_SSIM_SMALLEST} pixels")

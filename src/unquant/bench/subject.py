@@ -31,7 +31,9 @@ class Codec(Protocol):
         q_index: int | None = None,
     ) -> bytes: ...
 
-    def decode(self, data: bytes, *, realism: float | None = None) -> Image.Image: ...
+    def decode(
+        self, data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int | None = None
+    ) -> Image.Image: ...
 
 
 def load(name: str) -> Codec:
