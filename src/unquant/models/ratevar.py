@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from unquant.entropy.gaussian import ScaleGrid, gaussian_bits, round_ste
 from unquant.entropy.two_pass import TwoPassEntropy, positions_of
-from unquant.errors import WeightsError
+from unquant.errors import OptionError, WeightsError
+from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, SideInfo, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Hyper, Image, Latent, QMap
 
@@ -48,16 +49,6 @@ class EntropyConfig:
     scale_low: float = 0.12
     scale_high: float = 64.0
     scales: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ReverseConfig:
-    """The reverse network f: which training made it. Its sizes and schedule are fixed by the weights that hold one."""
-
-    training: str = "mse"
-    width: int = 320
-    depth: int = 4
-    noise_channels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +93,22 @@ class RatevarConfig:
             if isinstance(values.get("reverse"), dict):
                 values["reverse"] = ReverseConfig(**values["reverse"])
             return cls(**values)
-        except TypeError as e:
+        except (TypeError, OptionError) as e:
             raise WeightsError(f"bad ratevar configuration: {e}") from None
 
 
 class EntropyOutput(NamedTuple):
-    """What the entropy model makes of a latent: cross-entropies in bits, and the dequantised latent in units of q."""
+    """What the entropy model makes of a latent: cross-entropies in bits, and the dequantised latent in units of q.
+
+    mu: means in steps, t: scales as grid coordinates, below −½ where nothing is coded; of y.
+    """
 
     bits_y: Float[Tensor, "b c h16 w16"]
     bits_z: Float[Tensor, "b m h64 w64"]
     v_hat: Latent
     z_hat: Hyper
+    mu: Latent
+    t: Latent
 
 
 class RatevarOutput(NamedTuple):
@@ -126,7 +122,7 @@ class RatevarOutput(NamedTuple):
 
 
 class Ratevar(nn.Module):
-    """g_a, g_s and the entropy model, as one module."""
+    """g_a, g_s, the entropy model and, where the configuration has one, the reverse network f, as one module."""
 
     def __init__(self, config: RatevarConfig) -> None:
         super().__init__()
@@ -138,6 +134,7 @@ class Ratevar(nn.Module):
         )
         grid = ScaleGrid(e.scale_low, e.scale_high, e.scales)
         self.entropy = TwoPassEntropy(c.latent, e.hyper, e.width, e.context, e.hidden, e.cond, grid)
+        self.f = Reverse(c.latent, c.reverse, grid) if c.reverse is not None else None
 
     def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
         """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
@@ -179,7 +176,7 @@ class Ratevar(nn.Module):
 
         b, c = y.shape[:2]
         v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
-        bits_y = torch.zeros_like(v_hat)
+        bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
         for pass_index in (0, 1):
             positions = positions_of(pass_index, *size, device=y.device)
             if not len(positions):  # a latent of 1×1 has no odd position
@@ -189,7 +186,11 @@ class Ratevar(nn.Module):
             decoded, bits = code(v.flatten(2)[:, :, positions, None], *params)
             v_hat = v_hat.index_copy(2, positions, decoded[..., 0])
             bits_y = bits_y.index_copy(2, positions, bits[..., 0])
-        return EntropyOutput(bits_y.unflatten(2, size), bits_z, v_hat.unflatten(2, size), z_hat)
+            all_mu = all_mu.index_copy(2, positions, params.mu.detach().float()[..., 0])
+            all_t = all_t.index_copy(2, positions, params.t.detach().float()[..., 0])
+        planes = (plane.unflatten(2, size) for plane in (bits_y, v_hat, all_mu, all_t))
+        bits_y, v_hat, all_mu, all_t = planes
+        return EntropyOutput(bits_y, bits_z, v_hat, z_hat, all_mu, all_t.round().clamp(-1, grid.count - 1))
 
     def forward(self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"]) -> RatevarOutput:
         """One training pass: image → latent → symbols (straight-through) → image, with noise-surrogate bits.
@@ -200,3 +201,24 @@ class Ratevar(nn.Module):
         coded = self.quantise(y, log2_q, noise=True)
         y_hat = coded.v_hat * torch.exp2(log2_q)
         return RatevarOutput(self.g_s(y_hat, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
+
+    def reverse(
+        self,
+        side: SideInfo,
+        realism: Float[Tensor, "b 1 _ _"],
+        noise: NoiseSource,
+        *,
+        config: ReverseConfig | None = None,
+        steps: int | None = None,
+        network: Network | None = None,
+    ) -> tuple[Latent, QMap]:
+        """The latent that g_s decodes at realism ρ, and log2 of the step left in it.
+
+        The path runs down to q_end = q_T^(1−ρ)·q_min^ρ, q_min being the finest step of the model. Arguments as in
+        `reverse_path`; the model must have a reverse network.
+        """
+        assert self.f is not None
+        low = self.config.q_index_min / Q_INDEX_OCTAVE
+        log2_q_end = torch.minimum((1 - realism) * side.log2_q_file + realism * low, side.log2_q_file)
+        y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network)
+        return y, log2_q_end

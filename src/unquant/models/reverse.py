@@ -1,0 +1,227 @@
+"""The reverse path of `ratevar`: a network f that undoes the quantisation in latent space, and how its steps are driven.
+
+    y_q, ŷ_T, (k, μ, σ), ξ ──►┤f(·; q, q_T)├──► estimate or sample of y ──►┤sampler├──► y_q', q' < q ──► …
+
+Han et al. 2025, arXiv 2505.20984; the trainings are described in docs/reverse-path.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.diffusion.samplers import sample_ancestral, sample_bridge, sample_deterministic
+from unquant.diffusion.schedules import geometric, randomness
+from unquant.entropy.gaussian import ScaleGrid
+from unquant.errors import OptionError
+from unquant.nn.blocks import Condition
+from unquant.nn.transforms import LATENT_GAIN
+from unquant.nn.unet import UNet
+from unquant.shapes import Latent, QMap
+
+__all__ = [
+    "SAMPLERS",
+    "TAUS",
+    "TRAININGS",
+    "Reverse",
+    "ReverseConfig",
+    "SideInfo",
+    "project",
+    "reverse_path",
+    "rounding_error",
+]
+
+TRAININGS = ("mse", "bridge", "energy")
+SAMPLERS = ("deterministic", "ancestral", "bridge")
+TAUS = ("constant", "coefficient")
+UNIFORM_STD = 1 / math.sqrt(12)
+"""Standard deviation of U(−½, ½)."""
+_COND = 48
+_TAIL = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseConfig:
+    """The reverse network f and the way it is driven.
+
+    training: "mse", "bridge" or "energy". width, depth: of the `UNet`. noise_channels: of ξ per latent position, "energy"
+    only. side: whether f sees k, μ and σ. sampler, steps, schedule_power, alpha_first, alpha_last, tau, project: the shipped
+    sampler, see `reverse_path`; they may change without training. Raises OptionError naming the field out of range.
+    """
+
+    training: str = "energy"
+    width: int = 224
+    depth: int = 1
+    noise_channels: int = 4
+    side: bool = True
+    sampler: str = "bridge"
+    steps: int = 1
+    schedule_power: float = 1.0
+    alpha_first: float = 1.0
+    alpha_last: float = 1.0
+    tau: str = "coefficient"
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("training", TRAININGS), ("sampler", SAMPLERS), ("tau", TAUS)):
+            if getattr(self, name) not in known:
+                raise OptionError(f"{name}: one of {', '.join(known)}, not {getattr(self, name)!r}")
+        for name in ("width", "depth", "steps"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
+        for name in ("alpha_first", "alpha_last"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+        if not self.schedule_power > 0:
+            raise OptionError(f"schedule_power: above 0, not {self.schedule_power}")
+        if self.noise_channels < 0 or bool(self.noise_channels) != (self.training == "energy"):
+            raise OptionError(
+                f"noise_channels: above 0 for the training energy, 0 for the others, not {self.noise_channels}"
+            )
+
+
+class SideInfo(NamedTuple):
+    """What the decoder knows of one file beside the state of the path.
+
+    y_file: ŷ_T in latent units, (b, c, h16, w16). log2_q_file: log2 q_T, (b, 1, 1, 1) or (b, 1, h16, w16). mu: means in
+    steps. t: scales as grid coordinates, below −½ where nothing was coded.
+    """
+
+    y_file: Latent
+    log2_q_file: QMap
+    mu: Latent
+    t: Latent
+
+
+class RoundingError(NamedTuple):
+    """Mean and standard deviation of y/q − (k + μ), in steps."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def rounding_error(k: Float[Tensor, "*s"], sigma: Float[Tensor, "*s"]) -> RoundingError:
+    """Moments of the rounding error given the symbol k, when y/q − μ is N(0, σ²): a Gaussian cut to [k − ½, k + ½], less k.
+
+    k: whole numbers; sigma: > 0; both in steps. The mean lies in (−½, ½), the standard deviation in (0, 1/√12].
+    Beyond 5σ the cell's place in the tail is taken as 5σ: so far out the Gaussian is not to be believed.
+    """
+    low = torch.minimum((k.abs() - 0.5) / sigma, torch.full_like(sigma, _TAIL))
+    width = 1 / sigma
+    # ratios of φ to the cell's mass, in terms of erfcx, which neither overflows nor cancels in the tail
+    drop = torch.exp(-0.5 * width * (2 * low + width))
+    root = math.sqrt(0.5)
+    mass = torch.special.erfcx(low * root) - drop * torch.special.erfcx((low + width) * root)
+    at_low = math.sqrt(2 / math.pi) / mass
+    mean = at_low * (1 - drop)
+    variance = 1 + at_low * (low - (low + width) * drop) - mean.square()
+    exact = sigma * (mean - low) - 0.5, sigma * variance.clamp(min=1e-6).sqrt()
+    # where the cell is narrow against σ all of that cancels: the first terms of the series in 1/σ²
+    inverse = sigma.reciprocal().square()
+    series = -k.abs() * inverse / 12, (1 / 12 - inverse / 360).clamp(min=1e-6).sqrt()
+    wide = sigma > 3
+    mean, std = (torch.where(wide, s, e) for s, e in zip(series, exact, strict=True))
+    return RoundingError(torch.sign(k) * mean.clamp(-0.5, 0.5), std.clamp(max=UNIFORM_STD))
+
+
+class Reverse(nn.Module):
+    """f(y_q, q, ŷ_T, q_T, μ, σ[, ξ]): the estimate of y, or with noise channels a sample of it."""
+
+    def __init__(self, latent: int, config: ReverseConfig, grid: ScaleGrid) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = grid
+        self.condition = Condition(2, _COND)
+        inputs = (5 if config.side else 2) * latent + config.noise_channels
+        self.net = UNet(inputs, latent, config.width, config.depth, _COND)
+        self.halo = self.net.halo
+        """Receptive field beyond a latent position, in latent positions."""
+
+    def tau(self, side: SideInfo, kind: str | None = None) -> Tensor:
+        """τ of the bridge in steps: 1/√12, or (b, c, h16, w16) for this file's coefficients. kind: None as configured."""
+        if (kind or self.config.tau) == "constant":
+            return torch.full((1, 1, 1, 1), UNIFORM_STD, device=side.y_file.device)
+        return self._error(side).std
+
+    def _error(self, side: SideInfo) -> RoundingError:
+        with torch.autocast(side.y_file.device.type, enabled=False):
+            k = (side.y_file.float() * torch.exp2(-side.log2_q_file.float()) - side.mu.float()).round()
+            return rounding_error(k, self.grid.sigma(side.t.float()))
+
+    def forward(
+        self, y: Latent, log2_q: Float[Tensor, "b 1 _ _"], side: SideInfo, xi: Float[Tensor, "b n h16 w16"] | None
+    ) -> Latent:
+        """The denoised latent (b, c, h16, w16), float32, latent units.
+
+        y: the state y_q, latent units. log2_q: log2 of the step left in it, ≤ log2 q_T. xi: standard normal, with
+        `noise_channels` channels; None without such.
+        """
+        q_file = torch.exp2(side.log2_q_file.float())
+        maps = [(y - side.y_file) / q_file, side.y_file / LATENT_GAIN]
+        if self.config.side:
+            error = self._error(side)
+            maps += [4 * error.mean, error.std / UNIFORM_STD - 1, side.t / 32 - 1]
+        if xi is not None:
+            maps.append(xi)
+        scalars = torch.broadcast_tensors(log2_q / 3 - 1, side.log2_q_file / 3 - 1)
+        residual = self.net(torch.cat(maps, dim=1), self.condition(torch.cat(scalars, dim=1)))
+        return y.float() + torch.exp2(log2_q.float()) * residual.float()
+
+
+def project(denoised: Latent, side: SideInfo) -> Latent:
+    """The nearest latent that the file does not contradict: |y − ŷ_T| ≤ q_T/2 where a symbol was coded, any elsewhere.
+
+    The gradient passes straight through, so that an estimate outside the cell can still learn.
+    """
+    half = torch.exp2(side.log2_q_file.float()) / 2
+    inside = torch.maximum(torch.minimum(denoised, side.y_file + half), side.y_file - half)
+    return denoised + (torch.where(side.t >= -0.5, inside, denoised) - denoised).detach()
+
+
+Network = Callable[[Latent, Tensor, SideInfo, Tensor | None], Latent]
+NoiseSource = Callable[[int, int, int], Tensor]
+"""noise(stream, step, channels): standard normal (b, channels, h16, w16)."""
+STATE_NOISE, NETWORK_NOISE = 0, 1
+"""Streams of a `NoiseSource`: what the sampler adds to the state, and ξ."""
+
+
+def reverse_path(
+    f: Reverse,
+    side: SideInfo,
+    log2_q_end: Float[Tensor, "b 1 _ _"],
+    noise: NoiseSource,
+    *,
+    config: ReverseConfig | None = None,
+    steps: int | None = None,
+    network: Network | None = None,
+) -> Latent:
+    """From ŷ_T down to the step q_end by the configuration's sampler and schedule; returns y at q_end, latent units.
+
+    log2_q_end: ≤ log2 q_T; equal to it where nothing is to be reversed. config: another way to sample than f's own
+    configuration; its network must be the same. steps: ≥ 1, None for the configuration's.
+    network: evaluates f (in windows, say); None for f itself.
+    """
+    c = config or f.config
+    count = c.steps if steps is None else steps
+    qs = geometric(torch.exp2(side.log2_q_file.float()), torch.exp2(log2_q_end.float()), count, c.schedule_power)
+    evaluate = network or f
+    channels = side.y_file.shape[1]
+    draws = iter(range(count))
+
+    def denoise(y: Latent, q: Tensor) -> Latent:
+        xi = noise(NETWORK_NOISE, next(draws), c.noise_channels) if c.noise_channels else None
+        denoised = evaluate(y, torch.log2(q), side, xi)
+        return project(denoised, side) if c.project else denoised
+
+    start = side.y_file.float()
+    if c.sampler == "deterministic":
+        return sample_deterministic(denoise, start, qs)
+    sample = sample_ancestral if c.sampler == "ancestral" else sample_bridge
+    alphas = randomness(c.alpha_first, c.alpha_last, count).to(start.device)
+    return sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=f.tau(side, c.tau))
