@@ -11,14 +11,30 @@ from typer.testing import CliRunner
 
 from unquant.bench import __main__ as command
 from unquant.bench import speed
+from unquant.errors import OptionError
 
 
 def test_warm_times_stand_beside_avif(picture: Image.Image, stand_in) -> None:
     measures = speed.warm_times(stand_in, picture, 1.0, 1)
-    assert len(measures) == 4
-    for measure in measures:
+    for measure in measures[:4]:
         assert measure.value > 0
         assert measure.ratio == pytest.approx(measure.value / measure.avif)
+    assert [m.what for m in measures[4:]] == [
+        *(f"decode, realism 1, {n} steps" for n in speed.STEPS),
+        "one reverse step",
+    ]
+
+
+def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stand_in, monkeypatch) -> None:
+    decode = stand_in.decode
+
+    def refusing(data: bytes, *, realism=None, steps=None, seed=None) -> Image.Image:
+        if steps:
+            raise OptionError("no reverse network")
+        return decode(data, realism=realism)
+
+    monkeypatch.setattr(stand_in, "decode", refusing)
+    assert len(speed.warm_times(stand_in, picture, 1.0, 1)) == 4
 
 
 def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

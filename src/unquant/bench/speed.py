@@ -23,11 +23,13 @@ from PIL import AvifImagePlugin, Image
 from unquant.bench import anchors
 from unquant.bench.report import markdown_table
 from unquant.bench.subject import Codec
+from unquant.errors import OptionError
 
 __all__ = ["Measure", "command_times", "fresh_times", "limited_threads", "table", "warm_times"]
 
 QUALITY = 40
 REALISMS = (0.0, 1.0)
+STEPS = (0, 1, 2)
 
 # argv: codec, image, bpp; prints one JSON object. The peak is VmHWM where there is one: ru_maxrss of a child counts the
 # memory of the process that started it.
@@ -120,7 +122,18 @@ def warm_times(codec: Codec, image: Image.Image, bpp: float, repeats: int) -> li
     for realism in REALISMS:
         decode = _median_seconds(lambda realism=realism: codec.decode(data, realism=realism), repeats)
         measures.append(Measure(f"decode, realism {realism:g}", decode, avif=avif_decode))
-    return measures
+    return measures + _reverse_times(codec, data, repeats)
+
+
+def _reverse_times(codec: Codec, data: bytes, repeats: int) -> list[Measure]:
+    """Decodes at realism 1 by steps of the reverse path, and what one step costs; nothing without a reverse network."""
+    try:
+        codec.decode(data, realism=1.0, steps=1)
+    except OptionError:
+        return []
+    seconds = [_median_seconds(lambda n=n: codec.decode(data, realism=1.0, steps=n), repeats) for n in STEPS]
+    measures = [Measure(f"decode, realism 1, {n} steps", s) for n, s in zip(STEPS, seconds, strict=True)]
+    return [*measures, Measure("one reverse step", (seconds[-1] - seconds[0]) / (STEPS[-1] - STEPS[0]))]
 
 
 def _run(*arguments: str) -> str:
