@@ -89,5 +89,5 @@ def test_the_command_writes_the_figures(tmp_path: Path, picture: Image.Image, st
     assert result.exit_code == 0, result.output
     assert "192×180" in result.stdout
     content = json.loads((tmp_path / "s.json").read_text())
-    assert len(content["measures"]) == 6
+    assert len(content["measures"]) == 10
     assert content["environment"]["threads"] == 1
