@@ -1,4 +1,4 @@
-"""`python -m unquant.bench rd|speed`: tables on the standard output, progress and notes on stderr."""
+"""`python -m unquant.bench rd|speed|plot`: tables on the standard output, progress and notes on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from unquant.bench import anchors, distribution, rd, speed
+from unquant.bench import anchors, distribution, figures, rd, speed
 from unquant.bench.metrics import Meter
 from unquant.bench.report import environment, write_json
 from unquant.bench.subject import find_images, load, read_image
@@ -99,6 +99,18 @@ def seconds(
         size = {"image": image.name, "width": picture.width, "height": picture.height, "bpp": bpp, "repeats": repeats}
         rows = [asdict(row) | {"ratio": row.ratio} for row in measures]
         write_json(out, {"environment": place, **size, "measures": rows})
+
+
+@app.command("plot")
+def plot(
+    results: Annotated[list[Path], typer.Argument(help="files that `rd --out` wrote", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the figure, .svg or .png")],
+    x: Annotated[str, typer.Option(help=f"one of {', '.join(figures.AXES)}")] = "bpp",
+    y: Annotated[str, typer.Option(help="one of the same")] = "lpips",
+    along: Annotated[str, typer.Option(help="what the points of a line differ in: bpp, realism or steps")] = "bpp",
+) -> None:
+    """One metric against another, means over the images, a line for every codec and setting."""
+    figures.draw(figures.lines_of(figures.read_rows(results), x, y, along), x, y, out)
 
 
 def main() -> None:
