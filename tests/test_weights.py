@@ -17,7 +17,7 @@ from torch import Tensor
 from unquant import weights
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.weights import (
     FORMAT,
     group_of,
@@ -43,11 +43,19 @@ CONFIG = RatevarConfig(
     entropy=EntropyConfig(hyper=4, width=8, context=8, hidden=8, cond=4, scales=16),
 )
 
+REVERSING = replace(CONFIG, reverse=ReverseConfig(width=8))
+
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
     return Ratevar(CONFIG).state_dict()
+
+
+@pytest.fixture(scope="module")
+def reversing_state() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return Ratevar(REVERSING).state_dict()
 
 
 def write(path: Path, state: dict[str, Tensor], config: RatevarConfig = CONFIG) -> weights.Weights:
@@ -85,14 +93,35 @@ def test_the_header_alone_names_the_weights(tmp_path: Path, state: dict[str, Ten
         ("entropy.analysis.head.weight", "analysis"),
         ("g_a.linear", "analysis"),
         ("g_s.linear", "synthesis"),
+        ("f.net.head.bias", "reverse"),
     ],
 )
 def test_only_what_a_decoder_needs_for_the_symbols_changes_the_stream_id(
-    tmp_path: Path, state: dict[str, Tensor], name: str, changed: str
+    tmp_path: Path, reversing_state: dict[str, Tensor], name: str, changed: str
 ) -> None:
+    state = reversing_state
     before = write(tmp_path / "a.safetensors", state).hashes
     after = write(tmp_path / "b.safetensors", {**state, name: state[name] + 1}).hashes
     assert {group for group in before if before[group] != after[group]} == {changed} == {group_of(name)}
+
+
+def test_a_reverse_network_leaves_the_other_groups_as_they_are(
+    tmp_path: Path, state: dict[str, Tensor], reversing_state: dict[str, Tensor]
+) -> None:
+    without = write(tmp_path / "a.safetensors", state)
+    f = {name: tensor for name, tensor in reversing_state.items() if name.startswith("f.")}
+    assert {group_of(name) for name in f} == {"reverse"}
+    added = write(tmp_path / "b.safetensors", state | f, REVERSING)
+    assert added.hashes.keys() - without.hashes.keys() == {"reverse"}
+    assert added.hashes | without.hashes == added.hashes
+    assert added.stream_id == without.stream_id
+    assert added.weights_id == f"{without.weights_id}-{added.hashes['reverse'][:8]}"
+    assert read_info(tmp_path / "b.safetensors").weights_id == added.weights_id
+    sampled = replace(REVERSING, reverse=replace(ReverseConfig(width=8), steps=4, sampler="ancestral"))
+    assert write(tmp_path / "c.safetensors", state | f, sampled).hashes == added.hashes
+    read = read_weights(tmp_path / "c.safetensors")
+    assert RatevarConfig.from_dict(read.config) == sampled
+    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in f.items())
 
 
 def test_the_latent_definition_changes_the_stream_id_and_the_default_realism_does_not(

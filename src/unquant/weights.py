@@ -59,8 +59,9 @@ class Weights:
 
     @property
     def weights_id(self) -> str:
-        """A short name of the whole file: the stream id and the start of the synthesis hash, both in hex."""
-        return f"{self.hashes['stream'][:8]}-{self.hashes['synthesis'][:8]}"
+        """A short name of what decodes: the starts of the hashes of stream, synthesis and, if there is one, reverse, in hex."""
+        groups = ("stream", "synthesis", "reverse")
+        return "-".join(self.hashes[group][:8] for group in groups if group in self.hashes)
 
 
 def shipped_folder() -> Path:

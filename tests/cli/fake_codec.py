@@ -46,7 +46,9 @@ class FakeCodec:
             warnings.warn("the rate is above the highest, which is used", stacklevel=2)
         png = io.BytesIO()
         image.convert("RGB").save(png, "PNG")
-        header = Header("ratevar", STREAM_ID, image.width, image.height, 321)
+        percent = None if options["realism"] is None else round(100 * options["realism"])
+        wishes = {"realism": percent, "steps": options["steps"], "seed": options["seed"]}
+        header = Header("ratevar", STREAM_ID, image.width, image.height, 321, **wishes)
         return Container(header, (Tile(png.getvalue(), 0),)).to_bytes()
 
     def decode(self, data: bytes, **options: Any) -> Image.Image:

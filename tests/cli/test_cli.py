@@ -176,6 +176,8 @@ def test_training_needs_neither_coder_nor_beartype(tmp_path: Path, environment: 
         (("encode", "plain", "-o", "link"), "plain: would be written over an input"),
         (("decode", "a.unq", "b.jpg", "--format", "png"), "b.jpg: the extension of OUT gives the format"),
         (("decode", "a.unq", "--format", "xyz"), "--format xyz: "),
+        (("decode", "a.unq", "--preview", "--realism", "0.5"), "--preview and --realism exclude each other"),
+        (("decode", "a.unq", "--preview", "--realism", "0"), "--preview and --realism exclude each other"),
     ],
 )
 def test_usage_errors(call: Call, codec: FakeCodec, tmp_path: Path, arguments: tuple[str, ...], cause: str) -> None:
@@ -195,10 +197,25 @@ def test_usage_errors(call: Call, codec: FakeCodec, tmp_path: Path, arguments: t
 
 @pytest.mark.parametrize(
     "arguments",
-    [("encode", "a.png", "-q", "101"), ("decode", "a.unq", "--realism", "1.5"), ("decode", "a.unq", "-j", "0")],
+    [
+        ("encode", "a.png", "-q", "101"),
+        ("encode", "a.png", "--realism", "-0.1"),
+        ("encode", "a.png", "--steps", "0"),
+        ("encode", "a.png", "--seed", "-1"),
+        ("decode", "a.unq", "--realism", "1.5"),
+        ("decode", "a.unq", "--steps", "-1"),
+        ("decode", "a.unq", "--steps", "two"),
+        ("decode", "a.unq", "--seed", "-1"),
+        ("decode", "a.unq", "-j", "0"),
+    ],
 )
-def test_values_out_of_range(call: Call, arguments: tuple[str, ...]) -> None:
-    assert call(*arguments).exit_code == Code.USAGE
+def test_values_out_of_range(call: Call, codec: FakeCodec, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "a.unq").write_bytes(Container(HEADER, (Tile(b"abc", 0),)).to_bytes())
+    result = call(*arguments)
+    assert result.exit_code == Code.USAGE
+    assert arguments[2].replace("-q", "--quality").replace("-j", "--jobs") in result.stderr
+    assert codec.calls == []
 
 
 @pytest.mark.parametrize(
@@ -229,7 +246,8 @@ def test_round_trip_with_default_names(call: Call, codec: FakeCodec, tmp_path: P
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
     assert result.stderr.startswith("photo.v2.png -> photo.v2.unq: ")
-    assert codec.calls[-1] == {"quality": 40.0, "bpp": None, "target_bytes": None, "metadata": False}
+    unasked = {"realism": None, "steps": None, "seed": None}
+    assert codec.calls[-1] == {"quality": 40.0, "bpp": None, "target_bytes": None, "metadata": False, **unasked}
     (tmp_path / "photo.v2.png").unlink()
     assert call("decode", "photo.v2.unq", "--quiet").stderr == ""
     assert codec.calls[-1] == {"realism": None, "steps": None, "seed": None, "preview": False}
@@ -248,6 +266,55 @@ def test_decode_options_and_formats(call: Call, codec: FakeCodec, tmp_path: Path
     done = call("decode", "a.unq", "b.xyz")
     assert done.exit_code == Code.INPUT
     assert "unknown image extension" in done.stderr
+
+
+def test_what_a_file_asks_of_its_decoder(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert call("encode", "a.png", "--realism", "0.25", "--steps", "3", "--seed", 2**64 - 1).exit_code == 0
+    asked = {"realism": 0.25, "steps": 3, "seed": 2**64 - 1}
+    assert codec.calls[-1].items() >= asked.items()
+    text = call("info", "a.unq").stdout.splitlines()
+    assert [line.split() for line in text[5:8]] == [["realism:", "0.25"], ["steps:", "3"], ["seed:", str(2**64 - 1)]]
+    assert rows(call("info", "a.unq", "--json"))[0].items() >= asked.items()
+    assert call("decode", "a.unq", "b.png").exit_code == 0
+    assert codec.calls[-1] == {"realism": None, "steps": None, "seed": None, "preview": False}
+    assert call("encode", "a.png", "c.unq").exit_code == 0
+    assert [line.split(maxsplit=1)[1] for line in call("info", "c.unq").stdout.splitlines()[5:8]] == ["the model's"] * 3
+
+
+def test_decoding_without_the_reverse_network(
+    call: Call, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that have none take 0 steps only; what they refuse is said in one line."""
+    monkeypatch.setenv("UNQUANT_WEIGHTS", str(tiny_weights.parent))
+    save(tmp_path / "a.png")
+    assert call("encode", "a.png", "-m", "tiny", "--seed", "9").exit_code == 0
+    assert call("decode", "a.unq", "b.png", "--steps", "0").exit_code == 0
+    for arguments, cause in (
+        (("decode", "a.unq", "c.png", "--steps", 2), "a.unq: the weights tiny have no reverse network for 2 steps"),
+        (("encode", "a.png", "c.unq", "-m", "tiny", "--steps", 2), "a.png: the weights tiny have no reverse network"),
+        (
+            ("decode", "a.unq", "c.png", "--seed", 2**64),
+            f"a.unq: seed must be a whole number in 0..2^64-1, got {2**64}",
+        ),
+        (("decode", "a.unq", "c.png", "--steps", 65_536), "a.unq: steps must be a whole number in 0..65535, got 65536"),
+        (("encode", "a.png", "c.unq", "-m", "tiny", "--seed", 2**64), "a.png: seed must be a whole number"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == Code.USAGE
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"unquant: error: {cause}")
+    assert files(tmp_path) == ["a.png", "a.unq", "b.png"]
+
+
+def test_help_says_what_the_options_of_the_reverse_path_are_for(spawn: Spawn) -> None:
+    decode, encode = (spawn(command, "--help").stdout.decode() for command in ("decode", "encode"))
+    assert "0: without the reverse network" in decode
+    assert "excludes --realism" in decode
+    assert "asks of its decoder" in encode
+    for option in ("--realism", "--steps", "--seed"):
+        assert option in decode
+        assert option in encode
 
 
 def test_pipes(call: Call, codec: FakeCodec, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.ratevar import RatevarCodec
+from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.two_pass import hyper_size, positions_of
 from unquant.errors import WeightsError
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
+from unquant.models.reverse import Reverse, SideInfo
 from unquant.nn.blocks import Film, resize_map
 from unquant.nn.transforms import LATENT_GAIN, Analysis, Synthesis, klt_basis
 
@@ -98,6 +103,20 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
     assert {name: cost for name, cost in costs.items() if not 0.1 * budgets[name] < cost <= budgets[name]} == {}
 
 
+SHIPPED_REVERSE = ReverseConfig(width=256, depth=1, noise_channels=4)
+"""That of the small model; the full-size one has the default's."""
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("config", [ReverseConfig(), SHIPPED_REVERSE], ids=["default", "shipped"])
+def test_budget_of_a_reverse_step(config: ReverseConfig, mapped: bool) -> None:
+    side, latent = 256, (16, 16)
+    f = Reverse(320, config, ScaleGrid())
+    y, xi = torch.zeros(1, 320, *latent), torch.zeros(1, config.noise_channels, *latent)
+    log2_q = torch.ones(1, 1, *latent) if mapped else scalar(2.0)
+    assert 4 < macs(lambda: f(y, log2_q, SideInfo(y, log2_q, y, y), xi), side * side) <= 40
+
+
 def test_the_count_is_right() -> None:
     """The counter against a sum by hand: a 1×1 and a 3×3 layer at 1/16."""
     g_a = Analysis(12, 8, 0, 10, 1)
@@ -114,6 +133,16 @@ def test_budget_of_parameters(default: Ratevar) -> None:
     assert default.config.reverse is None
 
 
+def test_budget_of_parameters_with_the_reverse_network() -> None:
+    small_model = tomllib.loads((Path(__file__).parents[2] / "configs" / "ratevar-cpu.toml").read_text())["model"]
+    for base, reverse in ((RatevarConfig(), ReverseConfig()), (RatevarConfig.from_dict(small_model), SHIPPED_REVERSE)):
+        with torch.device("meta"):
+            model = Ratevar(replace(base, reverse=reverse))
+        assert model.f is not None
+        assert sum(p.numel() for p in model.f.parameters()) > 3e6
+        assert 10e6 < sum(p.numel() for p in model.parameters()) <= 20e6
+
+
 def test_the_shipped_weights_keep_the_budgets(shipped: RatevarCodec, shipped_weights: Any) -> None:
     assert sum(p.numel() for p in shipped.model.parameters()) <= 20e6
     assert shipped_weights.stat().st_size <= 40e6
@@ -122,6 +151,10 @@ def test_the_shipped_weights_keep_the_budgets(shipped: RatevarCodec, shipped_wei
     assert macs(lambda: shipped.model.g_a(x), 128 * 128) <= 60
     assert macs(lambda: shipped.model.g_s(y, scalar(2.0), scalar(2.0), scalar(1.0)), 128 * 128) <= 200
     assert macs(lambda: shipped.model.quantise(y, scalar(2.0), noise=False), 128 * 128) <= 15
+    if (f := shipped.model.f) is not None:
+        xi = torch.zeros(1, f.config.noise_channels, *y.shape[-2:]) if f.config.noise_channels else None
+        given = SideInfo(y, scalar(2.0), torch.zeros_like(y), torch.zeros_like(y))
+        assert macs(lambda: f(y, scalar(2.0), given, xi), 128 * 128) <= 40
 
 
 # --- the start: a transform codec -----------------------------------------------------------------------------------
@@ -308,7 +341,17 @@ def test_config_round_trip() -> None:
     assert RatevarConfig.from_dict({"entropy": {"hyper": 7}}).entropy == EntropyConfig(hyper=7)
 
 
-@pytest.mark.parametrize("values", [{"latents": 3}, {"entropy": {"hypers": 3}}, {"reverse": {"steps": 2}}])
-def test_unknown_keys_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(WeightsError, match=r"latents|hypers|steps"):
+@pytest.mark.parametrize(
+    ("values", "cause"),
+    [
+        ({"latents": 3}, "latents"),
+        ({"entropy": {"hypers": 3}}, "hypers"),
+        ({"reverse": {"stages": 2}}, "stages"),
+        ({"reverse": {"steps": 0}}, "steps"),
+        ({"reverse": {"steps": "two"}}, "configuration"),
+        ({"reverse": {"alpha_last": 1.01}}, "alpha_last"),
+    ],
+)
+def test_unknown_keys_and_values_are_refused(values: dict[str, Any], cause: str) -> None:
+    with pytest.raises(WeightsError, match=cause):
         RatevarConfig.from_dict(values)

@@ -24,6 +24,7 @@ __all__ = ["FilesCommand", "decode", "encode"]
 
 _FILES = "Files"
 _RUN = "Running"
+_WISHES = "What the file asks of its decoder, which may be told otherwise"
 _ALIASES = {"jpeg": "jpg", "tif": "tiff", "pnm": "ppm"}
 
 
@@ -81,6 +82,26 @@ def encode(
         str | None, typer.Option(metavar="SIZE", help="Size of the file, met from below: 20000, 20k, 20KB, 1.5MB.")
     ] = None,
     no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Leave out EXIF and XMP.")] = False,
+    realism: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="0 lowest error, 1 most detail drawn; kept in steps of 0.01.",
+            show_default="the model's",
+            rich_help_panel=_WISHES,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the reverse network.", show_default="the model's", rich_help_panel=_WISHES),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed of the drawn detail; one seed, one image.", show_default="0", rich_help_panel=_WISHES
+        ),
+    ] = None,
     device: Device = None,
     jobs: Jobs = 1,
     as_json: Json = False,
@@ -108,7 +129,16 @@ def encode(
         image = open_image(_standard_input() if job.source is None else job.source)
         codec = codecs.get(model)
         start = perf_counter()
-        data = codec.encode(image, quality=quality, bpp=bpp, target_bytes=target_bytes, metadata=not no_metadata)
+        data = codec.encode(
+            image,
+            quality=quality,
+            bpp=bpp,
+            target_bytes=target_bytes,
+            metadata=not no_metadata,
+            realism=realism,
+            steps=steps,
+            seed=seed,
+        )
         seconds = perf_counter() - start
         info = read_info(data)
         batch.write(job, data)
@@ -141,11 +171,19 @@ def decode(
     realism: Annotated[
         float | None, typer.Option(min=0, max=1, help="0 lowest error, 1 most detail drawn.", show_default="the file's")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Reverse steps.", show_default="the file's")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the drawn detail.", show_default="the file's")
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps of the reverse network; 0: without the reverse network.", show_default="the file's"
+        ),
     ] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="The plain decode, in one pass.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the drawn detail; one seed, one image.", show_default="the file's"),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="The plain decode, in one pass; excludes --realism.")
+    ] = False,
     device: Device = None,
     jobs: Jobs = 1,
     as_json: Json = False,
@@ -160,6 +198,8 @@ def decode(
     from unquant.codecs.registry import find_stream
     from unquant.container import DEFAULT_LIMITS
 
+    if preview and realism is not None:
+        raise OptionError("--preview and --realism exclude each other")
     extension = (image_format or "png").lower().lstrip(".")
     work = plan(inputs, output, recursive=recursive, kind=FILES, suffix=f".{extension}")
     batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet)

@@ -1,7 +1,9 @@
 """The `ratevar` codec: images to `.unq` bytes and back.
 
 image ──►┤g_a├──► y ──► tiles ──►┤exact entropy coder├──► container          (encode)
-image ◄──┤g_s(·; q, q, ρ)├◄── ŷ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+image ◄──┤g_s(·; q_end, q_T, ρ)├◄──┤reverse path├◄── ŷ, μ, σ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+
+At ρ = 0 the reverse path is left out and q_end = q_T: the plain decode.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
+from unquant.container import DEFAULT_LIMITS, MAX_STEPS, Container, Header, Tile, latent_size, parse, symbols_crc
+from unquant.diffusion.noise import seeded_noise
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
     CorruptStream,
@@ -34,6 +37,7 @@ from unquant.errors import (
     WeightsError,
 )
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
+from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.weights import Weights, read_weights
 
@@ -44,6 +48,8 @@ __all__ = ["DEFAULT_QUALITY", "RatevarCodec"]
 
 DEFAULT_QUALITY = 40
 """Quality of an encode that names no rate."""
+DEFAULT_SEED = 0
+"""Seed of the noise of a decode that names none."""
 _WINDOW = 96
 _CONTAINER_BYTES, _TILE_BYTES = 20, 8
 
@@ -60,6 +66,14 @@ class _Plan(NamedTuple):
         """Bytes beside the coder streams, roughly."""
         sections = (self.alpha, self.picture.icc, self.picture.exif, self.picture.xmp)
         return _CONTAINER_BYTES + sum(len(s) + 11 for s in sections if s is not None)
+
+
+class _Wishes(NamedTuple):
+    """What a file asks of its decoder, None where it leaves that to the weights: per cent of realism, steps, seed."""
+
+    percent: int | None
+    steps: int | None
+    seed: int | None
 
 
 class RatevarCodec:
@@ -115,7 +129,8 @@ class RatevarCodec:
         quality: 0..100, geometric in the step, default 40. bpp: target bits per pixel of the whole file.
         target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
         (⌈h/16⌉, ⌈w/16⌉) for a step that differs across the image.
-        metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1] that a decoder shall use by default.
+        metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
+        a decoder shall use by default, written to the file where it differs from the weights' own.
 
         Targets are met from below. One above the highest rate gives the highest rate and a warning; one below the lowest
         raises RateUnreachable, which names the smallest size. Raises OptionError, ImageTooLarge.
@@ -134,6 +149,8 @@ class RatevarCodec:
         q_index: int | npt.NDArray[np.integer[Any]] | None = None,
         metadata: bool = True,
         realism: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
     ) -> bytes:
         chosen = [
             n
@@ -142,19 +159,17 @@ class RatevarCodec:
         ]
         if len(chosen) > 1:
             raise OptionError(f"{' and '.join(chosen)} exclude each other")
-        percent = None if realism is None else round(100 * _unit("realism", realism))
-        if percent == round(100 * self.config.default_realism):
-            percent = None
+        wishes = self._wishes(realism, steps, seed)
         low, high = self.q_index_range
         with _memory_errors(), torch.inference_mode():
             plan = self._plan(to_picture(image, keep_metadata=metadata))
             height, width = plan.picture.rgb.shape[:2]
             if bpp is not None or target_bytes is not None:
                 target = _target(bpp, target_bytes, height * width)
-                return self._encode_to_size(plan, target, percent)
+                return self._encode_to_size(plan, target, wishes)
             if q_index is None:
                 index = quality_to_q_index(DEFAULT_QUALITY if quality is None else quality, low, high)
-                return self._encode_at(plan, index, percent)
+                return self._encode_at(plan, index, wishes)
             indices = np.asarray(q_index)
             whole = np.issubdtype(indices.dtype, np.integer) and indices.size > 0
             if not whole or indices.min() < low or indices.max() > high:
@@ -163,7 +178,24 @@ class RatevarCodec:
                 raise OptionError(
                     f"a q_index map of this image must be of shape {tuple(plan.y.shape[-2:])}, not {indices.shape}"
                 )
-            return self._encode_at(plan, indices if indices.ndim else int(indices), percent)
+            return self._encode_at(plan, indices if indices.ndim else int(indices), wishes)
+
+    def _wishes(self, realism: float | None, steps: int | None, seed: int | None) -> _Wishes:
+        percent = None if realism is None else round(100 * _unit("realism", realism))
+        reverse = self.config.reverse
+        if steps is not None:
+            self._check_steps(steps)
+            if steps == 0:
+                raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
+        defaults = round(100 * self.config.default_realism), reverse.steps if reverse else None, DEFAULT_SEED
+        given = percent, steps, _check_seed(seed)
+        return _Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
+
+    def _check_steps(self, steps: int) -> None:
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= MAX_STEPS:
+            raise OptionError(f"steps must be a whole number in 0..{MAX_STEPS}, got {steps!r}")
+        if steps and self.config.reverse is None:
+            raise OptionError(f"the weights {self.name} have no reverse network for {steps} steps")
 
     def _plan(self, picture: Picture) -> _Plan:
         alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
@@ -205,21 +237,21 @@ class RatevarCodec:
             tiles += 1
         return bits / 8 + plan.overhead + _TILE_BYTES * tiles
 
-    def _encode_to_size(self, plan: _Plan, target: int, percent: int | None) -> bytes:
+    def _encode_to_size(self, plan: _Plan, target: int, wishes: _Wishes) -> bytes:
         low, high = self.q_index_range
         index = search_q_index(lambda i: self._estimate(plan, i), target, low, high)
-        data = self._encode_at(plan, index, percent)
+        data = self._encode_at(plan, index, wishes)
         # the estimate errs by a few bytes: step until the file fits, or until a finer step would not
         while len(data) > target and index < high:
             index += 1
-            data = self._encode_at(plan, index, percent)
+            data = self._encode_at(plan, index, wishes)
         if len(data) > target:
             raise RateUnreachable(
                 f"the smallest file of this image is {len(data)} bytes, the target is {target}", len(data)
             )
         slack = max(0.02 * target, 16)
         while index > low and target - len(data) > slack:
-            finer = self._encode_at(plan, index - 1, percent)
+            finer = self._encode_at(plan, index - 1, wishes)
             if len(finer) > target:
                 break
             index, data = index - 1, finer
@@ -227,11 +259,11 @@ class RatevarCodec:
             warnings.warn(f"the target of {target} bytes is above the highest rate: {len(data)} bytes", stacklevel=4)
         return data
 
-    def _encode_at(self, plan: _Plan, index: int | npt.NDArray[np.integer[Any]], percent: int | None) -> bytes:
+    def _encode_at(self, plan: _Plan, index: int | npt.NDArray[np.integer[Any]], wishes: _Wishes) -> bytes:
         height, width = plan.picture.rgb.shape[:2]
         q_map = None if isinstance(index, int) else index.astype("<u2").tobytes()
         nominal = index if isinstance(index, int) else round(float(index.mean()))
-        header = Header("ratevar", self.stream_id, width, height, nominal, q_map=q_map, realism=percent)
+        header = Header("ratevar", self.stream_id, width, height, nominal, q_map, *wishes)
         log2_q = self._log2_q(header)
         tiles: list[Tile] = []
         for number, (rows, columns) in enumerate(self._tiles(*plan.y.shape[-2:])):
@@ -262,9 +294,10 @@ class RatevarCodec:
     def decode(self, data: bytes | Sequence[bytes], **options: Any) -> PILImage.Image | list[PILImage.Image]:
         """Decode the bytes of a `.unq` file, or a list of such, to RGB (or RGBA) images.
 
-        realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. None: the file's own default, or
-        that of the weights. preview: the plain decode, realism 0. steps, seed: of the reverse path; weights without a
-        reverse network take no steps, and without noise every seed gives the same image.
+        realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, 0 to
+        leave it out (any weights), 1 and more with weights that have a reverse network. seed: of its noise, in 0..2^64−1; one
+        seed gives one image. Each None: the file's own default, or that of the weights. preview: the plain decode,
+        realism 0.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, ImageTooLarge.
         """
         if isinstance(data, list | tuple):
@@ -282,10 +315,9 @@ class RatevarCodec:
     ) -> PILImage.Image:
         if preview and realism:
             raise OptionError("preview is the plain decode: it excludes a realism above 0")
-        if steps:
-            raise OptionError(f"the weights {self.name} have no reverse network: steps must be 0")
-        if seed is not None and not 0 <= seed < 2**64:
-            raise OptionError(f"seed must lie in 0..2^64-1, got {seed}")
+        if steps is not None:
+            self._check_steps(steps)
+        _check_seed(seed)
         if realism is not None:
             _unit("realism", realism)
         with _memory_errors(), torch.inference_mode():
@@ -300,15 +332,22 @@ class RatevarCodec:
                 realism = 0.0
             elif realism is None:
                 realism = self.config.default_realism if header.realism is None else header.realism / 100
-            y_hat, log2_q = self._dequantise(container)
-            rgb = self._synthesise(y_hat, log2_q, realism, header.height, header.width)
+            side = self._dequantise(container)
+            y, log2_q = side.y_file, side.log2_q_file
+            if self.config.reverse is not None and realism > 0:
+                # a file may ask for steps that other weights of its stream id have no network for
+                wanted = (header.steps or self.config.reverse.steps) if steps is None else steps
+                if wanted:
+                    chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
+                    y, log2_q = self._reverse(side, realism, wanted, chosen)
+            rgb = self._synthesise(y, log2_q, side.log2_q_file, realism, header.height, header.width)
             alpha = None
             if container.alpha is not None:
                 alpha = decode_alpha(container.alpha, header.height, header.width)
             return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
 
-    def _dequantise(self, container: Container) -> tuple[Tensor, Tensor]:
-        """ŷ (1, c, h16, w16) float32 and log2 q of a file. Raises CorruptStream unless every tile's checksum holds."""
+    def _dequantise(self, container: Container) -> SideInfo:
+        """ŷ and what it was decoded with, float32. Raises CorruptStream unless every tile's checksum holds."""
         header = container.header
         h16, w16 = latent_size(header.width, header.height)
         log2_q = self._log2_q(header)
@@ -318,30 +357,54 @@ class RatevarCodec:
         places = list(self._tiles(h16, w16))
         if len(places) != len(container.tiles):
             raise CorruptStream(f"{len(container.tiles)} tiles where {len(places)} are needed")
-        y_hat = torch.empty(1, self.config.latent, h16, w16, device=self.device)
+        y_hat, mu, t = (torch.empty(1, self.config.latent, h16, w16, device=self.device) for _ in range(3))
         for number, ((rows, columns), tile) in enumerate(zip(places, container.tiles, strict=True)):
             step = log2_q if log2_q.numel() == 1 else log2_q[..., rows, columns]
             decoded = self.exact.decode(tile.stream, (rows.stop - rows.start, columns.stop - columns.start), step)
             if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
                 raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
             y_hat[..., rows, columns] = (decoded.v_hat * torch.exp2(step)).float()
-        return y_hat, log2_q
+            mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
+        return SideInfo(y_hat, log2_q.float(), mu, t)
+
+    def _reverse(self, side: SideInfo, realism: float, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The latent at the end of the reverse path, and log2 of the step left in it."""
+        f = self.model.f
+        assert f is not None
+        h16, w16 = side.y_file.shape[-2:]
+
+        def noise(stream: int, step: int, channels: int) -> Tensor:
+            return seeded_noise(seed, step, channels, h16, w16, stream=stream).to(self.device)
+
+        def denoise(y: Tensor, log2_q: Tensor, side: SideInfo, xi: Tensor | None) -> Tensor:
+            def window(top: int, bottom: int, left: int, right: int) -> Tensor:
+                def cut(plane: Tensor) -> Tensor:
+                    return plane if plane.shape[-2:] == (1, 1) else plane[..., top:bottom, left:right]
+
+                with self._autocast():
+                    part = SideInfo(*(cut(plane) for plane in side))
+                    return f(cut(y), cut(log2_q), part, None if xi is None else cut(xi))
+
+            return run_windowed(window, torch.empty_like(y), (h16, w16), _WINDOW, f.halo, 1)
+
+        rho = torch.full((1, 1, 1, 1), float(realism), device=self.device)
+        return self.model.reverse(side, rho, noise, steps=steps, network=denoise)
 
     def _synthesise(
-        self, y_hat: Tensor, log2_q: Tensor, realism: float, height: int, width: int
+        self, y: Tensor, log2_q: Tensor, log2_q_file: Tensor, realism: float, height: int, width: int
     ) -> npt.NDArray[np.uint8]:
-        """x̂ = g_s(ŷ; q, q, ρ) as (height, width, 3) uint8."""
-        g_s, step = self.model.g_s, log2_q.float()
+        """x̂ = g_s(y; q, q_T, ρ) as (height, width, 3) uint8."""
+        g_s = self.model.g_s
         rho = torch.full((1, 1, 1, 1), float(realism), device=self.device)
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            part = y_hat[..., top:bottom, left:right].contiguous(memory_format=torch.channels_last)
-            local = step if step.numel() == 1 else step[..., top:bottom, left:right]
+            part = y[..., top:bottom, left:right].contiguous(memory_format=torch.channels_last)
+            steps = [q if q.numel() == 1 else q[..., top:bottom, left:right] for q in (log2_q, log2_q_file)]
             with self._autocast():
-                x = g_s(part, local, local, rho)
+                x = g_s(part, *steps, rho)
             return x.mul_(255).round_().clamp_(0, 255).byte()
 
-        h16, w16 = y_hat.shape[-2:]
+        h16, w16 = y.shape[-2:]
         out = torch.empty(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, dtype=torch.uint8, device=self.device)
         run_windowed(network, out, (h16, w16), _WINDOW, g_s.halo, LATENT_STRIDE)
         return out[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
@@ -389,6 +452,12 @@ def _unit(name: str, value: float) -> float:
     if not (isinstance(value, int | float) and 0 <= value <= 1):
         raise OptionError(f"{name} must lie in 0..1, got {value!r}")
     return float(value)
+
+
+def _check_seed(seed: int | None) -> int | None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64):
+        raise OptionError(f"seed must be a whole number in 0..2^64-1, got {seed!r}")
+    return seed
 
 
 def _target(bpp: float | None, target_bytes: int | None, pixels: int) -> int:

@@ -52,7 +52,7 @@ def read_info(path: Path) -> ModelInfo:
             path=path,
             bytes=size,
             stream_id=stream_id,
-            weights_id=f"{stream_id}-{hashes['synthesis'][:8]}",
+            weights_id="-".join(hashes[group][:8] for group in ("stream", "synthesis", "reverse") if group in hashes),
             parameters=sum(math.prod(t["shape"]) for n, t in header.items() if not n.startswith("tables.")),
             training=json.loads(metadata["training"]),
         )

@@ -219,6 +219,6 @@ class Ratevar(nn.Module):
         """
         assert self.f is not None
         low = self.config.q_index_min / Q_INDEX_OCTAVE
-        log2_q_end = torch.minimum((1 - realism) * side.log2_q_file + realism * low, side.log2_q_file)
+        log2_q_end = torch.minimum(side.log2_q_file + realism * (low - side.log2_q_file), side.log2_q_file)
         y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network)
         return y, log2_q_end

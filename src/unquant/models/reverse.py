@@ -78,8 +78,8 @@ class ReverseConfig:
         for name in ("alpha_first", "alpha_last"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        if not self.schedule_power > 0:
-            raise OptionError(f"schedule_power: above 0, not {self.schedule_power}")
+        if not 0 < self.schedule_power < math.inf:
+            raise OptionError(f"schedule_power: above 0 and finite, not {self.schedule_power}")
         if self.noise_channels < 0 or bool(self.noise_channels) != (self.training == "energy"):
             raise OptionError(
                 f"noise_channels: above 0 for the training energy, 0 for the others, not {self.noise_channels}"
@@ -122,9 +122,11 @@ def rounding_error(k: Float[Tensor, "*s"], sigma: Float[Tensor, "*s"]) -> Roundi
     mean = at_low * (1 - drop)
     variance = 1 + at_low * (low - (low + width) * drop) - mean.square()
     exact = sigma * (mean - low) - 0.5, sigma * variance.clamp(min=1e-6).sqrt()
-    # where the cell is narrow against σ all of that cancels: the first terms of the series in 1/σ²
+    # where the cell is narrow against σ all of that cancels: there ln φ is all but straight, its slope −2x, and the moments
+    # are those of exp(−2x·e) on [−½, ½], by their series, less what the curvature takes off
     inverse = sigma.reciprocal().square()
-    series = -k.abs() * inverse / 12, (1 / 12 - inverse / 360).clamp(min=1e-6).sqrt()
+    x = torch.minimum(k.abs(), _TAIL * sigma + 0.5) * inverse / 2
+    series = -x / 6 + x**3 / 90 - x**5 / 945, (1 / 12 - x.square() / 60 + x**4 / 378 - inverse / 360).sqrt()
     wide = sigma > 3
     mean, std = (torch.where(wide, s, e) for s, e in zip(series, exact, strict=True))
     return RoundingError(torch.sign(k) * mean.clamp(-0.5, 0.5), std.clamp(max=UNIFORM_STD))
@@ -181,7 +183,8 @@ def project(denoised: Latent, side: SideInfo) -> Latent:
     """
     half = torch.exp2(side.log2_q_file.float()) / 2
     inside = torch.maximum(torch.minimum(denoised, side.y_file + half), side.y_file - half)
-    return denoised + (torch.where(side.t >= -0.5, inside, denoised) - denoised).detach()
+    # the value is exactly that of the first term
+    return torch.where(side.t >= -0.5, inside, denoised).detach() + (denoised - denoised.detach())
 
 
 Network = Callable[[Latent, Tensor, SideInfo, Tensor | None], Latent]
@@ -203,13 +206,16 @@ def reverse_path(
 ) -> Latent:
     """From ŷ_T down to the step q_end by the configuration's sampler and schedule; returns y at q_end, latent units.
 
-    log2_q_end: ≤ log2 q_T; equal to it where nothing is to be reversed. config: another way to sample than f's own
+    log2_q_end: ≤ log2 q_T; where it equals that, the result is exactly ŷ_T. config: another way to sample than f's own
     configuration; its network must be the same. steps: ≥ 1, None for the configuration's.
     network: evaluates f (in windows, say); None for f itself.
     """
     c = config or f.config
     count = c.steps if steps is None else steps
-    qs = geometric(torch.exp2(side.log2_q_file.float()), torch.exp2(log2_q_end.float()), count, c.schedule_power)
+    q_file = torch.exp2(side.log2_q_file.float())
+    # equal logarithms in tensors of different shapes may differ in the last bit of their powers
+    q_end = torch.minimum(torch.exp2(log2_q_end.float()), q_file)
+    qs = geometric(q_file, q_end, count, c.schedule_power)
     evaluate = network or f
     channels = side.y_file.shape[1]
     draws = iter(range(count))
@@ -221,7 +227,10 @@ def reverse_path(
 
     start = side.y_file.float()
     if c.sampler == "deterministic":
-        return sample_deterministic(denoise, start, qs)
-    sample = sample_ancestral if c.sampler == "ancestral" else sample_bridge
-    alphas = randomness(c.alpha_first, c.alpha_last, count).to(start.device)
-    return sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=f.tau(side, c.tau))
+        y = sample_deterministic(denoise, start, qs)
+    else:
+        sample = sample_ancestral if c.sampler == "ancestral" else sample_bridge
+        alphas = randomness(c.alpha_first, c.alpha_last, count).to(start.device)
+        tau = f.tau(side, c.tau)
+        y = sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=tau)
+    return torch.where(log2_q_end < side.log2_q_file, y, start)
