@@ -297,7 +297,6 @@ def test_decoding_without_the_reverse_network(
             ("decode", "a.unq", "c.png", "--seed", 2**64),
             f"a.unq: seed must be a whole number in 0..2^64-1, got {2**64}",
         ),
-        (("decode", "a.unq", "c.png", "--steps", 65_536), "a.unq: steps must be a whole number in 0..65535, got 65536"),
         (("encode", "a.png", "c.unq", "-m", "tiny", "--seed", 2**64), "a.png: seed must be a whole number"),
     ):
         result = call(*arguments)

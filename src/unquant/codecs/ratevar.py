@@ -25,7 +25,7 @@ from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, MAX_STEPS, Container, Header, Tile, latent_size, parse, symbols_crc
+from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
 from unquant.diffusion.noise import seeded_noise
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
@@ -188,12 +188,12 @@ class RatevarCodec:
             if steps == 0:
                 raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
         defaults = round(100 * self.config.default_realism), reverse.steps if reverse else None, DEFAULT_SEED
-        given = percent, steps, _check_seed(seed)
+        given = percent, None if steps is None else int(steps), _check_seed(seed)
         return _Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
 
     def _check_steps(self, steps: int) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= MAX_STEPS:
-            raise OptionError(f"steps must be a whole number in 0..{MAX_STEPS}, got {steps!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+            raise OptionError(f"steps must be a whole number from 0 up, got {steps!r}")
         if steps and self.config.reverse is None:
             raise OptionError(f"the weights {self.name} have no reverse network for {steps} steps")
 
@@ -455,9 +455,9 @@ def _unit(name: str, value: float) -> float:
 
 
 def _check_seed(seed: int | None) -> int | None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64):
         raise OptionError(f"seed must be a whole number in 0..2^64-1, got {seed!r}")
-    return seed
+    return None if seed is None else int(seed)
 
 
 def _target(bpp: float | None, target_bytes: int | None, pixels: int) -> int:

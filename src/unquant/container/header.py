@@ -19,7 +19,8 @@ STREAM_ID_BYTES: Final = 4
 MAX_SIDE: Final = 2**31 - 1
 MAX_Q_INDEX: Final = 1023
 MAX_REALISM: Final = 100
-MAX_STEPS: Final = 65_535
+MAX_STEPS: Final = 256
+"""What a file may ask for: a decoder's time must not be in the hands of who wrote the file."""
 
 _FLAG_Q_MAP = 0x01
 _FLAG_REALISM = 0x02
@@ -36,7 +37,7 @@ class Header:
 
     family: "ratevar" or "cdc". stream_id: 4 bytes that name the weights. width, height: pixels, 1..2^31-1.
     q_index: 0..1023. q_map: None, or ceil(height/16)*ceil(width/16) values 0..1023, uint16 little-endian, row by row.
-    realism: None (the default of the weights) or 0..100 per cent. steps: None or 1..65535. seed: None or 0..2^64-1.
+    realism: None (the default of the weights) or 0..100 per cent. steps: None or 1..256. seed: None or 0..2^64-1.
     """
 
     family: str
