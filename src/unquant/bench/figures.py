@@ -81,13 +81,13 @@ def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as e:
         raise OptionError(f"{out}: figures need matplotlib; install unquant[bench]") from e
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for line in lines:
         axes.plot(*zip(*line.points, strict=True), marker="o", markersize=4, label=line.name)
     axes.set(xlabel=AXES[x], ylabel=AXES[y])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     # no date and no random ids: the same rows give the same bytes
     metadata = {"Date": None} if out.suffix == ".svg" else {}
     import matplotlib as mpl
