@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_help_lists_the_commands(spawn: Spawn) -> None:
         assert command in text
     assert "IN... [OUT]" in spawn("encode", "--help").stdout.decode()
     train = spawn("train", "--help").stdout.decode()
-    assert "stage1" in train
+    assert all(f"stage{number}" in train for number in (1, 2, 3))
     assert "export" in train
 
 
@@ -630,6 +631,48 @@ def test_train_stage1(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert result.stderr.startswith("kind=train\n")
     expected = Run(Path("d"), Path("o"), seconds, 36_000.0, "random", True, None, "cpu", 2)
     assert runs == [expected]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """The runs that are asked for; a recipe r.toml lies in the folder."""
+    from unquant.train import loop
+
+    asked: list[Any] = []
+
+    def train(recipe: object, run: Any, echo: Callable[[str], None]) -> Path:
+        asked.append(run)
+        return run.out / "export"
+
+    monkeypatch.setattr(loop, "train", train)
+    (tmp_path / "r.toml").write_text("[model.reverse]\nwidth = 8\n")
+    return asked
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_train_later_stages(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path, runs: list[Any], stage: int
+) -> None:
+    from unquant.codecs import registry
+    from unquant.train.recipe import Run
+
+    arguments = ("train", f"stage{stage}", "--config", "r.toml", "--data", "d", "--out", "o", "--time-budget", "60")
+    options = ("--planned-total", "10h", "--resume", "--metrics-dir", "m", "--device", "cpu", "--devices", 2)
+    result = call(*arguments, *options, "--init", "runs/a/export")
+    assert result.exit_code == 0, result.stderr
+    assert runs == [Run(Path("d"), Path("o"), 60.0, 36_000.0, "runs/a/export", True, Path("m"), "cpu", 2, stage)]
+    # without --init the package's weights
+    monkeypatch.setattr(registry, "_SHIPPED", tmp_path)
+    monkeypatch.delenv(registry.FOLDER_VARIABLE, raising=False)
+    assert call(*arguments).exit_code == Code.MODEL
+    shutil.copy(tiny_weights, tmp_path / "ratevar.safetensors")
+    assert call(*arguments).exit_code == 0
+    assert runs[1:] == [Run(Path("d"), Path("o"), 60.0, init=str(tmp_path / "ratevar.safetensors"), stage=stage)]
+    for init in ("klt", "random"):
+        result = call(*arguments, "--init", init)
+        assert result.exit_code == Code.USAGE
+        assert f"stage {stage} goes on from weights" in result.stderr
+    assert len(runs) == 2
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0", "5x", "1.2.3h", "-3"])

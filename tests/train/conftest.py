@@ -5,21 +5,26 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import unquant
-from unquant.train.loop import Recipe, load_recipe
+from unquant.perceptual import LPIPS, LPIPS_FILES
+from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
 
 ShardWriter = Callable[[Path, dict[str, bytes]], Path]
+Photographs = Callable[[str, int, int], dict[str, bytes]]
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -68,7 +73,7 @@ def flat() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def photographs() -> Callable[[str, int, int], dict[str, bytes]]:
+def photographs() -> Photographs:
     """JPEG crops of 128×128 at random places of the photograph that the package ships, by name."""
     photo = Image.open(PHOTO).convert("RGB")
 
@@ -91,3 +96,86 @@ def smoke_recipe() -> Recipe:
     recipe = load_recipe(CONFIGS / "ratevar-smoke.toml")
     loop = replace(recipe.loop, log_every=0.5, validate_every=4.0, export_every=3.0)
     return replace(recipe, loop=loop)
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory, shard: ShardWriter, photographs: Photographs) -> Path:
+    """A data folder of 96 crops of the photograph."""
+    folder = tmp_path_factory.mktemp("pieces")
+    shard(folder / "a.tar", photographs("a", 96, 1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reverse_recipe() -> Callable[[str], Recipe]:
+    """`configs/ratevar-smoke-reverse.toml` with short intervals, for a training of the reverse network."""
+    recipe = load_recipe(CONFIGS / "ratevar-smoke-reverse.toml")
+    loop = replace(recipe.loop, log_every=0.3, validate_every=4.0, export_every=3.0)
+
+    def make(training: str) -> Recipe:
+        assert recipe.model.reverse is not None
+        noise = recipe.model.reverse.noise_channels if training == "energy" else 0
+        reverse = replace(recipe.model.reverse, training=training, noise_channels=noise)
+        return replace(recipe, loop=loop, model=replace(recipe.model, reverse=reverse))
+
+    return make
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of some steps: its trainer, its folder as it was saved, and rows of validation before and after."""
+
+    trainer: Any
+    out: Path
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@pytest.fixture(scope="session")
+def run_steps(pieces: Path) -> Callable[..., Trained]:
+    """Starts a run and makes some steps of it, whatever the time that takes; saves it."""
+
+    def run(recipe: Recipe, out: Path, steps: int, **options: Any) -> Trained:
+        torch.manual_seed(0)
+        trainer = _Trainer(
+            recipe, Run(**{"data": pieces, "out": out, "time_budget": 100.0, "device": "cpu", **options})
+        )
+        arguments = trainer.photos, recipe.loop.crop, recipe.loop.validation_crops
+        before = trainer.objective.validate(trainer.ema.module, *arguments)
+        for _ in range(steps):
+            trainer.step()
+        trainer.position = 0.1 * steps
+        trainer.save()
+        return Trained(trainer, out, before, trainer.objective.validate(trainer.ema.module, *arguments))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stage2_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    run_steps: Callable[..., Trained],
+    reverse_recipe: Callable[[str], Recipe],
+    tiny_weights: Path,
+) -> Callable[[str], Trained]:
+    """80 steps of stage 2 on the tiny weights by a training of the reverse network; tests must leave it as it is."""
+
+    @cache
+    def run(training: str) -> Trained:
+        out = tmp_path_factory.mktemp(training) / "run"
+        out.mkdir()
+        return run_steps(reverse_recipe(training), out, 80, init=str(tiny_weights), stage=2)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of metric weights with a random AlexNet, under the names of the real one."""
+    folder = tmp_path_factory.mktemp("features")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        state = LPIPS("alex").state_dict()
+    names = {k: f"lpips.lin{k.removeprefix('heads.')}.weight" if k.startswith("heads.") else k for k in state}
+    save_file({names[k]: v for k, v in state.items()}, folder / LPIPS_FILES["alex"])
+    return folder

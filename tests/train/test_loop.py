@@ -184,18 +184,18 @@ def test_a_step_that_is_not_finite_changes_nothing(trainer: Any, monkeypatch: py
     trainer.step()
     weights, moments = parameters(trainer.plain), trainer.adam.state_dict()["state"][0]
     moments = {k: v.clone() for k, v in moments.items()}
-    real = loop.train_step
+    real = trainer.objective.forward
 
     def broken(*args: Any) -> Any:
         terms = real(*args)
-        return terms._replace(loss=terms.loss * math.nan)
+        return {**terms, "loss": terms["loss"] * math.nan}
 
-    monkeypatch.setattr(loop, "train_step", broken)
+    monkeypatch.setattr(trainer.objective, "forward", broken)
     assert math.isnan(trainer.step()["grad"])
     assert torch.equal(parameters(trainer.plain), weights)
     for name, value in trainer.adam.state_dict()["state"][0].items():
         assert torch.equal(value, moments[name])
-    monkeypatch.setattr(loop, "train_step", real)
+    monkeypatch.setattr(trainer.objective, "forward", real)
     trainer.step()
     assert not torch.equal(parameters(trainer.plain), weights)
     assert torch.isfinite(parameters(trainer.plain)).all()
@@ -257,8 +257,8 @@ def test_a_compiler_that_fails_does_not_end_the_run(
     monkeypatch.setattr(torch, "compile", lambda model, **options: compile_fn(model, **{**options, "backend": backend}))
     recipe = replace(smoke_recipe, loop=replace(smoke_recipe.loop, compile=True, batch=2))
     loop.train(recipe, Run(data, tmp_path, 0.1, init="random", device="cpu"), lambda line: None)
-    (note,) = (line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"note"' in line)
-    assert "torch.compile failed, going on without" in note
+    notes = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"note"' in line]
+    assert sum("torch.compile failed, going on without" in note for note in notes) == 1
     assert read_shards(tmp_path / "export").training["steps"] >= 1
     assert compile_fn(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
 

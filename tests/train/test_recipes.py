@@ -14,13 +14,13 @@ from unquant.errors import OptionError
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
 
-NAMES = ("ratevar", "ratevar-cpu", "ratevar-smoke")
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_shipped_recipes_load(configs: Path, name: str) -> None:
-    recipe = load_recipe(configs / f"{name}.toml")
-    assert RatevarConfig.from_dict(recipe.model.to_dict()) == recipe.model
+def test_shipped_recipes_load(configs: Path) -> None:
+    paths = sorted(configs.glob("*.toml"))
+    assert {"ratevar", "ratevar-cpu", "ratevar-smoke", "ratevar-smoke-reverse"} <= {path.stem for path in paths}
+    for path in paths:
+        recipe = load_recipe(path)
+        assert RatevarConfig.from_dict(recipe.model.to_dict()) == recipe.model
 
 
 def test_full_size_recipe_is_the_default_model(configs: Path) -> None:
@@ -90,6 +90,15 @@ def test_missing_keys_take_their_defaults(tmp_path: Path) -> None:
         ("[loop]\nbatch = 0", ("[loop]", "batch")),
         ("[loop]\nclip = 0", ("[loop]", "clip")),
         ("[stage1]\nrealism_zero = 2", ("[stage1]", "realism_zero")),
+        ("[model.reverse]\ntraining = 'mean'", ("[model.reverse]", "training", "energy")),
+        ("[model.reverse]\ntraining = 'mse'", ("[model.reverse]", "noise_channels")),
+        ("[model.reverse]\nwide = 3", ("[model.reverse]", "wide")),
+        ("[stage2]\nat_file = 2", ("[stage2]", "at_file")),
+        ("[stage2]\ngroup = 0", ("[stage2]", "group")),
+        ("[stage3]\nnets = 'squeeze'", ("[stage3]", "nets")),
+        ("[stage3]\nvgg_crop = 16", ("[stage3]", "vgg_crop")),
+        ("[stage3]\nlpips_weight = -1", ("[stage3]", "lpips_weight")),
+        ("[stage3]\nrealism_zero = 0.8", ("[stage3]", "realism_one")),
         ("[loop\n", ("not a readable recipe",)),
     ],
 )
@@ -107,7 +116,7 @@ def test_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("wrong", [{"time_budget": 0.0}, {"planned_total": -1.0}, {"devices": 0}])
+@pytest.mark.parametrize("wrong", [{"time_budget": 0.0}, {"planned_total": -1.0}, {"devices": 0}, {"stage": 4}])
 def test_wrong_runs(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="must be positive"):
+    with pytest.raises(OptionError, match=r"must be (positive|1, 2 or 3)"):
         Run(**{"data": tmp_path, "out": tmp_path, "time_budget": 1.0, **wrong})

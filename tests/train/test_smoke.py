@@ -31,8 +31,9 @@ BUDGET = 500.0
 
 
 def rows(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Without the note on precision, which depends on the processor."""
     parsed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in parsed if kind in (None, row["kind"])]
+    return [row for row in parsed if kind in (None, row["kind"]) and "bfloat16" not in row.get("text", "")]
 
 
 @dataclass
@@ -96,7 +97,7 @@ def test_metrics_say_what_happened(finished: Finished) -> None:
     steps = [row["step"] for row in rows(finished.out)]
     assert steps == sorted(steps)
     assert all(row["crops"] == 8 * row["step"] for row in trained)
-    assert len(finished.told) == len(rows(finished.out))
+    assert len(finished.told) == len((finished.out / "metrics.jsonl").read_text().splitlines())
 
 
 def test_a_new_shard_is_picked_up(finished: Finished) -> None:

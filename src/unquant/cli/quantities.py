@@ -7,7 +7,7 @@ from typing import Final
 
 from unquant.errors import OptionError
 
-__all__ = ["parse_duration", "parse_size"]
+__all__ = ["parse_duration", "parse_rates", "parse_size"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([km]?)(i?)b?", re.IGNORECASE)
 _DURATION: Final = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", re.IGNORECASE)
@@ -36,3 +36,14 @@ def parse_duration(text: str, option: str) -> float:
     if total <= 0:
         raise OptionError(f"{option}: {text!r} is not a duration such as 90m, 2h, 1h30m or 75s")
     return total
+
+
+def parse_rates(text: str, option: str) -> tuple[float, ...]:
+    """Bits per pixel, each more than 0, from `0.1,0.2,0.4`. Raises OptionError."""
+    try:
+        rates = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise OptionError(f"{option}: {text!r} is not a list of rates such as 0.1,0.2,0.4")
+    return rates

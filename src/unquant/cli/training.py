@@ -1,57 +1,142 @@
-"""`unquant train`: stage 1, and joining an export to a weights file."""
+"""`unquant train`: the stages of training, and joining an export to a weights file."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unquant.cli.exits import guarded, say
-from unquant.cli.quantities import parse_duration
+from unquant.cli.quantities import parse_duration, parse_rates
 from unquant.errors import InputError, OptionError
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Train a model; export its weights.")
 
+_SHIPPED = "ratevar"
+
+
+# the options that every stage has
+_Config = Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)]
+_Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)]
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)]
+_Budget = Annotated[str, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)]
+_Planned = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Length of the learning-rate cosine over several runs.",
+        show_default="to the end of this one",
+    ),
+]
+_Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Start from this export or weights file.",
+        show_default=f"the package's weights, {_SHIPPED}",
+    ),
+]
+_Resume = Annotated[bool, typer.Option("--resume", help="Go on from what lies in --out, if anything does.")]
+_Metrics = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the LPIPS weights.", show_default="UNQUANT_METRICS")
+]
+_Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")]
+_Devices = Annotated[int, typer.Option(min=1, metavar="N", help="How many of them.")]
+
 
 @app.command("stage1")
 @guarded
 def stage1(
-    config: Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)],
-    time_budget: Annotated[
-        str, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)
-    ],
-    planned_total: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Length of the learning-rate cosine over several runs.",
-            show_default="to the end of this one",
-        ),
-    ] = None,
+    config: _Config,
+    data: _Data,
+    out: _Out,
+    time_budget: _Budget,
+    planned_total: _Planned = None,
     init: Annotated[
         str, typer.Option(metavar="klt|random|PATH", help="Start from this; PATH: an export or a weights file.")
     ] = "klt",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from what lies in --out, if anything does.")] = False,
-    metrics_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the LPIPS weights.", show_default="UNQUANT_METRICS")
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, metavar="N", help="How many of them.")] = 1,
+    resume: _Resume = False,
+    metrics_dir: _Metrics = None,
+    device: _Device = "auto",
+    devices: _Devices = 1,
 ) -> None:
     """Transforms and entropy model together, for every rate.
 
     A file orders.json with {"stop": true} in the run's folder ends the run after an export.
     """
+    _train(1, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+
+
+@app.command("stage2")
+@guarded
+def stage2(
+    config: _Config,
+    data: _Data,
+    out: _Out,
+    time_budget: _Budget,
+    planned_total: _Planned = None,
+    init: _Weights = None,
+    resume: _Resume = False,
+    metrics_dir: _Metrics = None,
+    device: _Device = "auto",
+    devices: _Devices = 1,
+) -> None:
+    """The reverse network alone, in latent space: by mse, bridge or energy, as the recipe says.
+
+    All else stays as it is: files keep decoding. Stops as stage1 does.
+    """
+    _train(2, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+
+
+@app.command("stage3")
+@guarded
+def stage3(
+    config: _Config,
+    data: _Data,
+    out: _Out,
+    time_budget: _Budget,
+    planned_total: _Planned = None,
+    init: _Weights = None,
+    resume: _Resume = False,
+    metrics_dir: _Metrics = None,
+    device: _Device = "auto",
+    devices: _Devices = 1,
+) -> None:
+    """Reverse network and synthesis together, for realism.
+
+    Starts from weights whose reverse network is of the training energy.
+
+    Analysis and entropy model stay as they are: files keep decoding. Stops as stage1 does.
+    """
+    _train(3, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+
+
+def _train(
+    stage: int,
+    config: Path,
+    data: Path,
+    out: Path,
+    time_budget: str,
+    planned_total: str | None,
+    init: str | None,
+    resume: bool,
+    metrics_dir: Path | None,
+    device: str,
+    devices: int,
+) -> None:
+    """Run a stage with the options of its command; init: None for the package's weights."""
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
     budget = parse_duration(time_budget, "--time-budget")
     total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
+    if stage > 1 and init in ("klt", "random"):
+        raise OptionError(f"--init: stage {stage} goes on from weights: an export or a weights file, not {init!r}")
 
+    from unquant.codecs.registry import find_model
     from unquant.train.loop import train
     from unquant.train.recipe import Run, load_recipe
 
@@ -61,11 +146,12 @@ def stage1(
         out=out,
         time_budget=budget,
         planned_total=total,
-        init=init,
+        init=str(find_model(_SHIPPED).path) if init is None else init,
         resume=resume,
         metrics=metrics_dir,
         device=device,
         devices=devices,
+        stage=stage,
     )
     folder = train(recipe, run, echo=say)
     say(f"weights exported to {folder}; `unquant train export {folder} -o FILE` joins them")
@@ -99,3 +185,35 @@ def export(
     say(
         f"{output}: {output.stat().st_size} bytes, stream id {weights.stream_id.hex()}, weights id {weights.weights_id}"
     )
+
+
+@app.command("tune")
+@guarded
+def tune(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A weights file, *.safetensors.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of validation images.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="The tuned weights file; must be new.", show_default=False),
+    ],
+    bpp: Annotated[str, typer.Option(metavar="LIST", help="Rates to tune for.")] = "0.1,0.2,0.4",
+    crop: Annotated[int, typer.Option(min=32, metavar="PIXELS", help="The middle of each image, of this side.")] = 256,
+    count: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The first N images.", show_default="all")
+    ] = None,
+    metrics_dir: _Metrics = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The choice and all figures as JSON on the standard output.")
+    ] = False,
+) -> None:
+    """How the reverse path is best driven, written into a copy of the weights.
+
+    Searches steps, schedules of q and of randomness, and the default realism, for the lowest DISTS. No tensor changes.
+    """
+    rates = parse_rates(bpp, "--bpp")
+
+    from unquant.train.tune import markdown, run_tuning
+
+    tuned = run_tuning(weights, images, output, rates, crop, count, metrics_dir, echo=say)
+    print(json.dumps(tuned.to_dict()) if as_json else markdown(tuned.table))
+    say(f"{output}: realism {tuned.setting.realism:g}, {tuned.setting.reverse}")

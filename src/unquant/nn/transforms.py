@@ -115,6 +115,16 @@ class Synthesis(nn.Module):
         with torch.no_grad():
             self.linear.copy_(basis * LATENT_GAIN)
 
+    def forget_step(self) -> None:
+        """Let q_T alone speak until training says otherwise, by moving the weights of q to it.
+
+        Where q = q_T, which is all that stage 1 knows, nothing changes; a first reverse path then decodes no worse than none.
+        """
+        with torch.no_grad():
+            weight = self.condition.first.weight
+            weight[:, 1] += weight[:, 0]
+            weight[:, 0] = 0
+
     def forward(
         self,
         y: Latent,

@@ -1,4 +1,4 @@
-"""The training loop: devices and precision by Lightning Fabric, bounded by a wall-clock budget, resumable, detachable.
+"""The training loop of every stage: by Lightning Fabric, bounded by a wall-clock budget, resumable, detachable.
 
 A run's folder holds `metrics.jsonl` (one JSON object a line), `export/` (fp16 EMA weights in shards, see
 `unquant.weights`), `samples/` (pictures), `checkpoint.ckpt` (everything needed to go on) and, put there by the user,
@@ -26,17 +26,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unquant.errors import ModelMissing, TrainingError
-from unquant.models.ratevar import Ratevar
+from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
-from unquant.perceptual import LPIPS, load_lpips
+from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 from unquant.train.data import Photos
 from unquant.train.devices import open_devices
 from unquant.train.ema import Ema
 from unquant.train.journal import Journal, StopSwitch, Window
+from unquant.train.objective import Objective
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
-from unquant.train.stage1 import Stage1Config, Stage1Terms, draw_conditions, train_step
-from unquant.train.validation import save_samples, validate
-from unquant.weights import read_shards, read_weights, write_shards
+from unquant.train.stage1 import Stage1
+from unquant.train.stage2 import Stage2
+from unquant.train.stage3 import Stage3
+from unquant.train.validation import save_samples
+from unquant.weights import Weights, read_shards, read_weights, write_shards
 
 __all__ = ["LoopConfig", "Recipe", "Run", "learning_rate", "load_recipe", "train"]
 
@@ -47,7 +51,7 @@ _AGREE_EVERY = 10
 
 
 def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
-    """Run stage 1 for `run.time_budget` seconds of wall clock, or until ordered to stop. Returns the export folder.
+    """Run `run.stage` for `run.time_budget` seconds of wall clock, or until ordered to stop. Returns the export folder.
 
     echo: called with one line of text per row of metrics. Raises TrainingError, OptionError, ModelMissing, InputError or
     WeightsError.
@@ -70,6 +74,12 @@ def learning_rate(loop: LoopConfig, position: float, planned: float, steps: int)
     progress = min(1.0, position / planned)
     rate = loop.lr_end + 0.5 * (loop.lr - loop.lr_end) * (1 + math.cos(math.pi * progress))
     return rate * min(1.0, (steps + 1) / loop.warmup_steps)
+
+
+def _same_network(stored: ReverseConfig | None, wanted: ReverseConfig | None) -> bool:
+    """Whether two configurations are of the same reverse network, however it is sampled."""
+    names = ("training", "width", "depth", "noise_channels", "side")
+    return all(getattr(stored, name, None) == getattr(wanted, name, None) for name in names)
 
 
 def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) -> None:
@@ -117,22 +127,32 @@ class _Trainer:
         self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
         self.notes = [note] if note else []
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
-        # what can be missing comes before what takes long
-        self.lpips = self._lpips()
-        self.photos = Photos(run.data, self.device)
         self.checkpoint = run.out / "checkpoint.ckpt"
+        self.going_on = run.resume and self.checkpoint.is_file()
+        self.source = run.init
+        if run.resume and (run.out / "export" / "ema.json").is_file():
+            self.source = str(run.out / "export")
+            if not self.going_on:
+                self.notes.append(f"no {self.checkpoint.name} in {run.out}: going on from its export")
+        # what can be missing comes before what takes long
+        lpips = self._lpips()
+        initial = self._initial()
+        self.photos = Photos(run.data, self.device)
         self.position, self.steps, self.crops_seen = 0.0, 0, 0
         self.generator = torch.Generator()
         self._seed(rank=0)  # the same weights on every device
-        self.plain = self._start(Ratevar(recipe.model)).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.plain = self._start(Ratevar(self._model_config(initial)), initial)
+        self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.objective = self._objective(lpips)
+        trained = [p for p in self.plain.parameters() if p.requires_grad]
         self.ema = Ema(self.plain, recipe.loop.ema)
         self.adam = torch.optim.AdamW(
-            self.plain.parameters(), recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
+            trained, recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
         )
         # static shapes: one graph for a step per image, one for a q map
-        compiled: Any = torch.compile(self.plain, dynamic=False) if recipe.loop.compile else self.plain
+        compiled: Any = torch.compile(self.objective, dynamic=False) if recipe.loop.compile else self.objective
         self.model, self.optimizer = self.fabric.setup(compiled, self.adam)
-        if run.resume and self.checkpoint.is_file():
+        if self.going_on:
             self._load_checkpoint()
         self.start_position, self.restart = self.position, self.steps
         # where the learning rate stands: the first device's clock, for another rate on each would part their weights
@@ -144,40 +164,92 @@ class _Trainer:
 
     # ---- start -------------------------------------------------------------------------------------------------------
 
-    def _lpips(self) -> LPIPS | None:
-        stage1 = self.recipe.stage1
-        if not stage1.lpips_weight:
-            return None
+    def _lpips(self) -> dict[str, LPIPS]:
+        """The feature networks that the stage needs, by name."""
+        recipe, stage = self.recipe, self.run.stage
+        names: set[str] = set()
+        if stage == 1 and recipe.stage1.lpips_weight:
+            names = {recipe.stage1.lpips_net}
+        elif stage == 3:
+            names = set(recipe.stage3.networks)
         try:
-            lpips = load_lpips("vgg" if stage1.lpips_net == "vgg" else "alex", self.run.metrics)
+            loaded = {name: load_lpips("vgg" if name == "vgg" else "alex", self.run.metrics) for name in sorted(names)}
         except ModelMissing as e:
-            raise ModelMissing(f"{e}; or set lpips_weight = 0 in [stage1] to train without LPIPS") from None
-        return lpips.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            hint = "; or set lpips_weight = 0 in [stage1] to train without LPIPS" if stage == 1 else ""
+            raise ModelMissing(f"{e}{hint}") from None
+        return {
+            name: network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            for name, network in loaded.items()
+        }
 
-    def _start(self, model: Ratevar) -> Ratevar:
-        """Fill a new model with the starting weights, and take over where on the schedule they stand."""
-        init, export = self.run.init, self.run.out / "export"
-        if self.run.resume:
-            if self.checkpoint.is_file():
-                return model  # the checkpoint follows
-            if (export / "ema.json").is_file():
-                init = str(export)
-                self.notes.append(f"no {self.checkpoint.name} in {self.run.out}: going on from its export")
-        if init == "klt":
-            size = min(_KLT_SIZE, self.recipe.loop.crop)
-            crops = [self.photos.crops(_KLT_CROPS, size, self.generator) for _ in range(_KLT_BATCHES)]
-            patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
-            model.start_from(*klt_basis(torch.cat(patches), self.recipe.model.latent))
-        elif init != "random":
-            path = Path(init)
-            weights = read_shards(path) if path.is_dir() else read_weights(path)
-            state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
-            try:
-                model.load_state_dict(state)
-            except RuntimeError as e:
-                raise TrainingError(f"{path}: these weights do not fit the recipe's model: {e}") from None
-            self.position = float(weights.training.get("schedule_seconds", 0.0))
-            self.steps, self.crops_seen = (int(weights.training.get(k, 0)) for k in ("steps", "crops"))
+    def _dists(self) -> DISTS | None:
+        if not self.recipe.stage3.dists_weight:
+            return None
+        return load_dists(self.run.metrics).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def _initial(self) -> Weights | None:
+        """The weights to start from; None for a new model, and where recipe and checkpoint hold everything."""
+        stage = self.run.stage
+        if stage == 1 and (self.going_on or self.source in ("klt", "random")):
+            return None
+        if self.source in ("klt", "random"):
+            raise TrainingError(
+                f"stage {stage} goes on from weights: give an export or a weights file as init, not {self.source!r}"
+            )
+        path = Path(self.source)
+        return read_shards(path) if path.is_dir() else read_weights(path)
+
+    def _model_config(self, initial: Weights | None) -> RatevarConfig:
+        """The recipe's model in stage 1, later that of the initial weights with the recipe's reverse network, if any."""
+        wanted = self.recipe.model.reverse
+        if self.run.stage == 1:
+            return self.recipe.model
+        assert initial is not None
+        found = RatevarConfig.from_dict(initial.config)
+        if self.run.stage == 3 and found.reverse is None and wanted is None:
+            raise TrainingError(
+                f"{self.source}: these weights have no reverse network, and the recipe has no table [model.reverse]"
+            )
+        if self.run.stage == 3 and None not in (wanted, found.reverse) and not _same_network(found.reverse, wanted):
+            raise TrainingError(f"{self.source}: another reverse network than that of the recipe's [model.reverse]")
+        return replace(found, reverse=wanted or found.reverse)
+
+    def _objective(self, lpips: dict[str, LPIPS]) -> Objective:
+        recipe = self.recipe
+        if self.run.stage == 2:
+            return Stage2(self.plain, recipe.stage2)
+        if self.run.stage == 3:
+            return Stage3(self.plain, recipe.stage3, lpips, self._dists())
+        return Stage1(self.plain, recipe.stage1, next(iter(lpips.values()), None))
+
+    def _start(self, model: Ratevar, initial: Weights | None) -> Ratevar:
+        """Fill a new model with the starting weights, and take over where on the stage's schedule they stand."""
+        if self.going_on:
+            return model  # the checkpoint follows
+        if initial is None:
+            if self.run.init == "klt":
+                size = min(_KLT_SIZE, self.recipe.loop.crop)
+                crops = [self.photos.crops(_KLT_CROPS, size, self.generator) for _ in range(_KLT_BATCHES)]
+                patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
+                model.start_from(*klt_basis(torch.cat(patches), self.recipe.model.latent))
+            return model
+        state = {k: v.float() for k, v in initial.tensors.items() if not k.startswith("tables.")}
+        # in stage 2 a reverse network of another shape or training makes way for a new one, which returns its input
+        found = RatevarConfig.from_dict(initial.config).reverse
+        fresh = self.run.stage > 1 and not _same_network(found, model.config.reverse)
+        if fresh:
+            state = {k: v for k, v in state.items() if not k.startswith("f.")}
+            state |= {k: v for k, v in model.state_dict().items() if k.startswith("f.")}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as e:
+            raise TrainingError(f"{self.source}: these weights do not fit the recipe's model: {e}") from None
+        stage = int(initial.training.get("stage", 1))
+        if self.run.stage == 3 and stage < 3:
+            model.g_s.forget_step()
+        if not fresh and stage == self.run.stage:
+            self.position = float(initial.training.get("schedule_seconds", 0.0))
+            self.steps, self.crops_seen = (int(initial.training.get(k, 0)) for k in ("steps", "crops"))
         return model
 
     def _load_checkpoint(self) -> None:
@@ -185,6 +257,7 @@ class _Trainer:
             with self.checkpoint.open("rb") as f:
                 state = torch.load(f, map_location=self.device, weights_only=True)
             parts = {name: state[name] for name in ("model", "ema", "optimizer")}
+            stage = int(state.get("stage", self.run.stage))
             self.position = float(state["position"])
             self.steps, self.crops_seen = int(state["steps"]), int(state["crops"])
         except _UNREADABLE as e:
@@ -192,6 +265,10 @@ class _Trainer:
             raise TrainingError(
                 f"{self.checkpoint}: damaged checkpoint ({reason}); without it, --resume goes on from the export"
             ) from e
+        if stage != self.run.stage:
+            raise TrainingError(
+                f"{self.checkpoint}: a checkpoint of stage {stage}: every stage needs a folder of its own"
+            )
         try:
             self.plain.load_state_dict(parts["model"])
             self.ema.load_state_dict(parts["ema"])
@@ -215,7 +292,7 @@ class _Trainer:
         begin, text = time.monotonic(), "compiled"
         try:
             for share in (0.0, 1.0):
-                self._backward(replace(self.recipe.stage1, q_map=share))
+                self._backward(share)
         except Exception as e:  # whatever a compiler may raise
             torch.compiler.set_stance("force_eager")
             cause = " ".join(str(e).splitlines()[:2])
@@ -223,21 +300,20 @@ class _Trainer:
         self.optimizer.zero_grad()
         journal.write("note", {**self.at(), "text": f"{text} after {time.monotonic() - begin:.0f} s"})
 
-    def _backward(self, stage1: Stage1Config) -> Stage1Terms:
+    def _backward(self, q_map: float | None = None) -> dict[str, Tensor]:
         """Gradients of the loss of a fresh batch, and its terms."""
         loop = self.recipe.loop
         x = self.photos.crops(loop.batch, loop.crop, self.generator)
-        latent = loop.crop // LATENT_STRIDE
-        draw = draw_conditions(loop.batch, latent, self.recipe.model, stage1, self.generator, self.device)
+        draw = self.objective.draw(loop.batch, loop.crop // LATENT_STRIDE, self.generator, self.device, q_map)
         with self.fabric.autocast():
-            terms = train_step(self.model, x, draw, stage1, self.lpips)
-        self.fabric.backward(terms.loss)
+            terms: dict[str, Tensor] = self.model(x, draw)
+        self.fabric.backward(terms["loss"])
         return terms
 
     def step(self) -> dict[str, Tensor]:
         """One optimisation step; returns detached loss terms. Waits for nothing on the device."""
         loop = self.recipe.loop
-        terms = self._backward(self.recipe.stage1)
+        terms = self._backward()
         norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
         rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart)
         for group in self.adam.param_groups:
@@ -249,10 +325,7 @@ class _Trainer:
         self.ema.update(self.plain)
         self.steps += 1
         self.crops_seen += loop.batch * self.fabric.world_size
-        values = {"loss": terms.loss, "bpp": terms.bpp, "distortion": terms.distortion, "grad": norm}
-        if self.lpips is not None:
-            values["lpips"] = terms.lpips
-        return {k: v.detach() for k, v in values.items()}
+        return {k: v.detach() for k, v in {**terms, "grad": norm}.items()}
 
     def agree(self, wanted: bool) -> bool:
         """Whether to stop now, and where the schedule stands: on every device what the first one says, every few steps."""
@@ -288,9 +361,10 @@ class _Trainer:
         if not self.first:
             return 0.0
         if self.photos.count(loop.crop, held_out=True):
-            row = validate(model, self.photos, loop.crop, loop.validation_crops, self.recipe.stage1, self.lpips)
+            row = self.objective.validate(model, self.photos, loop.crop, loop.validation_crops)
             journal.write("validation", {**self.at(), **row})
-            save_samples(model, self.photos, loop.crop, self.run.out / "samples" / f"{self.steps:07d}.png")
+            picture = self.run.out / "samples" / f"{self.steps:07d}.png"
+            save_samples(model, self.photos, loop.crop, picture, reverse=self.run.stage > 1)
         else:
             text = f"no held-out image of at least {loop.crop}×{loop.crop} pixels: validation skipped"
             journal.write("note", {**self.at(), "text": text})
@@ -303,6 +377,7 @@ class _Trainer:
             self._export()
             partial = self.checkpoint.with_name(self.checkpoint.name + ".part")
             state = {
+                "stage": self.run.stage,
                 "model": self.plain.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.adam.state_dict(),
@@ -315,21 +390,20 @@ class _Trainer:
         return time.monotonic() - begin
 
     def _export(self) -> None:
-        stage1, folder = self.recipe.stage1, self.run.out / "export"
+        folder = self.run.out / "export"
         training = {
-            "stage": 1,
+            "stage": self.run.stage,
             "steps": self.steps,
             "crops": self.crops_seen,
             "crop": self.recipe.loop.crop,
             "schedule_seconds": self.position,
             "planned_seconds": self.planned,
-            "lambda0": stage1.lambda0,
-            "lpips": f"{stage1.lpips_net} {stage1.lpips_weight:g}" if stage1.lpips_weight else None,
+            **self.objective.notes(),
         }
         partial, old = folder.with_name("export.part"), folder.with_name("export.old")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        write_shards(partial, "ratevar", self.recipe.model.to_dict(), self.ema.module.state_dict(), training)
+        write_shards(partial, "ratevar", self.plain.config.to_dict(), self.ema.module.state_dict(), training)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -353,9 +427,11 @@ class _Trainer:
             "devices": self.fabric.world_size,
             "precision": self.precision,
             "torch": torch.__version__,
+            "stage": self.run.stage,
             "parameters": sum(p.numel() for p in self.plain.parameters()),
+            "trained": sum(p.numel() for p in self.plain.parameters() if p.requires_grad),
             **self._images(),
             "planned_seconds": self.planned,
-            "init": "resume" if self.run.resume and self.checkpoint.is_file() else self.run.init,
+            "init": "resume" if self.going_on else self.run.init,
             "recipe": asdict(self.recipe),
         }

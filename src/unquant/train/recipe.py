@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from unquant.errors import OptionError
-from unquant.models.ratevar import EntropyConfig, RatevarConfig, ReverseConfig
+from unquant.models.ratevar import EntropyConfig, RatevarConfig
+from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.train.stage1 import Stage1Config
+from unquant.train.stage2 import Stage2Config
+from unquant.train.stage3 import Stage3Config
 
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
@@ -61,20 +64,25 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training recipe: the model, the loop, the loss. Read from a TOML file by `load_recipe`."""
+    """A training recipe: the model, the loop, the loss of each stage. Read from a TOML file by `load_recipe`.
+
+    Stages 2 and 3 take the model of the weights that they start from; of `model` only `reverse` then counts, if it is given.
+    """
 
     model: RatevarConfig = field(default_factory=RatevarConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    stage3: Stage3Config = field(default_factory=Stage3Config)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how long: folders, wall-clock budget and planned total in seconds, what to start from.
+    """Which stage, where and how long: folders, wall-clock budget and planned total in seconds, what to start from.
 
-    init: "klt", "random" or the path of an export folder or weights file. planned_total: the length of the learning-rate
-    cosine over several runs; None: the position at the start plus this run's budget. metrics: folder of the LPIPS weights,
-    None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or "cuda"; devices: how many.
+    init: "klt", "random" (stage 1 only) or the path of an export folder or weights file. planned_total: the length of the
+    learning-rate cosine over several runs; None: the position at the start plus this run's budget. metrics: folder of the
+    LPIPS weights, None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or "cuda"; devices: how many.
     """
 
     data: Path
@@ -86,26 +94,35 @@ class Run:
     metrics: Path | None = None
     device: str = "auto"
     devices: int = 1
+    stage: int = 1
 
     def __post_init__(self) -> None:
         if not self.time_budget > 0:
             raise OptionError(f"the time budget must be positive, got {self.time_budget} s")
         if self.planned_total is not None and not self.planned_total > 0:
             raise OptionError(f"the planned total must be positive, got {self.planned_total} s")
+        if self.stage not in (1, 2, 3):
+            raise OptionError(f"the stage must be 1, 2 or 3, got {self.stage}")
         if self.devices < 1:
             raise OptionError(f"the number of devices must be positive, got {self.devices}")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe: tables [model] (with [model.entropy]), [loop], [stage1]; a missing key takes its default.
+    """Read a recipe: tables [model] (with [model.entropy] and [model.reverse]), [loop], [stage1], [stage2], [stage3].
 
-    Raises OptionError naming file and key.
+    A missing key takes its default. Raises OptionError naming file and key.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise OptionError(f"{path}: not a readable recipe: {e}") from e
-    kinds: dict[str, Any] = {"model": RatevarConfig, "loop": LoopConfig, "stage1": Stage1Config}
+    kinds: dict[str, Any] = {
+        "model": RatevarConfig,
+        "loop": LoopConfig,
+        "stage1": Stage1Config,
+        "stage2": Stage2Config,
+        "stage3": Stage3Config,
+    }
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
     return Recipe(**{name: _filled(cls, values.get(name, {}), f"{path}: [{name}]") for name, cls in kinds.items()})

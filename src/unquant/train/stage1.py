@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unquant.errors import OptionError
-from unquant.models.ratevar import Q_INDEX_OCTAVE, RatevarConfig, RatevarOutput
+from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
+from unquant.train.data import Photos
+from unquant.train.objective import Objective, draw_log2_q
+from unquant.train.validation import validate
 
-__all__ = ["Draw", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss", "train_step"]
+__all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,7 @@ def draw_conditions(
     device: torch.device,
 ) -> Draw:
     """Draw q (log-uniform over the model's range, stratified over the batch; at times a two-valued map) and ρ."""
-    low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE
-    strata = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
-    log2_q = (low + (high - low) * strata).view(batch, 1, 1, 1)
-    if torch.rand((), generator=generator) < config.q_map:
-        other = low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator)
-        edge = torch.randint(1, latent_size, (2,), generator=generator)
-        inside = torch.zeros(1, 1, latent_size, latent_size, dtype=torch.bool)
-        inside[..., : int(edge[0]), : int(edge[1])] = True
-        log2_q = torch.where(inside, other, log2_q)
+    log2_q = draw_log2_q(batch, latent_size, model, config.q_map, generator)
     zeros = round(batch * config.realism_zero) if config.lpips_weight else batch
     ones = min(round(batch * config.realism_one), batch - zeros)
     realism = torch.cat([torch.zeros(zeros), torch.rand(batch - zeros - ones, generator=generator), torch.ones(ones)])
@@ -111,8 +105,33 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     return Stage1Terms(loss, (rate + rate_z).mean(), distortion.mean(), perceptual)
 
 
-def train_step(
-    model: Callable[..., RatevarOutput], x: Image, draw: Draw, config: Stage1Config, lpips: LPIPS | None
-) -> Stage1Terms:
-    """Forward pass and loss of one batch (call backward on `.loss`). model: a Ratevar, compiled or wrapped as it may be."""
-    return stage1_loss(x, model(x, draw.log2_q, draw.realism), draw, config, lpips)
+class Stage1(Objective):
+    """All of the codec but f, with every rate and realism in one run."""
+
+    stage = 1
+
+    def __init__(self, model: Ratevar, config: Stage1Config, lpips: LPIPS | None) -> None:
+        super().__init__(model)
+        self.config, self.lpips, self.q_map = config, lpips, config.q_map
+        if model.f is not None:
+            model.f.requires_grad_(False)
+
+    def draw(
+        self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
+    ) -> Draw:
+        config = self.config if q_map is None else replace(self.config, q_map=q_map)
+        return draw_conditions(batch, latent_size, self.model.config, config, generator, device)
+
+    def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
+        """`loss` and its parts: `bpp`, `distortion`, and `lpips` where it is trained for."""
+        out = self.model(x, draw.log2_q, draw.realism)
+        terms = stage1_loss(x, out, draw, self.config, self.lpips)._asdict()
+        return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
+
+    def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
+        return validate(model, photos, size, count, self.config.lambda0, self.lpips)
+
+    def notes(self) -> dict[str, Any]:
+        c = self.config
+        lpips = f"{c.lpips_net} {c.lpips_weight:g}" if c.lpips_weight else None
+        return {"lambda0": c.lambda0, "lpips": lpips}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,9 +15,9 @@ from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos
-from unquant.train.stage1 import Stage1Config
+from unquant.train.objective import encode_frozen
 
-__all__ = ["reconstruct", "save_samples", "validate"]
+__all__ = ["fixed_crops", "fixed_noise", "psnr_of", "reconstruct", "save_samples", "validate", "validation_indices"]
 
 
 @torch.no_grad()
@@ -29,7 +31,8 @@ def reconstruct(model: Ratevar, x: Image, q_index: int, realism: float) -> tuple
     return out.clamp(0, 1), bits / (x.shape[-2] * x.shape[-1])
 
 
-def _fixed(photos: Photos, count: int, size: int, *, held_out: bool) -> Image:
+def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Image:
+    """The crops that every validation of a run looks at."""
     return photos.crops(count, size, torch.Generator().manual_seed(7), held_out=held_out, augment=False)
 
 
@@ -41,7 +44,7 @@ def validation_indices(model: Ratevar) -> list[int]:
 
 @torch.no_grad()
 def validate(
-    model: Ratevar, photos: Photos, size: int, count: int, config: Stage1Config, lpips: LPIPS | None
+    model: Ratevar, photos: Photos, size: int, count: int, lambda0: float, lpips: LPIPS | None
 ) -> dict[str, float]:
     """bpp, PSNR at ρ = 0 and LPIPS at ρ = 1 of held-out crops at three steps, named by q index.
 
@@ -51,31 +54,54 @@ def validate(
     row: dict[str, float] = {}
     losses: list[float] = []
     gaps: list[float] = []
-    x, seen = (_fixed(photos, count, size, held_out=held) for held in (True, False))
+    x, seen = (fixed_crops(photos, count, size, held_out=held) for held in (True, False))
     for q_index in validation_indices(model):
         plain, bits = reconstruct(model, x, q_index, 0.0)
         mse, bpp = (plain - x).square().mean((1, 2, 3)), float(bits.mean())
-        row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": _psnr(mse)}
-        gaps.append(_psnr(mse) - _psnr((reconstruct(model, seen, q_index, 0.0)[0] - seen).square().mean((1, 2, 3))))
-        root_lambda = math.sqrt(config.lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
+        row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": psnr_of(mse)}
+        gaps.append(psnr_of(mse) - psnr_of((reconstruct(model, seen, q_index, 0.0)[0] - seen).square().mean((1, 2, 3))))
+        root_lambda = math.sqrt(lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
         losses.append(bpp / root_lambda + root_lambda * float(mse.mean()) * 255**2)
         if lpips is not None:
             row[f"lpips_{q_index}"] = float(lpips(reconstruct(model, x, q_index, 1.0)[0], x).mean())
     return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
 
 
-def _psnr(mse: Tensor) -> float:
+def psnr_of(mse: Tensor) -> float:
     """Mean PSNR in dB from the squared errors (b,) of images of peak 1."""
     return float((-10 * mse.clamp(min=1e-8).log10()).mean())
 
 
+@contextmanager
+def fixed_noise(device: torch.device) -> Generator[None]:
+    """Within it the default generators give the same noise every time; after it they go on where they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(11)
+        yield
+
+
 @torch.no_grad()
-def save_samples(model: Ratevar, photos: Photos, size: int, path: Path) -> None:
-    """A picture: four held-out crops a row; rows are the originals, then ρ = 0 and ρ = 1 at three steps, finest first."""
-    x = _fixed(photos, 4, size, held_out=True)
+def save_samples(model: Ratevar, photos: Photos, size: int, path: Path, *, reverse: bool = False) -> None:
+    """A picture: four held-out crops a row; rows are the originals, then ρ = 0 and ρ = 1 at three steps, finest first.
+
+    reverse: ρ = 1 by way of the reverse network, always with the same noise.
+    """
+    x = fixed_crops(photos, 4, size, held_out=True)
     rows = [x]
-    for q_index in validation_indices(model):
-        rows += [reconstruct(model, x, q_index, realism)[0] for realism in (0.0, 1.0)]
+    with fixed_noise(x.device):
+        for q_index in validation_indices(model):
+            rows.append(reconstruct(model, x, q_index, 0.0)[0])
+            rows.append(_reversed(model, x, q_index) if reverse else reconstruct(model, x, q_index, 1.0)[0])
     grid = torch.cat([torch.cat(list(r), dim=2) for r in rows], dim=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     PILImage.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
+
+
+def _reversed(model: Ratevar, x: Image, q_index: int) -> Image:
+    """What a decode at ρ = 1 gives, clamped to [0, 1]: the whole reverse path, then g_s."""
+    log2_q = torch.full((x.shape[0], 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+    y, side = encode_frozen(model, x, log2_q)
+    b, _, h, w = y.shape
+    one = torch.ones_like(log2_q)
+    y, log2_q_end = model.reverse(side, one, lambda stream, step, n: torch.randn(b, n, h, w, device=x.device))
+    return model.g_s(y, log2_q_end, log2_q, one).clamp(0, 1)

@@ -1,0 +1,72 @@
+"""What a training stage is to the loop: a module that draws conditions, computes a loss, and validates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
+from unquant.models.reverse import SideInfo
+from unquant.shapes import Image, Latent
+from unquant.train.data import Photos
+
+__all__ = ["Objective", "draw_log2_q", "encode_frozen"]
+
+
+class Objective(nn.Module):
+    """One stage over one model; the loop compiles it, wraps it for several devices, and calls it.
+
+    forward(x, draw): the loss terms of a batch, `loss` among them, means over the batch.
+    """
+
+    stage: int
+    q_map: float
+    """Fraction of batches whose step differs across the image."""
+
+    def __init__(self, model: Ratevar) -> None:
+        super().__init__()
+        self.model = model
+
+    def draw(
+        self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
+    ) -> Any:
+        """The conditions of one batch of crops of latent_size² positions; q_map: instead of the stage's own fraction."""
+        raise NotImplementedError
+
+    def forward(self, x: Image, draw: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
+        """A row of figures of held-out crops, `loss` among them. model: the averaged weights, in evaluation mode."""
+        raise NotImplementedError
+
+    def notes(self) -> dict[str, Any]:
+        """What the export's metadata shall say of the loss."""
+        raise NotImplementedError
+
+
+def draw_log2_q(
+    batch: int, latent_size: int, model: RatevarConfig, q_map: float, generator: torch.Generator
+) -> Float[Tensor, "b 1 _ _"]:
+    """log2 q, uniform over the model's range and stratified over the batch; at times (q_map) a map of two values."""
+    low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE
+    strata = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
+    log2_q = (low + (high - low) * strata).view(batch, 1, 1, 1)
+    if torch.rand((), generator=generator) < q_map:
+        other = low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator)
+        edge = torch.randint(1, latent_size, (2,), generator=generator)
+        inside = torch.zeros(1, 1, latent_size, latent_size, dtype=torch.bool)
+        inside[..., : int(edge[0]), : int(edge[1])] = True
+        log2_q = torch.where(inside, other, log2_q)
+    return log2_q
+
+
+@torch.no_grad()
+def encode_frozen(model: Ratevar, x: Image, log2_q: Tensor) -> tuple[Latent, SideInfo]:
+    """y = g_a(x), and what a decoder would know of it at the step q: real rounding, no gradient."""
+    y = model.g_a(x)
+    coded = model.quantise(y, log2_q, noise=False)
+    return y, SideInfo(coded.v_hat * torch.exp2(log2_q), log2_q, coded.mu, coded.t)

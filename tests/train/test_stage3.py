@@ -1,0 +1,272 @@
+"""Stage 3: f and g_s against the original, with a random AlexNet for the features: what it weighs is no matter here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import unquant
+from unquant.codecs.ratevar import RatevarCodec
+from unquant.errors import ModelMissing, TrainingError
+from unquant.perceptual import LPIPS
+from unquant.train import loop
+from unquant.train.loop import Recipe, Run, train
+from unquant.train.stage3 import Stage3, Stage3Config, feature_energy_score
+from unquant.weights import join_shards, read_shards, read_weights
+
+PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- the parts of the loss -------------------------------------------------------------------------------------------
+
+
+def test_the_score_of_features_is_least_for_their_own_distribution() -> None:
+    """Two taps; candidates are the right samples, a point in the middle, samples twice as wide, samples off by one."""
+    first, second, target = (
+        [normal(8, 6, n, n, seed=s), normal(8, 4, n // 2, n // 2, seed=9 + s)] for s, n in ((0, 16), (1, 16), (2, 16))
+    )
+
+    def score(scale: float, shift: float) -> float:
+        one, other = ([scale * tap + shift for tap in taps] for taps in (first, second))
+        value = feature_energy_score(one, other, target, 1, 4)
+        assert value.shape == (8,)
+        return float(value.mean())
+
+    others = [score(0, 0), score(2, 0), score(1, 1)]
+    assert score(1, 0) < 0.95 * min(others)
+    assert feature_energy_score(target, target, target, 0, 4).tolist() == pytest.approx([0] * 8, abs=1e-3)
+
+
+def test_squared_error_of_the_mean_does_not_punish_the_spread() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 16, 16).expand(4000, 3, 16, 16)
+    first, second = (x + 0.02 + 0.1 * torch.randn_like(x) for _ in range(2))
+    squared = Stage3._squared_of_mean(first, second, x)  # pyright: ignore[reportPrivateUsage]
+    # a single sample has (0.02² + 0.1²)
+    assert float(squared.mean()) / 255**2 == pytest.approx(0.02**2, rel=0.05)
+
+
+def trainable(module: torch.nn.Module) -> set[str]:
+    return {name.split(".")[0] for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [
+        ({}, {"f", "g_s"}),
+        ({"energy_weight": 0.0}, {"f", "g_s"}),
+        ({"lpips_weight": 0.0}, {"f", "g_s"}),
+        ({"reverse": False}, {"g_s"}),
+        ({"realism_zero": 1.0, "realism_one": 0.0}, {"f", "g_s"}),
+        ({"q_map": 1.0}, {"f", "g_s"}),
+    ],
+)
+def test_what_the_gradient_reaches(
+    changes: dict[str, Any], reached: set[str], stage2_run: Callable[..., Any], pieces: Path
+) -> None:
+    trainer = stage2_run("energy").trainer
+    model = type(trainer.plain)(trainer.plain.config)
+    model.load_state_dict(trainer.plain.state_dict())
+    torch.manual_seed(0)
+    stage = Stage3(model, Stage3Config(nets="alex", **changes), {"alex": LPIPS("alex")})
+    draw = stage.draw(4, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert (draw.realism.flatten() == 0).sum() == draw.zeros == min(3, 4 * stage.config.realism_zero)
+    terms = stage(trainer.photos.crops(4, 64, torch.Generator().manual_seed(1)), draw)
+    assert torch.isfinite(terms["loss"])
+    terms["loss"].backward()
+    assert trainable(model) == reached
+    assert not any(p.requires_grad for p in stage.lpips.parameters())
+
+
+def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
+    """Both networks, VGG on 32×32 of 64×64 pixels: its features are those of the part, at the corner drawn."""
+    trainer = stage2_run("energy").trainer
+    torch.manual_seed(0)
+    networks = {"alex": LPIPS("alex"), "vgg": LPIPS("vgg")}
+    stage = Stage3(trainer.ema.module, Stage3Config(vgg_crop=32), networks)
+    x = trainer.photos.crops(3, 64, torch.Generator().manual_seed(1))
+    first, second = (x + 0.05 * normal(*x.shape, seed=seed) for seed in (2, 3))
+    corner = torch.tensor([7, 20])
+    _, both = stage._compare(first, second, x, corner)  # pyright: ignore[reportPrivateUsage]
+    part = (slice(None), slice(None), slice(7, 39), slice(20, 52))
+    expected = torch.zeros(3)
+    for sample in (first, second):
+        expected += networks["alex"](sample, x) / 4 + networks["vgg"](sample[part], x[part]) / 4
+    torch.testing.assert_close(both, expected, rtol=1e-4, atol=1e-6)
+    draws = [stage.draw(2, 4, torch.Generator().manual_seed(seed), torch.device("cpu")).corner for seed in range(50)]
+    corners = torch.stack(draws)
+    assert (int(corners.min()), int(corners.max())) <= (3, 32)
+    assert int(corners.max()) > 24
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipe(reverse_recipe: Callable[[str], Recipe]) -> Recipe:
+    """The smoke recipe without its [model.reverse], as the weights bring their own."""
+    given = reverse_recipe("energy")
+    return replace(given, model=replace(given.model, reverse=None), loop=replace(given.loop, lr=5e-4, batch=4))
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    run_steps: Callable[..., Any],
+    stage2_run: Callable[..., Any],
+    recipe: Recipe,
+    feature_weights: Path,
+) -> Any:
+    """40 steps on the weights of stage 2."""
+    out = tmp_path_factory.mktemp("stage3") / "run"
+    out.mkdir()
+    export = str(stage2_run("energy").out / "export")
+    return run_steps(recipe, out, 40, init=export, stage=3, metrics=feature_weights)
+
+
+def test_held_out_loss_falls(run: Any) -> None:
+    assert run.after["loss"] < 0.98 * run.before["loss"]
+    assert {"psnr_180", "energy_180", "lpips_180"} <= run.after.keys()
+
+
+def test_the_plain_decode_stays_sane(run: Any) -> None:
+    for q_index in (71, 180, 289):
+        assert run.after[f"psnr_{q_index}"] > run.before[f"psnr_{q_index}"] - 0.5
+
+
+def test_g_a_and_entropy_model_stay(
+    run: Any, stage2_run: Callable[..., Any], tiny: RatevarCodec, tmp_path: Path
+) -> None:
+    """Files made before decode with the new weights, and encoding gives the same bytes as before."""
+    before = join_shards(stage2_run("energy").out / "export", tmp_path / "before.safetensors")
+    after = join_shards(run.out / "export", tmp_path / "after.safetensors")
+    same = {group for group, value in after.hashes.items() if before.hashes[group] == value}
+    assert same == {"stream", "analysis"}
+    assert after.stream_id == tiny.stream_id
+    assert after.training["stage"] == 3
+    assert read_weights(tmp_path / "after.safetensors").weights_id == after.weights_id
+    codec = RatevarCodec.from_file(tmp_path / "after.safetensors")
+    with Image.open(PHOTO) as opened:
+        photo = opened.convert("RGB").crop((150, 100, 310, 228))
+    file = tiny.encode(photo, q_index=200)
+    assert codec.encode(photo, q_index=200) == file
+
+    def psnr(decoder: RatevarCodec, realism: float) -> float:
+        decoded = np.asarray(decoder.decode(file, realism=realism), dtype=float)
+        return float(10 * np.log10(255**2 / ((decoded - np.asarray(photo, dtype=float)) ** 2).mean()))
+
+    assert psnr(codec, 0.0) > psnr(tiny, 0.0) - 0.5
+    assert psnr(codec, 1.0) > psnr(tiny, 0.0) - 3.0
+
+
+@pytest.fixture
+def start(pieces: Path, feature_weights: Path) -> Callable[..., Any]:
+    """A trainer of stage 3, at its first step."""
+
+    def make(recipe: Recipe, out: Path, **options: Any) -> Any:
+        given = {
+            "data": pieces,
+            "out": out,
+            "time_budget": 10.0,
+            "device": "cpu",
+            "stage": 3,
+            "metrics": feature_weights,
+        }
+        return loop._Trainer(recipe, Run(**{**given, **options}))  # pyright: ignore[reportPrivateUsage]
+
+    return make
+
+
+def parameters(module: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_resume(
+    run: Any, start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(run.out, tmp_path / "run"))
+    again = start(recipe, out, resume=True, init=str(tmp_path / "nowhere"))
+    assert (again.steps, again.crops_seen, again.position) == (40, 160, 4.0)
+    assert torch.equal(parameters(again.plain), parameters(run.trainer.plain))
+    (out / "checkpoint.ckpt").unlink()
+    again = start(recipe, out, resume=True)
+    assert any("going on from its export" in note for note in again.notes)
+    assert (again.steps, again.position) == (40, 4.0)
+    assert torch.allclose(parameters(again.plain), parameters(run.trainer.ema.module), atol=2e-2)
+    with pytest.raises(TrainingError, match=r"checkpoint\.ckpt: a checkpoint of stage 2"):
+        start(recipe, stage2_run("energy").out, resume=True)
+
+
+def test_a_new_stage_has_a_schedule_of_its_own(
+    start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    before = stage2_run("energy")
+    trainer = start(recipe, tmp_path, init=str(before.out / "export"))
+    assert (trainer.steps, trainer.position, trainer.planned) == (0, 0.0, 10.0)
+    assert torch.allclose(parameters(trainer.plain), parameters(before.trainer.ema.module), atol=2e-2)
+    # how f is sampled may be set anew
+    given = before.trainer.plain.config.reverse
+    sampled = replace(recipe, model=replace(recipe.model, reverse=replace(given, steps=2)))
+    assert start(sampled, tmp_path, init=str(before.out / "export")).plain.config.reverse.steps == 2
+
+
+def test_weights_that_do_not_serve(
+    start: Callable[..., Any],
+    recipe: Recipe,
+    reverse_recipe: Callable[[str], Recipe],
+    stage2_run: Callable[..., Any],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    for given in (recipe, reverse_recipe("energy")):
+        with pytest.raises(TrainingError, match=r"tiny\.safetensors: these weights have no reverse network"):
+            start(given, tmp_path, init=str(tiny_weights))
+    with pytest.raises(TrainingError, match="needs samples: a reverse network of the training energy"):
+        start(recipe, tmp_path, init=str(stage2_run("mse").out / "export"))
+    reverse = stage2_run("energy").trainer.plain.config.reverse
+    for changes in ({"width": 48}, {"noise_channels": 2}, {"side": False}):
+        other = replace(recipe, model=replace(recipe.model, reverse=replace(reverse, **changes)))
+        with pytest.raises(TrainingError, match=r"export: another reverse network than .*\[model\.reverse\]"):
+            start(other, tmp_path, init=str(stage2_run("energy").out / "export"))
+
+
+def test_without_the_features_nothing_starts(
+    start: Callable[..., Any], recipe: Recipe, tiny_weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelMissing, match=r"alexnet_lpips\.safetensors") as error:
+        start(recipe, tmp_path, init=str(tiny_weights), metrics=tmp_path)
+    assert "[stage1]" not in str(error.value)
+
+
+def test_a_run_obeys(
+    pieces: Path, recipe: Recipe, stage2_run: Callable[..., Any], feature_weights: Path, tmp_path: Path
+) -> None:
+    def order(line: str) -> None:
+        if line.startswith("kind=train"):
+            (tmp_path / "orders.json").write_text('{"stop": true}')
+
+    export = str(stage2_run("energy").out / "export")
+    train(recipe, Run(pieces, tmp_path, 500.0, None, export, False, feature_weights, "cpu", stage=3), order)
+    assert not (tmp_path / "orders.json").exists()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (rows[0]["kind"], rows[0]["stage"], rows[0]["init"]) == ("start", 3, export)
+    (trained, *_) = (row for row in rows if row["kind"] == "train")
+    assert {"loss", "energy", "lpips", "distortion", "distortion_drawn", "grad", "lr"} <= trained.keys()
+    assert rows[-1]["kind"] == "validation"
+    assert rows[-1]["seconds"] < 500
+    assert read_shards(tmp_path / "export").training["stage"] == 3
+    assert list((tmp_path / "samples").glob("*.png"))
