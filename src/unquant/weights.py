@@ -59,7 +59,7 @@ class Weights:
 
     @property
     def weights_id(self) -> str:
-        """A short name of what decodes: the starts of the hashes of stream, synthesis and, if there is one, reverse, in hex."""
+        """A short name of what decodes: the starts of the hashes of stream, synthesis and reverse (if any), in hex."""
         groups = ("stream", "synthesis", "reverse")
         return "-".join(self.hashes[group][:8] for group in groups if group in self.hashes)
 

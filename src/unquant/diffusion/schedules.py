@@ -27,7 +27,8 @@ def geometric(
     if not (power > 0 and math.isfinite(power)):
         raise OptionError(f"power must be positive and finite, not {power}")
     start, end = torch.broadcast_tensors(start, end)
-    if not bool(((end > 0) & (end <= start) & torch.isfinite(start)).all()):
+    # a compiled graph would break here, and a GPU be waited for
+    if not torch.compiler.is_compiling() and not bool(((end > 0) & (end <= start) & torch.isfinite(start)).all()):
         raise OptionError("quantisation steps must be finite, 0 < end <= start")
     dtype = torch.result_type(start, end)
     start, end = start.to(dtype), end.to(dtype)

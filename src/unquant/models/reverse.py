@@ -230,7 +230,7 @@ def reverse_path(
         y = sample_deterministic(denoise, start, qs)
     else:
         sample = sample_ancestral if c.sampler == "ancestral" else sample_bridge
-        alphas = randomness(c.alpha_first, c.alpha_last, count).to(start.device)
+        alphas = randomness(c.alpha_first, c.alpha_last, count)
         tau = f.tau(side, c.tau)
         y = sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=tau)
     return torch.where(log2_q_end < side.log2_q_file, y, start)
