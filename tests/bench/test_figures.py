@@ -57,3 +57,12 @@ def test_the_same_rows_give_the_same_figure(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert b"</svg>" in (tmp_path / "a.svg").read_bytes()
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    lines = figures.lines_of(ROWS, "psnr", "dists", "realism")
+    with pytest.raises(OptionError, match=r"a\.gif"):
+        figures.draw(lines, "psnr", "dists", tmp_path / "a.gif")
+    with pytest.raises(InputError, match=r"missing.a\.png: cannot be written"):
+        figures.draw(lines, "psnr", "dists", tmp_path / "missing" / "a.png")

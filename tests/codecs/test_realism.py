@@ -189,6 +189,14 @@ def test_side_information_is_that_of_training(drawing: RatevarCodec, picture: Im
         assert float((away > 10 * scale).float().mean()) < 0.05
 
 
+def test_the_plain_decode_keeps_no_side_information(drawing: RatevarCodec, data: bytes) -> None:
+    container = parse(data)
+    whole, bare = drawing._dequantise(container), drawing._dequantise(container, path=False)
+    assert torch.equal(whole.y_file, bare.y_file)
+    assert whole.mu.shape == whole.t.shape == whole.y_file.shape
+    assert bare.mu.numel() == bare.t.numel() == 1
+
+
 # --- one seed, one image --------------------------------------------------------------------------------------------
 
 
@@ -311,6 +319,8 @@ def test_a_network_that_does_not_fit_is_refused(tiny_weights: Path) -> None:
     for reverse in (None, asdict(replace(REVERSE, width=24)), asdict(replace(REVERSE, noise_channels=3))):
         with pytest.raises(WeightsError):
             RatevarCodec(replace(weights, config=weights.config | {"reverse": reverse}))
+    with pytest.raises(WeightsError):
+        RatevarCodec(replace(weights, config=weights.config | {"synthesis_width8": -1}))
 
 
 # --- options --------------------------------------------------------------------------------------------------------

@@ -339,16 +339,28 @@ def test_config_round_trip() -> None:
         assert RatevarConfig.from_dict(config.to_dict()) == config
     assert RatevarConfig.from_dict({}) == RatevarConfig()
     assert RatevarConfig.from_dict({"entropy": {"hyper": 7}}).entropy == EntropyConfig(hyper=7)
+    whole = RatevarConfig.from_dict({"default_realism": 1, "reverse": {"schedule_power": 2}})
+    assert whole == RatevarConfig(reverse=ReverseConfig(schedule_power=2.0))
 
 
 @pytest.mark.parametrize(
     ("values", "cause"),
     [
         ({"latents": 3}, "latents"),
+        ({"latent": "3"}, "latent"),
+        ({"tile": 64.0}, "tile"),
+        ({"default_realism": 1.5}, "default_realism"),
+        ({"entropy": None}, "entropy"),
+        ({"entropy": {"scales": None}}, "entropy: scales"),
         ({"entropy": {"hypers": 3}}, "hypers"),
         ({"reverse": {"stages": 2}}, "stages"),
         ({"reverse": {"steps": 0}}, "steps"),
-        ({"reverse": {"steps": "two"}}, "configuration"),
+        ({"reverse": 3}, "reverse"),
+        ({"reverse": {"steps": "two"}}, "configuration: reverse: steps"),
+        ({"reverse": {"steps": 1.5}}, "reverse: steps"),
+        ({"reverse": {"steps": True}}, "reverse: steps"),
+        ({"reverse": {"project": 1}}, "reverse: project"),
+        ({"reverse": {"training": ["energy"]}}, "reverse: training"),
         ({"reverse": {"alpha_last": 1.01}}, "alpha_last"),
     ],
 )

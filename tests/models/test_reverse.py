@@ -161,12 +161,12 @@ def test_limits_of_the_rounding_error() -> None:
 
 def test_tau_is_the_rounding_error_of_the_file_s_own_symbols() -> None:
     f = reverse_network()
-    for mapped in (False, True):
-        side = side_info(2, 4, 6, mapped=mapped)
+    for height, mapped in ((4, False), (4, True), (1, True), (33, False), (33, True)):
+        side = side_info(2, height, 6, mapped=mapped)
         k = (side.y_file * torch.exp2(-side.log2_q_file) - side.mu).round()
         assert bool(k.any())
         assert not bool(k[~coded(side)].any())
-        assert torch.equal(f.tau(side), rounding_error(k, GRID.sigma(side.t)).std)
+        torch.testing.assert_close(f.tau(side), rounding_error(k, GRID.sigma(side.t)).std)
     constant = f.tau(side, "constant")
     assert constant.shape == (1, 1, 1, 1)
     assert float(constant) == pytest.approx(12**-0.5)
@@ -290,6 +290,8 @@ def test_project(mapped: bool, scale: float) -> None:
     assert torch.equal(tame[inside], wild[inside])
     assert bool((tame != wild).any()) == (scale > 1)
     assert torch.equal(project(tame, side), tame)
+    with torch.no_grad():
+        assert torch.equal(project(wild, side), tame)
     weights = normal(2, LATENT, 6, 5, seed=1)
     (tame * weights).sum().backward()
     assert wild.grad is not None

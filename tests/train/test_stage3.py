@@ -18,7 +18,7 @@ from torch import Tensor
 import unquant
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
-from unquant.perceptual import LPIPS
+from unquant.perceptual import DISTS, LPIPS
 from unquant.train import loop
 from unquant.train.loop import Recipe, Run, train
 from unquant.train.stage3 import Stage3, Stage3Config, feature_energy_score
@@ -93,20 +93,23 @@ def test_what_the_gradient_reaches(
 
 
 def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
-    """Both networks, VGG on 32×32 of 64×64 pixels: its features are those of the part, at the corner drawn."""
+    """Networks of VGG features see 32×32 of 64×64 pixels at the corner drawn, AlexNet sees all."""
     trainer = stage2_run("energy").trainer
     torch.manual_seed(0)
     networks = {"alex": LPIPS("alex"), "vgg": LPIPS("vgg")}
-    stage = Stage3(trainer.ema.module, Stage3Config(vgg_crop=32), networks)
+    judge = DISTS()
+    stage = Stage3(trainer.ema.module, Stage3Config(vgg_crop=32, dists_weight=1.0), networks, judge)
     x = trainer.photos.crops(3, 64, torch.Generator().manual_seed(1))
     first, second = (x + 0.05 * normal(*x.shape, seed=seed) for seed in (2, 3))
     corner = torch.tensor([7, 20])
-    _, both = stage._compare(first, second, x, corner)  # pyright: ignore[reportPrivateUsage]
+    _, both, dists = stage._compare(first, second, x, corner)  # pyright: ignore[reportPrivateUsage]
     part = (slice(None), slice(None), slice(7, 39), slice(20, 52))
     expected = torch.zeros(3)
     for sample in (first, second):
         expected += networks["alex"](sample, x) / 4 + networks["vgg"](sample[part], x[part]) / 4
     torch.testing.assert_close(both, expected, rtol=1e-4, atol=1e-6)
+    expected = (judge(first[part], x[part]) + judge(second[part], x[part])) / 2
+    torch.testing.assert_close(dists, expected, rtol=1e-4, atol=1e-6)
     draws = [stage.draw(2, 4, torch.Generator().manual_seed(seed), torch.device("cpu")).corner for seed in range(50)]
     corners = torch.stack(draws)
     assert (int(corners.min()), int(corners.max())) <= (3, 32)
@@ -217,7 +220,14 @@ def test_a_new_stage_has_a_schedule_of_its_own(
     before = stage2_run("energy")
     trainer = start(recipe, tmp_path, init=str(before.out / "export"))
     assert (trainer.steps, trainer.position, trainer.planned) == (0, 0.0, 10.0)
-    assert torch.allclose(parameters(trainer.plain), parameters(before.trainer.ema.module), atol=2e-2)
+    old = before.trainer.ema.module
+    assert torch.allclose(parameters(trainer.plain.f), parameters(old.f), atol=2e-2)
+    # g_s starts blind to q, and where q = q_T it is what it was
+    y, log2_q, one = normal(2, old.config.latent, 4, 4, seed=1), torch.full((2, 1, 1, 1), 3.0), torch.ones(2, 1, 1, 1)
+    with torch.no_grad():
+        same = trainer.plain.g_s(y, log2_q, log2_q, one)
+        torch.testing.assert_close(same, old.g_s(y, log2_q, log2_q, one), rtol=0, atol=5e-3)
+        assert torch.equal(same, trainer.plain.g_s(y, log2_q - 2, log2_q, one))
     # how f is sampled may be set anew
     given = before.trainer.plain.config.reverse
     sampled = replace(recipe, model=replace(recipe.model, reverse=replace(given, steps=2)))
@@ -227,14 +237,12 @@ def test_a_new_stage_has_a_schedule_of_its_own(
 def test_weights_that_do_not_serve(
     start: Callable[..., Any],
     recipe: Recipe,
-    reverse_recipe: Callable[[str], Recipe],
     stage2_run: Callable[..., Any],
     tiny_weights: Path,
     tmp_path: Path,
 ) -> None:
-    for given in (recipe, reverse_recipe("energy")):
-        with pytest.raises(TrainingError, match=r"tiny\.safetensors: these weights have no reverse network"):
-            start(given, tmp_path, init=str(tiny_weights))
+    with pytest.raises(TrainingError, match=r"tiny\.safetensors: these weights have no reverse network"):
+        start(recipe, tmp_path, init=str(tiny_weights))
     with pytest.raises(TrainingError, match="needs samples: a reverse network of the training energy"):
         start(recipe, tmp_path, init=str(stage2_run("mse").out / "export"))
     reverse = stage2_run("energy").trainer.plain.config.reverse
@@ -242,6 +250,14 @@ def test_weights_that_do_not_serve(
         other = replace(recipe, model=replace(recipe.model, reverse=replace(reverse, **changes)))
         with pytest.raises(TrainingError, match=r"export: another reverse network than .*\[model\.reverse\]"):
             start(other, tmp_path, init=str(stage2_run("energy").out / "export"))
+
+
+def test_a_new_network_starts_as_the_identity(
+    start: Callable[..., Any], reverse_recipe: Callable[[str], Recipe], tiny_weights: Path, tmp_path: Path
+) -> None:
+    f = start(reverse_recipe("energy"), tmp_path, init=str(tiny_weights)).plain.f
+    assert not f.net.head.weight.any()
+    assert f.net.stem.weight.any()
 
 
 def test_without_the_features_nothing_starts(

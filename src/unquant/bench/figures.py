@@ -76,8 +76,15 @@ def lines_of(rows: Sequence[dict[str, Any]], x: str, y: str, along: str) -> list
 
 
 def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
-    """Write the figure as SVG or PNG, by the extension. Raises OptionError without matplotlib (extra `bench`)."""
+    """Write the figure as SVG or PNG, by the extension.
+
+    Raises OptionError for another extension and without matplotlib (extra `bench`), InputError where it cannot be written.
+    """
+    kind = out.suffix.lower()
+    if kind not in (".svg", ".png"):
+        raise OptionError(f"{out}: figures are .svg or .png")
     try:
+        import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as e:
         raise OptionError(f"{out}: figures need matplotlib; install unquant[bench]") from e
@@ -89,8 +96,9 @@ def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     # no date and no random ids: the same rows give the same bytes
-    metadata = {"Date": None} if out.suffix == ".svg" else {}
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "unquant"}):
-        figure.savefig(out, metadata=metadata, dpi=150)
+    metadata = {"Date": None} if kind == ".svg" else {}
+    try:
+        with mpl.rc_context({"svg.hashsalt": "unquant"}):
+            figure.savefig(out, metadata=metadata, dpi=150)
+    except OSError as e:
+        raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e

@@ -181,6 +181,12 @@ def decode(
         int | None,
         typer.Option(min=0, help="Seed of the drawn detail; one seed, one image.", show_default="the file's"),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--model", metavar="NAME", help="A name from `unquant models`.", show_default="the first that fits"
+        ),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="The plain decode, in one pass; excludes --realism.")
     ] = False,
@@ -209,7 +215,7 @@ def decode(
     def one(job: Job) -> Done:
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
         info = read_info(data)
-        codec = codecs.get(str(find_stream(info.family, bytes.fromhex(info.stream_id)).path))
+        codec = codecs.get(model or str(find_stream(info.family, bytes.fromhex(info.stream_id)).path))
         start = perf_counter()
         image = codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview)
         seconds = perf_counter() - start

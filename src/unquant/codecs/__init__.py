@@ -52,10 +52,12 @@ def encode(image: Any, *, model: str = "ratevar", device: str | None = None, **o
     return _cached(find_model(model), device).encode(image, **options)
 
 
-def decode(data: bytes, *, device: str | None = None, **options: Any) -> PILImage.Image:
+def decode(data: bytes, *, model: str | None = None, device: str | None = None, **options: Any) -> PILImage.Image:
     """Decode the bytes of a `.unq` file with the weights it names; options as in `Codec.decode`.
 
+    model: which weights, where several share a stream id and differ in what they draw; None for the first that fits.
     Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed.
     """
     header, _ = parse_header(data)
-    return _cached(find_stream(header.family, header.stream_id), device).decode(data, **options)
+    entry = find_model(model) if model is not None else find_stream(header.family, header.stream_id)
+    return _cached(entry, device).decode(data, **options)

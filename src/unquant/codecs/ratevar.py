@@ -90,11 +90,11 @@ class RatevarCodec:
         self.device = _device(device)
         state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
         arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
-        with torch.device("meta"):
-            self.model = Ratevar(self.config)
         try:
+            with torch.device("meta"):
+                self.model = Ratevar(self.config)
             self.model.load_state_dict(state, assign=True)
-        except RuntimeError as e:
+        except (RuntimeError, ValueError) as e:  # a negative width raises either
             raise WeightsError(f"weights do not fit their configuration: {e}") from None
         self.model = self.model.eval().requires_grad_(False)
         self.exact = ExactCoder(self.model.entropy, Tables.from_arrays(arrays), self.device)
@@ -332,22 +332,27 @@ class RatevarCodec:
                 realism = 0.0
             elif realism is None:
                 realism = self.config.default_realism if header.realism is None else header.realism / 100
-            side = self._dequantise(container)
-            y, log2_q = side.y_file, side.log2_q_file
-            if self.config.reverse is not None and realism > 0:
+            reverse, wanted = self.config.reverse, 0
+            if reverse is not None and realism > 0:
                 # a file may ask for steps that other weights of its stream id have no network for
-                wanted = (header.steps or self.config.reverse.steps) if steps is None else steps
-                if wanted:
-                    chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
-                    y, log2_q = self._reverse(side, realism, wanted, chosen)
-            rgb = self._synthesise(y, log2_q, side.log2_q_file, realism, header.height, header.width)
+                wanted = (header.steps or reverse.steps) if steps is None else steps
+            side = self._dequantise(container, path=wanted > 0)
+            y, log2_q, log2_q_file = side.y_file, side.log2_q_file, side.log2_q_file
+            if wanted:
+                chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
+                y, log2_q = self._reverse(side, realism, wanted, chosen)
+            del side  # its planes are as large as y
+            rgb = self._synthesise(y, log2_q, log2_q_file, realism, header.height, header.width)
             alpha = None
             if container.alpha is not None:
                 alpha = decode_alpha(container.alpha, header.height, header.width)
             return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
 
-    def _dequantise(self, container: Container) -> SideInfo:
-        """ŷ and what it was decoded with, float32. Raises CorruptStream unless every tile's checksum holds."""
+    def _dequantise(self, container: Container, *, path: bool = True) -> SideInfo:
+        """ŷ and what it was decoded with, float32. Raises CorruptStream unless every tile's checksum holds.
+
+        path: False where no reverse path follows: μ and the scales, which nothing else reads, are then single zeros.
+        """
         header = container.header
         h16, w16 = latent_size(header.width, header.height)
         log2_q = self._log2_q(header)
@@ -357,14 +362,17 @@ class RatevarCodec:
         places = list(self._tiles(h16, w16))
         if len(places) != len(container.tiles):
             raise CorruptStream(f"{len(container.tiles)} tiles where {len(places)} are needed")
-        y_hat, mu, t = (torch.empty(1, self.config.latent, h16, w16, device=self.device) for _ in range(3))
+        plane = 1, self.config.latent, h16, w16
+        y_hat = torch.empty(plane, device=self.device)
+        mu, t = (torch.zeros(plane if path else (1, 1, 1, 1), device=self.device) for _ in range(2))
         for number, ((rows, columns), tile) in enumerate(zip(places, container.tiles, strict=True)):
             step = log2_q if log2_q.numel() == 1 else log2_q[..., rows, columns]
             decoded = self.exact.decode(tile.stream, (rows.stop - rows.start, columns.stop - columns.start), step)
             if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
                 raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
             y_hat[..., rows, columns] = (decoded.v_hat * torch.exp2(step)).float()
-            mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
+            if path:
+                mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
         return SideInfo(y_hat, log2_q.float(), mu, t)
 
     def _reverse(self, side: SideInfo, realism: float, steps: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -424,7 +432,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it natively, else float32. Only g_a and g_s use it, never the exact path."""
+    """bfloat16 where the device computes in it natively, else float32. Only g_a, g_s and f use it, never the exact path."""
     if device.type == "cpu":
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return torch.bfloat16 if supported is not None and supported() else torch.float32

@@ -30,7 +30,7 @@ def geometric(
     # a compiled graph would break here, and a GPU be waited for
     if not torch.compiler.is_compiling() and not bool(((end > 0) & (end <= start) & torch.isfinite(start)).all()):
         raise OptionError("quantisation steps must be finite, 0 < end <= start")
-    dtype = torch.result_type(start, end)
+    dtype = torch.promote_types(start.dtype, end.dtype)
     start, end = start.to(dtype), end.to(dtype)
     ratio = end / start
     between = [(start * ratio ** (i / steps) ** power).clamp(min=end) for i in range(1, steps)]

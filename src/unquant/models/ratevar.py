@@ -57,6 +57,7 @@ class RatevarConfig:
 
     q indices run from q_index_min (finest, most bits) to q_index_max. Widths and depths (in residual blocks) are given for
     1/8 and 1/16 of the image. default_realism: ρ of a decode that asks for none. reverse: None without a reverse network.
+    Raises OptionError for a default_realism outside [0, 1].
     """
 
     latent: int = 320
@@ -76,25 +77,49 @@ class RatevarConfig:
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
     reverse: ReverseConfig | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.default_realism <= 1:
+            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RatevarConfig:
-        """The inverse of `to_dict`; a missing key takes its default, an unknown one raises WeightsError."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise WeightsError(f"unknown keys in a ratevar configuration: {', '.join(unknown)}")
-        values = dict(values)
+        """The inverse of `to_dict`; a missing key takes its default.
+
+        Raises WeightsError for an unknown key, and for a value of another type than the default's or out of range.
+        """
         try:
-            if isinstance(values.get("entropy"), dict):
-                values["entropy"] = EntropyConfig(**values["entropy"])
-            if isinstance(values.get("reverse"), dict):
-                values["reverse"] = ReverseConfig(**values["reverse"])
-            return cls(**values)
-        except (TypeError, OptionError) as e:
+            return _filled(cls, values)
+        except OptionError as e:
             raise WeightsError(f"bad ratevar configuration: {e}") from None
+
+
+_NESTED: dict[str, Any] = {"entropy": EntropyConfig, "reverse": ReverseConfig}
+
+
+def _filled(cls: Any, values: Any, where: str = "") -> Any:
+    """A configuration from the values of a JSON object. where: what comes before a key in the OptionError that names it."""
+    if not isinstance(values, dict):
+        raise OptionError(f"{where}must be an object of keys and values, not {values!r}")
+    if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
+        raise OptionError(f"{where}unknown keys: {', '.join(unknown)}")
+    defaults, filled = cls(), dict[str, Any]()
+    for name, value in values.items():
+        if name in _NESTED:
+            absent = value is None and getattr(defaults, name) is None
+            filled[name] = None if absent else _filled(_NESTED[name], value, f"{where}{name}: ")
+            continue
+        kind = type(getattr(defaults, name))
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise OptionError(f"{where}{name}: must be of type {kind.__name__}, not {value!r}")
+        filled[name] = kind(value)
+    try:
+        return cls(**filled)
+    except OptionError as e:
+        raise OptionError(f"{where}{e}") from None
 
 
 class EntropyOutput(NamedTuple):

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unquant.diffusion.samplers import sample_ancestral, sample_bridge, sample_deterministic
+from unquant.diffusion.samplers.common import UNIFORM_STD
 from unquant.diffusion.schedules import geometric, randomness
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError
@@ -40,10 +41,10 @@ __all__ = [
 TRAININGS = ("mse", "bridge", "energy")
 SAMPLERS = ("deterministic", "ancestral", "bridge")
 TAUS = ("constant", "coefficient")
-UNIFORM_STD = 1 / math.sqrt(12)
-"""Standard deviation of U(−½, ½)."""
 _COND = 48
 _TAIL = 5.0
+_ROWS = 16
+"""Rows of a latent whose rounding error is computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +153,15 @@ class Reverse(nn.Module):
         return self._error(side).std
 
     def _error(self, side: SideInfo) -> RoundingError:
+        """The moments for every coefficient, by groups of rows: the formula takes some twenty planes of their size."""
+
+        def rows(top: int) -> RoundingError:
+            y, log2_q, mu, t = ((p if p.shape[-2] == 1 else p[..., top : top + _ROWS, :]).float() for p in side)
+            return rounding_error((y * torch.exp2(-log2_q) - mu).round(), self.grid.sigma(t))
+
         with torch.autocast(side.y_file.device.type, enabled=False):
-            k = (side.y_file.float() * torch.exp2(-side.log2_q_file.float()) - side.mu.float()).round()
-            return rounding_error(k, self.grid.sigma(side.t.float()))
+            parts = [rows(top) for top in range(0, side.y_file.shape[-2], _ROWS)]
+            return RoundingError(*(torch.cat(moment, dim=-2) for moment in zip(*parts, strict=True)))
 
     def forward(
         self, y: Latent, log2_q: Float[Tensor, "b 1 _ _"], side: SideInfo, xi: Float[Tensor, "b n h16 w16"] | None
@@ -183,8 +190,11 @@ def project(denoised: Latent, side: SideInfo) -> Latent:
     """
     half = torch.exp2(side.log2_q_file.float()) / 2
     inside = torch.maximum(torch.minimum(denoised, side.y_file + half), side.y_file - half)
+    nearest = torch.where(side.t >= -0.5, inside, denoised)
+    if not torch.is_grad_enabled():
+        return nearest
     # the value is exactly that of the first term
-    return torch.where(side.t >= -0.5, inside, denoised).detach() + (denoised - denoised.detach())
+    return nearest.detach() + (denoised - denoised.detach())
 
 
 Network = Callable[[Latent, Tensor, SideInfo, Tensor | None], Latent]
@@ -231,6 +241,7 @@ def reverse_path(
     else:
         sample = sample_ancestral if c.sampler == "ancestral" else sample_bridge
         alphas = randomness(c.alpha_first, c.alpha_last, count)
-        tau = f.tau(side, c.tau)
+        # without noise τ has no effect, and it takes a while
+        tau = f.tau(side, c.tau) if max(c.alpha_first, c.alpha_last) > 0 else UNIFORM_STD
         y = sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=tau)
     return torch.where(log2_q_end < side.log2_q_file, y, start)

@@ -135,7 +135,7 @@ class _Trainer:
             if not self.going_on:
                 self.notes.append(f"no {self.checkpoint.name} in {run.out}: going on from its export")
         # what can be missing comes before what takes long
-        lpips = self._lpips()
+        lpips, dists = self._lpips(), self._dists()
         initial = self._initial()
         self.photos = Photos(run.data, self.device)
         self.position, self.steps, self.crops_seen = 0.0, 0, 0
@@ -143,7 +143,7 @@ class _Trainer:
         self._seed(rank=0)  # the same weights on every device
         self.plain = self._start(Ratevar(self._model_config(initial)), initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.objective = self._objective(lpips)
+        self.objective = self._objective(lpips, dists)
         trained = [p for p in self.plain.parameters() if p.requires_grad]
         self.ema = Ema(self.plain, recipe.loop.ema)
         self.adam = torch.optim.AdamW(
@@ -183,7 +183,7 @@ class _Trainer:
         }
 
     def _dists(self) -> DISTS | None:
-        if not self.recipe.stage3.dists_weight:
+        if self.run.stage != 3 or not self.recipe.stage3.dists_weight:
             return None
         return load_dists(self.run.metrics).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -214,12 +214,12 @@ class _Trainer:
             raise TrainingError(f"{self.source}: another reverse network than that of the recipe's [model.reverse]")
         return replace(found, reverse=wanted or found.reverse)
 
-    def _objective(self, lpips: dict[str, LPIPS]) -> Objective:
+    def _objective(self, lpips: dict[str, LPIPS], dists: DISTS | None) -> Objective:
         recipe = self.recipe
         if self.run.stage == 2:
             return Stage2(self.plain, recipe.stage2)
         if self.run.stage == 3:
-            return Stage3(self.plain, recipe.stage3, lpips, self._dists())
+            return Stage3(self.plain, recipe.stage3, lpips, dists)
         return Stage1(self.plain, recipe.stage1, next(iter(lpips.values()), None))
 
     def _start(self, model: Ratevar, initial: Weights | None) -> Ratevar:
@@ -364,7 +364,8 @@ class _Trainer:
             row = self.objective.validate(model, self.photos, loop.crop, loop.validation_crops)
             journal.write("validation", {**self.at(), **row})
             picture = self.run.out / "samples" / f"{self.steps:07d}.png"
-            save_samples(model, self.photos, loop.crop, picture, reverse=self.run.stage > 1)
+            control = self.run.stage == 3 and not self.recipe.stage3.reverse
+            save_samples(model, self.photos, loop.crop, picture, reverse=self.run.stage > 1 and not control)
         else:
             text = f"no held-out image of at least {loop.crop}×{loop.crop} pixels: validation skipped"
             journal.write("note", {**self.at(), "text": text})

@@ -113,6 +113,10 @@ class Stage2(Objective):
         super().__init__(model)
         if model.f is None:
             raise TrainingError("stage 2 trains the reverse network: the recipe needs a table [model.reverse]")
+        if model.config.latent % config.group:
+            raise TrainingError(
+                f"[stage2] group: {config.group} does not divide the {model.config.latent} channels of y"
+            )
         self.config, self.q_map = config, config.q_map
         model.requires_grad_(False)
         model.f.requires_grad_(True)

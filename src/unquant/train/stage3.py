@@ -61,6 +61,8 @@ class Stage3Config:
         for name in ("energy_weight", "lpips_weight", "dists_weight", "group"):
             if not getattr(self, name) >= 0:
                 raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
+        if self.group and 64 % self.group:  # every tap of both networks has a multiple of 64 channels
+            raise OptionError(f"group: 0 or a divisor of 64, not {self.group}")
         if self.vgg_crop < 32 or self.pool < 1:
             raise OptionError("vgg_crop: at least 32, and pool: at least 1")
         for name in ("realism_zero", "realism_one", "q_map"):

@@ -56,6 +56,6 @@ def sample_ancestral(
         kept = ratio * (1 - alpha**2 + (alpha * ratio) ** 2).sqrt()
         y_next = f + kept * (y - f)
         if alpha > 0:
-            y_next = y_next + alpha * tau * q_next * (1 - ratio**2).sqrt() * draw(noise, step, y)
+            y_next = y_next + alpha * q_next * (1 - ratio**2).sqrt() * (tau * draw(noise, step, y))
         y = y_next
     return y

@@ -53,6 +53,6 @@ def sample_bridge(
         r = (q_next / q) ** 2
         y_next = f + r * (y - f)
         if alpha > 0:
-            y_next = y_next + alpha * tau * q_next * (1 - r).sqrt() * draw(noise, step, y)
+            y_next = y_next + alpha * q_next * (1 - r).sqrt() * (tau * draw(noise, step, y))
         y = y_next
     return y
