@@ -144,11 +144,12 @@ class _Trainer:
         self.plain = self._start(Ratevar(self._model_config(initial)), initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective = self._objective(lpips, dists)
-        trained = [p for p in self.plain.parameters() if p.requires_grad]
         self.ema = Ema(self.plain, recipe.loop.ema)
+        groups = self.objective.parameter_groups()
         self.adam = torch.optim.AdamW(
-            trained, recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
+            groups, recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
         )
+        self.lr_scales = [float(group["lr_scale"]) for group in groups]
         # static shapes: one graph for a step per image, one for a q map
         compiled: Any = torch.compile(self.objective, dynamic=False) if recipe.loop.compile else self.objective
         self.model, self.optimizer = self.fabric.setup(compiled, self.adam)
@@ -316,8 +317,8 @@ class _Trainer:
         terms = self._backward()
         norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
         rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart)
-        for group in self.adam.param_groups:
-            group["lr"] = rate
+        for group, scale in zip(self.adam.param_groups, self.lr_scales, strict=True):
+            group["lr"] = rate * scale
         # the fused step leaves weights and moments alone where this is 1, on the device; the norm is that of all devices
         self.adam.found_inf = (~torch.isfinite(norm)).float()  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()

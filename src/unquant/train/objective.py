@@ -43,6 +43,10 @@ class Objective(nn.Module):
         """A row of figures of held-out crops, `loss` among them. model: the averaged weights, in evaluation mode."""
         raise NotImplementedError
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the stage trains, as AdamW takes it; `lr_scale` of each group multiplies the loop's learning rate."""
+        return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr_scale": 1.0}]
+
     def notes(self) -> dict[str, Any]:
         """What the export's metadata shall say of the loss."""
         raise NotImplementedError

@@ -138,7 +138,7 @@ def _filled(cls: Any, table: Any, where: str) -> Any:
     defaults = cls()
     values: dict[str, Any] = {}
     for name, value in table.items():
-        if name in _NESTED:
+        if cls is RatevarConfig and name in _NESTED:
             values[name] = _filled(_NESTED[name], value, f"{where[:-1]}.{name}]")
             continue
         kind = type(getattr(defaults, name))

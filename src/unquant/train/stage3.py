@@ -36,8 +36,9 @@ class Stage3Config:
     feature space + lpips_weight·LPIPS + dists_weight·DISTS). nets: feature networks of the first two, "alex", "vgg" or
     "alex vgg". vgg_crop: side of the part of each crop that VGG sees, for it costs more than all the rest. group: channels
     that the score takes as one vector, 0 for all. pool: side of the pooled blocks of positions. realism_zero, realism_one:
-    fractions of a batch with ρ = 0 and ρ = 1. q_map: fraction of batches whose step differs across the image. reverse:
-    False leaves f out and trains g_s alone in the same way: the control that tells what f is worth.
+    fractions of a batch with ρ = 0 and ρ = 1. q_map: fraction of batches whose step differs across the image. reverse_lr:
+    the learning rate of f over that of g_s, which is trained already. reverse: False leaves f out and trains g_s alone in
+    the same way: the control that tells what f is worth.
     """
 
     lambda0: float = 0.12
@@ -51,6 +52,7 @@ class Stage3Config:
     realism_zero: float = 0.25
     realism_one: float = 0.5
     q_map: float = 0.0625
+    reverse_lr: float = 1.0
     reverse: bool = True
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class Stage3Config:
         for name in ("realism_zero", "realism_one", "q_map"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+        if not self.reverse_lr > 0:
+            raise OptionError(f"reverse_lr: above 0, not {self.reverse_lr}")
         if self.realism_zero + self.realism_one > 1:
             raise OptionError(f"realism_one: at most 1 - realism_zero, not {self.realism_one}")
 
@@ -238,6 +242,12 @@ class Stage3(Objective):
                     row[f"dists_{q_index}"] = dists
                 losses.append(c.energy_weight * energy + c.lpips_weight * lpips + c.dists_weight * dists)
         return {**row, "loss": sum(losses) / len(losses)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = [{"params": list(self.model.g_s.parameters()), "lr_scale": 1.0}]
+        if self.config.reverse and self.model.f is not None:
+            groups.append({"params": list(self.model.f.parameters()), "lr_scale": self.config.reverse_lr})
+        return groups
 
     def notes(self) -> dict[str, Any]:
         c = self.config
