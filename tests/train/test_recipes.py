@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.errors import OptionError
 from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.models.reverse import ReverseConfig
 from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
+from unquant.train.stage3 import Stage3Config
 
 
 def test_shipped_recipes_load(configs: Path) -> None:
@@ -68,37 +70,48 @@ def test_missing_keys_take_their_defaults(tmp_path: Path) -> None:
     assert load_recipe(path) == Recipe(loop=LoopConfig(crop=128, lr=1.0, lr_end=0.0))
 
 
+def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
+    """The control of stage 3; its key has the name of a table in [model]."""
+    path = tmp_path / "r.toml"
+    path.write_text("[model.reverse]\nwidth = 32\n[stage3]\nreverse = false\n")
+    recipe = load_recipe(path)
+    assert recipe.stage3 == Stage3Config(reverse=False)
+    assert recipe.model.reverse == ReverseConfig(width=32)
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("[model]\nlatents = 3", ("[model]", "latents")),
-        ("[model.entropy]\nhypr = 3", ("[model.entropy]", "hypr")),
-        ("[loop]\ncorp = 3", ("[loop]", "corp")),
-        ("[stage1]\nlambda = 3", ("[stage1]", "lambda")),
+        ("[model]\nlatents = 3", ("model", "latents")),
+        ("[model.entropy]\nhypr = 3", ("model.entropy", "hypr")),
+        ("[loop]\ncorp = 3", ("loop", "corp")),
+        ("[stage1]\nlambda = 3", ("stage1", "lambda")),
         ("[lop]\ncrop = 3", ("lop",)),
         ("crop = 3", ("crop",)),
-        ("loop = 3", ("[loop]", "table")),
-        ("[model]\nentropy = 3", ("[model.entropy]", "table")),
-        ("[loop]\nlr = 'fast'", ("[loop]", "lr", "float")),
-        ("[loop]\nbatch = 8.5", ("[loop]", "batch", "int")),
-        ("[loop]\nbatch = true", ("[loop]", "batch", "int")),
-        ("[loop]\ncompile = 1", ("[loop]", "compile", "bool")),
-        ("[loop]\ncrop = 100", ("[loop]", "crop", "multiple of 16")),
-        ("[loop]\nprecision = '16-mixed'", ("[loop]", "precision", "bf16-mixed")),
-        ("[loop]\nlr_end = 1.0", ("[loop]", "lr_end")),
-        ("[loop]\nema = 1.0", ("[loop]", "ema")),
-        ("[loop]\nbatch = 0", ("[loop]", "batch")),
-        ("[loop]\nclip = 0", ("[loop]", "clip")),
-        ("[stage1]\nrealism_zero = 2", ("[stage1]", "realism_zero")),
-        ("[model.reverse]\ntraining = 'mean'", ("[model.reverse]", "training", "energy")),
-        ("[model.reverse]\ntraining = 'mse'", ("[model.reverse]", "noise_channels")),
-        ("[model.reverse]\nwide = 3", ("[model.reverse]", "wide")),
-        ("[stage2]\nat_file = 2", ("[stage2]", "at_file")),
-        ("[stage2]\ngroup = 0", ("[stage2]", "group")),
-        ("[stage3]\nnets = 'squeeze'", ("[stage3]", "nets")),
-        ("[stage3]\nvgg_crop = 16", ("[stage3]", "vgg_crop")),
-        ("[stage3]\nlpips_weight = -1", ("[stage3]", "lpips_weight")),
-        ("[stage3]\nrealism_zero = 0.8", ("[stage3]", "realism_one")),
+        ("loop = 3", ("loop", "table")),
+        ("[model]\nentropy = 3", ("model.entropy", "table")),
+        ("[loop]\nlr = 'fast'", ("loop", "lr", "float")),
+        ("[loop]\nbatch = 8.5", ("loop", "batch", "int")),
+        ("[loop]\nbatch = true", ("loop", "batch", "int")),
+        ("[loop]\ncompile = 1", ("loop", "compile", "bool")),
+        ("[loop]\ncrop = 100", ("loop", "crop", "multiple of 16")),
+        ("[loop]\nprecision = '16-mixed'", ("loop", "precision", "bf16-mixed")),
+        ("[loop]\nlr_end = 1.0", ("loop", "lr_end")),
+        ("[loop]\nema = 1.0", ("loop", "ema")),
+        ("[loop]\nbatch = 0", ("loop", "batch")),
+        ("[loop]\nclip = 0", ("loop", "clip")),
+        ("[stage1]\nrealism_zero = 2", ("stage1", "realism_zero")),
+        ("[model.reverse]\ntraining = 'mean'", ("model.reverse", "training", "energy")),
+        ("[model.reverse]\ntraining = 'mse'", ("model.reverse", "noise_channels")),
+        ("[model.reverse]\nwide = 3", ("model.reverse", "wide")),
+        ("[stage2]\nat_file = 2", ("stage2", "at_file")),
+        ("[stage2]\ngroup = 0", ("stage2", "group")),
+        ("[stage3]\nnets = 'squeeze'", ("stage3", "nets")),
+        ("[stage3]\nvgg_crop = 16", ("stage3", "vgg_crop")),
+        ("[stage3]\nlpips_weight = -1", ("stage3", "lpips_weight")),
+        ("[stage3]\nrealism_zero = 0.8", ("stage3", "realism_one")),
+        ("[stage3]\nreverse_lr = 0", ("stage3", "reverse_lr")),
+        ("[stage3]\nreverse = 1", ("stage3.reverse", "bool")),
         ("[loop\n", ("not a readable recipe",)),
     ],
 )

@@ -234,6 +234,21 @@ def test_a_new_stage_has_a_schedule_of_its_own(
     assert start(sampled, tmp_path, init=str(before.out / "export")).plain.config.reverse.steps == 2
 
 
+def test_f_has_a_learning_rate_of_its_own(
+    start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    export = str(stage2_run("energy").out / "export")
+    recipe = replace(recipe, stage3=replace(recipe.stage3, reverse_lr=3.0))
+    trainer = start(recipe, tmp_path, init=export)
+    trainer.step()
+    synthesis, reverse = trainer.adam.param_groups
+    assert reverse["lr"] == pytest.approx(3 * synthesis["lr"]) != 0
+    parts = [sum(p.numel() for p in group["params"]) for group in (synthesis, reverse)]
+    assert parts == [sum(p.numel() for p in net.parameters()) for net in (trainer.plain.g_s, trainer.plain.f)]
+    control = start(replace(recipe, stage3=replace(recipe.stage3, reverse=False)), tmp_path, init=export)
+    assert len(control.adam.param_groups) == 1
+
+
 def test_weights_that_do_not_serve(
     start: Callable[..., Any],
     recipe: Recipe,

@@ -25,7 +25,7 @@ from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
+from unquant.container import DEFAULT_LIMITS, MAX_STEPS, Container, Header, Tile, latent_size, parse, symbols_crc
 from unquant.diffusion.noise import seeded_noise
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
@@ -192,8 +192,8 @@ class RatevarCodec:
         return _Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
 
     def _check_steps(self, steps: int) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-            raise OptionError(f"steps must be a whole number from 0 up, got {steps!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MAX_STEPS:
+            raise OptionError(f"steps must be a whole number in 0..{MAX_STEPS}, got {steps!r}")
         if steps and self.config.reverse is None:
             raise OptionError(f"the weights {self.name} have no reverse network for {steps} steps")
 

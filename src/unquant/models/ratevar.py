@@ -9,7 +9,7 @@ Han et al. 2025, arXiv 2505.20984.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unquant.entropy.gaussian import ScaleGrid, gaussian_bits, round_ste
 from unquant.entropy.two_pass import TwoPassEntropy, positions_of
 from unquant.errors import OptionError, WeightsError
+from unquant.models.config import filled
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, SideInfo, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Hyper, Image, Latent, QMap
@@ -92,34 +93,9 @@ class RatevarConfig:
         Raises WeightsError for an unknown key, and for a value of another type than the default's or out of range.
         """
         try:
-            return _filled(cls, values)
+            return filled(cls, values, "ratevar")
         except OptionError as e:
-            raise WeightsError(f"bad ratevar configuration: {e}") from None
-
-
-_NESTED: dict[str, Any] = {"entropy": EntropyConfig, "reverse": ReverseConfig}
-
-
-def _filled(cls: Any, values: Any, where: str = "") -> Any:
-    """A configuration from the values of a JSON object. where: what comes before a key in the OptionError that names it."""
-    if not isinstance(values, dict):
-        raise OptionError(f"{where}must be an object of keys and values, not {values!r}")
-    if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
-        raise OptionError(f"{where}unknown keys: {', '.join(unknown)}")
-    defaults, filled = cls(), dict[str, Any]()
-    for name, value in values.items():
-        if name in _NESTED:
-            absent = value is None and getattr(defaults, name) is None
-            filled[name] = None if absent else _filled(_NESTED[name], value, f"{where}{name}: ")
-            continue
-        kind = type(getattr(defaults, name))
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise OptionError(f"{where}{name}: must be of type {kind.__name__}, not {value!r}")
-        filled[name] = kind(value)
-    try:
-        return cls(**filled)
-    except OptionError as e:
-        raise OptionError(f"{where}{e}") from None
+            raise WeightsError(f"bad configuration: {e}") from None
 
 
 class EntropyOutput(NamedTuple):

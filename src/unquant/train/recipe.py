@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unquant.errors import OptionError
-from unquant.models.ratevar import EntropyConfig, RatevarConfig
-from unquant.models.reverse import ReverseConfig
+from unquant.models.config import filled
+from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.train.stage1 import Stage1Config
 from unquant.train.stage2 import Stage2Config
@@ -18,7 +18,6 @@ from unquant.train.stage3 import Stage3Config
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
 _PRECISIONS = ("32-true", "bf16-mixed")
-_NESTED: dict[str, Any] = {"entropy": EntropyConfig, "reverse": ReverseConfig}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +124,4 @@ def load_recipe(path: Path) -> Recipe:
     }
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
-    return Recipe(**{name: _filled(cls, values.get(name, {}), f"{path}: [{name}]") for name, cls in kinds.items()})
-
-
-def _filled(cls: Any, table: Any, where: str) -> Any:
-    """A configuration dataclass from a TOML table, its keys and types checked; `where` names file and table."""
-    if not isinstance(table, dict):
-        raise OptionError(f"{where}: must be a table")
-    names = {f.name for f in fields(cls)}
-    if unknown := sorted(set(table) - names):
-        raise OptionError(f"{where}: unknown key: {', '.join(unknown)}")
-    defaults = cls()
-    values: dict[str, Any] = {}
-    for name, value in table.items():
-        if cls is RatevarConfig and name in _NESTED:
-            values[name] = _filled(_NESTED[name], value, f"{where[:-1]}.{name}]")
-            continue
-        kind = type(getattr(defaults, name))
-        fits = type(value) is kind or (kind is float and type(value) is int)
-        if not fits:
-            raise OptionError(f"{where}: {name}: must be of type {kind.__name__}, not {value!r}")
-        values[name] = kind(value)
-    try:
-        return cls(**values)
-    except OptionError as e:
-        raise OptionError(f"{where}: {e}") from None
+    return Recipe(**{name: filled(cls, values.get(name, {}), f"{path}: {name}") for name, cls in kinds.items()})

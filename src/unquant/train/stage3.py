@@ -173,7 +173,9 @@ class Stage3(Objective):
         perceptual = c.energy_weight * energy + c.lpips_weight * lpips + c.dists_weight * dists
         perceptual = rho.flatten() * perceptual
         loss = (root_lambda * squared).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0]
-        means = {"energy": energy.mean(), "lpips": lpips.mean(), "distortion": squared[:zeros].mean()}
+        means = {"energy": energy.mean(), "lpips": lpips.mean()}
+        if zeros:
+            means["distortion"] = squared[:zeros].mean()
         if self.dists is not None:
             means["dists"] = dists.mean()
         return {"loss": loss, **means, "distortion_drawn": squared[zeros:].mean()}
