@@ -169,10 +169,25 @@ def test_the_synthesis_is_told_how_far_the_path_went(
 
     monkeypatch.setattr(drawing.model.g_s, "forward", keep)
     file, low = 200 / 64, drawing.q_index_range[0] / 64
-    for realism, steps, end in ((0.0, 2, file), (0.5, 2, (file + low) / 2), (0.5, 0, file), (1.0, 1, low)):
+    plain, drawn, undrawn = (file, file, 0.0), (low, file, 1.0), (file, file, 1.0)
+    for realism, steps, expected in (
+        (0.0, 2, [plain]),
+        (0.5, 2, [plain, drawn]),
+        (0.5, 0, [plain, undrawn]),
+        (1.0, 1, [drawn]),
+    ):
         told.clear()
         drawing.decode(data, realism=realism, steps=steps)
-        assert told == [(end, file, realism)]
+        assert told == expected
+
+
+def test_between_its_ends_the_knob_is_a_line(drawing: RatevarCodec, data: bytes) -> None:
+    """(1−ρ)·x̂_0 + ρ·x̂_1, rounded once."""
+    plain, drawn = (np.asarray(drawing.decode(data, realism=rho), float) for rho in (0.0, 1.0))
+    assert np.abs(plain - drawn).max() > 20
+    for rho in (0.25, 0.9):
+        found = np.asarray(drawing.decode(data, realism=rho), float)
+        assert np.abs(found - (1 - rho) * plain - rho * drawn).max() <= 1.0
 
 
 def test_side_information_is_that_of_training(drawing: RatevarCodec, picture: Image.Image, data: bytes) -> None:

@@ -441,19 +441,13 @@ def model() -> Ratevar:
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_realism(model: Ratevar, sampler: str, mapped: bool) -> None:
-    """q_end is geometric between q_T and the finest step; at realism 0 nothing at all is done."""
+def test_the_path_ends_at_the_finest_step(model: Ratevar, sampler: str, mapped: bool) -> None:
     side, config = side_info(3, 4, 6, mapped=mapped), replace(CONFIG, sampler=sampler)
-    rho = torch.tensor([0.0, 0.4, 1.0])[:, None, None, None]
-    low = MODEL.q_index_min / 64
     for steps in (1, 3):
-        y, log2_q = model.reverse(side, rho, Noise(side), config=config, steps=steps)
-        torch.testing.assert_close(log2_q, (1 - rho) * side.log2_q_file + rho * low)
-        assert torch.equal(log2_q[0], side.log2_q_file[0])
-        assert bool((log2_q[2] == low).all())
-        assert torch.equal(y[0], side.y_file[0])
-        assert not torch.allclose(y[1], side.y_file[1], atol=0.1)
-        assert not torch.allclose(y[2], y[1], atol=0.1)
+        y, log2_q = model.reverse(side, Noise(side), config=config, steps=steps)
+        assert log2_q.shape == side.log2_q_file.shape
+        assert bool((log2_q == MODEL.q_index_min / 64).all())
+        assert not torch.allclose(y, side.y_file, atol=0.1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -463,12 +457,11 @@ def test_what_is_finest_is_left_alone(model: Ratevar, sampler: str) -> None:
     finest = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
     finest[..., :3] = True
     side = side._replace(log2_q_file=torch.where(finest, 0.25, side.log2_q_file))
-    for rho in (0.3, 1.0):
-        y, log2_q = model.reverse(side, torch.full((1, 1, 1, 1), rho), Noise(side), config=config, steps=2)
-        assert bool((log2_q[finest] == 0.25).all())
-        kept = finest.expand_as(y)
-        assert torch.equal(y[kept], side.y_file[kept])
-        assert not torch.allclose(y[~kept], side.y_file[~kept], atol=0.1)
+    y, log2_q = model.reverse(side, Noise(side), config=config, steps=2)
+    assert bool((log2_q[finest] == 0.25).all())
+    kept = finest.expand_as(y)
+    assert torch.equal(y[kept], side.y_file[kept])
+    assert not torch.allclose(y[~kept], side.y_file[~kept], atol=0.1)
 
 
 def test_one_step_for_a_whole_batch() -> None:

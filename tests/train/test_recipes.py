@@ -109,7 +109,7 @@ def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
         ("[stage3]\nnets = 'squeeze'", ("stage3", "nets")),
         ("[stage3]\nvgg_crop = 16", ("stage3", "vgg_crop")),
         ("[stage3]\nlpips_weight = -1", ("stage3", "lpips_weight")),
-        ("[stage3]\nrealism_zero = 0.8", ("stage3", "realism_one")),
+        ("[stage3]\nrealism_zero = 1.8", ("stage3", "realism_zero")),
         ("[stage3]\nreverse_lr = 0", ("stage3", "reverse_lr")),
         ("[stage3]\nreverse = 1", ("stage3.reverse", "bool")),
         ("[loop\n", ("not a readable recipe",)),

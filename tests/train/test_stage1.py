@@ -83,14 +83,14 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     x, bits_y, bits_z = batch
     errors = torch.tensor([0.02, 0.05]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     log2_q = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
-    draw = Draw(log2_q, torch.tensor([0.0, 0.7]).view(2, 1, 1, 1), 1)
+    draw = Draw(log2_q, torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), 1)
     config = Stage1Config(lambda0=0.12, lpips_weight=500.0)
     out, distance = output(x, errors, bits_y, bits_z), BrightnessDistance()
     without = stage1_loss(x, out, draw, config, None)
     terms = stage1_loss(x, out, draw, config, distance)
     assert distance.seen == [1]
-    # the second image alone: ρ·w·LPIPS·λ/sqrt(λ), half of it as a mean over two
-    expected = 0.7 * 500 * 0.05 * math.sqrt(0.12) / 8 / 2
+    # the second image alone: w·LPIPS·λ/sqrt(λ), half of it as a mean over two
+    expected = 500 * 0.05 * math.sqrt(0.12) / 8 / 2
     assert float(terms.loss - without.loss) == pytest.approx(expected, rel=1e-3)
     assert float(terms.lpips) == pytest.approx(0.05, rel=1e-4)
 
@@ -133,15 +133,11 @@ def test_maps_come_as_often_as_asked() -> None:
     assert 70 < sum(d.log2_q.shape[-1] > 1 for d in draws) < 130
 
 
-def test_realism_is_zero_first_then_drawn_then_one() -> None:
+def test_realism_is_zero_first_then_one() -> None:
     g = torch.Generator().manual_seed(0)
-    config = Stage1Config(realism_zero=0.5, realism_one=0.25)
-    draw = draw_conditions(16, 8, MODEL, config, g, CPU)
-    rho = draw.realism.flatten()
-    assert draw.zeros == 8
-    assert rho[:8].eq(0).all()
-    assert ((rho[8:12] > 0) & (rho[8:12] < 1)).all()
-    assert rho[12:].eq(1).all()
+    draw = draw_conditions(16, 8, MODEL, Stage1Config(realism_zero=0.75), g, CPU)
+    assert draw.zeros == 12
+    assert draw.realism.flatten().tolist() == [0] * 12 + [1] * 4
     plain = draw_conditions(16, 8, MODEL, Stage1Config(lpips_weight=0.0), g, CPU)
     assert plain.zeros == 16
     assert plain.realism.eq(0).all()
@@ -149,7 +145,7 @@ def test_realism_is_zero_first_then_drawn_then_one() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("lambda0", 0.0), ("lpips_weight", -1.0), ("lpips_net", "squeeze"), ("q_map", 1.5), ("realism_one", 0.6)],
+    [("lambda0", 0.0), ("lpips_weight", -1.0), ("lpips_net", "squeeze"), ("q_map", 1.5), ("realism_zero", 1.6)],
 )
 def test_values_out_of_range_are_named(key: str, value: object) -> None:
     with pytest.raises(OptionError, match=key):

@@ -71,7 +71,7 @@ def trainable(module: torch.nn.Module) -> set[str]:
         ({"energy_weight": 0.0}, {"f", "g_s"}),
         ({"lpips_weight": 0.0}, {"f", "g_s"}),
         ({"reverse": False}, {"g_s"}),
-        ({"realism_zero": 1.0, "realism_one": 0.0}, {"f", "g_s"}),
+        ({"realism_zero": 1.0}, {"f", "g_s"}),
         ({"q_map": 1.0}, {"f", "g_s"}),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_the_gradient_reaches(
     torch.manual_seed(0)
     stage = Stage3(model, Stage3Config(nets="alex", **changes), {"alex": LPIPS("alex")})
     draw = stage.draw(4, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
-    assert (draw.realism.flatten() == 0).sum() == draw.zeros == min(3, 4 * stage.config.realism_zero)
+    assert draw.zeros == min(3, 4 * stage.config.realism_zero)
     terms = stage(trainer.photos.crops(4, 64, torch.Generator().manual_seed(1)), draw)
     assert torch.isfinite(terms["loss"])
     terms["loss"].backward()

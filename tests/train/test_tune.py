@@ -237,7 +237,7 @@ def test_explained_and_variance_of_perfect_and_idle_paths(
 ) -> None:
     y = model.g_a(pictures[0])
 
-    def reverse(side: Any, realism: Tensor, noise: Any, **_: Any) -> tuple[Tensor, Tensor]:
+    def reverse(side: Any, noise: Any, **_: Any) -> tuple[Tensor, Tensor]:
         return (y if clean else side.y_file), side.log2_q_file
 
     monkeypatch.setattr(model, "reverse", reverse)
@@ -461,7 +461,8 @@ def test_nothing_is_computed_twice(
     assert len(table) == 2 * len({s for _, s in table})
     # once to find the rates, once an index
     assert calls["g_a"] == count * (1 + len(indices))
-    assert calls["g_s"] == count * len(table)
+    # between its ends the knob blends two decodes
+    assert calls["g_s"] == count * sum(1 + (0 < s.realism < 1) for _, s in table)
     assert calls["f"] == count * sum(s.reverse.steps for _, s in table if s.reverse is not None)
     originals = count if room is None else count * len(table)
     assert [d.extracted for d in distances] == 2 * [originals + count * len(table)]
@@ -574,7 +575,7 @@ def test_decodes_are_those_of_the_codec(weights_file: Path, crops: list[Image.Im
     ours = (picture.clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
     theirs, other = (np.asarray(codec.decode(data, realism=0.75, seed=seed)) for seed in (None, 1))
     assert np.abs(ours - theirs).max() <= 1
-    assert np.abs(ours - other).max() > 5
+    assert np.abs(ours - other).max() > 2
 
 
 def test_only_what_needs_no_training_is_written(weights_file: Path, tmp_path: Path) -> None:

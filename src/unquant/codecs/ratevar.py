@@ -1,9 +1,10 @@
 """The `ratevar` codec: images to `.unq` bytes and back.
 
 image ──►┤g_a├──► y ──► tiles ──►┤exact entropy coder├──► container          (encode)
-image ◄──┤g_s(·; q_end, q_T, ρ)├◄──┤reverse path├◄── ŷ, μ, σ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+x̂_1 ◄──┤g_s(·; q_end, q_T, 1)├◄──┤reverse path├◄── ŷ, μ, σ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+x̂_0 ◄──┤g_s(·; q_T, q_T, 0)├◄── ŷ
 
-At ρ = 0 the reverse path is left out and q_end = q_T: the plain decode.
+Realism ρ is the line (1−ρ)·x̂_0 + ρ·x̂_1 between the two; x̂_0 is the plain decode.
 """
 
 from __future__ import annotations
@@ -337,12 +338,15 @@ class RatevarCodec:
                 # a file may ask for steps that other weights of its stream id have no network for
                 wanted = (header.steps or reverse.steps) if steps is None else steps
             side = self._dequantise(container, path=wanted > 0)
-            y, log2_q, log2_q_file = side.y_file, side.log2_q_file, side.log2_q_file
+            y_file, log2_q_file = side.y_file, side.log2_q_file
+            ends = [(y_file, log2_q_file, 0.0)] if realism < 1 else []
             if wanted:
                 chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
-                y, log2_q = self._reverse(side, realism, wanted, chosen)
-            del side  # its planes are as large as y
-            rgb = self._synthesise(y, log2_q, log2_q_file, realism, header.height, header.width)
+                ends.append((*self._reverse(side, wanted, chosen), 1.0))
+            elif realism > 0:
+                ends.append((y_file, log2_q_file, 1.0))
+            del side, y_file  # planes as large as y
+            rgb = self._synthesise(ends, log2_q_file, realism, header.height, header.width)
             alpha = None
             if container.alpha is not None:
                 alpha = decode_alpha(container.alpha, header.height, header.width)
@@ -375,7 +379,7 @@ class RatevarCodec:
                 mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
         return SideInfo(y_hat, log2_q.float(), mu, t)
 
-    def _reverse(self, side: SideInfo, realism: float, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _reverse(self, side: SideInfo, steps: int, seed: int) -> tuple[Tensor, Tensor]:
         """The latent at the end of the reverse path, and log2 of the step left in it."""
         f = self.model.f
         assert f is not None
@@ -395,24 +399,28 @@ class RatevarCodec:
 
             return run_windowed(window, torch.empty_like(y), (h16, w16), _WINDOW, f.halo, 1)
 
-        rho = torch.full((1, 1, 1, 1), float(realism), device=self.device)
-        return self.model.reverse(side, rho, noise, steps=steps, network=denoise)
+        return self.model.reverse(side, noise, steps=steps, network=denoise)
 
     def _synthesise(
-        self, y: Tensor, log2_q: Tensor, log2_q_file: Tensor, realism: float, height: int, width: int
+        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, realism: float, height: int, width: int
     ) -> npt.NDArray[np.uint8]:
-        """x̂ = g_s(y; q, q_T, ρ) as (height, width, 3) uint8."""
+        """(1−ρ)·x̂_0 + ρ·x̂_1 as (height, width, 3) uint8. ends: y, log2 q and 0 or 1 of those of the two that count."""
         g_s = self.model.g_s
-        rho = torch.full((1, 1, 1, 1), float(realism), device=self.device)
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            part = y[..., top:bottom, left:right].contiguous(memory_format=torch.channels_last)
-            steps = [q if q.numel() == 1 else q[..., top:bottom, left:right] for q in (log2_q, log2_q_file)]
-            with self._autocast():
-                x = g_s(part, *steps, rho)
-            return x.mul_(255).round_().clamp_(0, 255).byte()
+            def cut(plane: Tensor) -> Tensor:
+                return plane if plane.shape[-2:] == (1, 1) else plane[..., top:bottom, left:right]
 
-        h16, w16 = y.shape[-2:]
+            decoded: list[Tensor] = []
+            for y, log2_q, end in ends:
+                part = cut(y).contiguous(memory_format=torch.channels_last)
+                rho = torch.full((1, 1, 1, 1), end, device=self.device)
+                with self._autocast():
+                    decoded.append(g_s(part, cut(log2_q), cut(log2_q_file), rho).clamp_(0, 1))
+            x = decoded[0] if len(decoded) == 1 else torch.lerp(decoded[0], decoded[1], realism)
+            return x.mul_(255).round_().byte()
+
+        h16, w16 = ends[0][0].shape[-2:]
         out = torch.empty(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, dtype=torch.uint8, device=self.device)
         run_windowed(network, out, (h16, w16), _WINDOW, g_s.halo, LATENT_STRIDE)
         return out[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()

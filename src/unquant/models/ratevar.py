@@ -196,7 +196,7 @@ class Ratevar(nn.Module):
     def forward(self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"]) -> RatevarOutput:
         """One training pass: image → latent → symbols (straight-through) → image, with noise-surrogate bits.
 
-        x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: ρ in [0, 1].
+        x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: 0 or 1.
         """
         y = self.g_a(x)
         coded = self.quantise(y, log2_q, noise=True)
@@ -206,20 +206,17 @@ class Ratevar(nn.Module):
     def reverse(
         self,
         side: SideInfo,
-        realism: Float[Tensor, "b 1 _ _"],
         noise: NoiseSource,
         *,
         config: ReverseConfig | None = None,
         steps: int | None = None,
         network: Network | None = None,
     ) -> tuple[Latent, QMap]:
-        """The latent that g_s decodes at realism ρ, and log2 of the step left in it.
+        """The latent that g_s decodes at realism 1, and log2 of the step left in it: the model's finest.
 
-        The path runs down to q_end = q_T^(1−ρ)·q_min^ρ, q_min being the finest step of the model. Arguments as in
-        `reverse_path`; the model must have a reverse network.
+        Arguments as in `reverse_path`; the model must have a reverse network.
         """
         assert self.f is not None
-        low = self.config.q_index_min / Q_INDEX_OCTAVE
-        log2_q_end = torch.minimum(side.log2_q_file + realism * (low - side.log2_q_file), side.log2_q_file)
+        log2_q_end = side.log2_q_file.clamp(max=self.config.q_index_min / Q_INDEX_OCTAVE)
         y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network)
         return y, log2_q_end

@@ -26,15 +26,14 @@ class Stage1Config:
     """Weights and sampling of the stage-1 loss.
 
     lambda0: λ = lambda0/q². lpips_weight: w of ρ·w·LPIPS (network lpips_net), next to 255²·MSE; 0 turns LPIPS off.
-    realism_zero, realism_one: fractions of a batch with ρ = 0 and ρ = 1, the rest is uniform. q_map: fraction of batches
-    whose step differs across the image.
+    realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1 (between the two decodes are blended). q_map: fraction of
+    batches whose step differs across the image.
     """
 
     lambda0: float = 0.12
     lpips_weight: float = 300.0
     lpips_net: str = "alex"
     realism_zero: float = 0.5
-    realism_one: float = 0.2
     q_map: float = 0.125
 
     def __post_init__(self) -> None:
@@ -44,11 +43,9 @@ class Stage1Config:
             raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
         if self.lpips_net not in ("alex", "vgg"):
             raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
-        for name in ("realism_zero", "realism_one", "q_map"):
+        for name in ("realism_zero", "q_map"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        if self.realism_zero + self.realism_one > 1:
-            raise OptionError(f"realism_one: at most 1 - realism_zero, not {self.realism_one}")
 
 
 class Draw(NamedTuple):
@@ -60,7 +57,7 @@ class Draw(NamedTuple):
 
 
 class Stage1Terms(NamedTuple):
-    """Loss and its parts, means over the batch: bits per pixel, 255²·MSE, LPIPS over the images with ρ > 0."""
+    """Loss and its parts, means over the batch: bits per pixel, 255²·MSE, LPIPS over the images with ρ = 1."""
 
     loss: Tensor
     bpp: Tensor
@@ -79,8 +76,7 @@ def draw_conditions(
     """Draw q (log-uniform over the model's range, stratified over the batch; at times a two-valued map) and ρ."""
     log2_q = draw_log2_q(batch, latent_size, model, config.q_map, generator)
     zeros = round(batch * config.realism_zero) if config.lpips_weight else batch
-    ones = min(round(batch * config.realism_one), batch - zeros)
-    realism = torch.cat([torch.zeros(zeros), torch.rand(batch - zeros - ones, generator=generator), torch.ones(ones)])
+    realism = (torch.arange(batch) >= zeros).float()
     return Draw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros)
 
 
@@ -98,9 +94,7 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     if lpips is not None and draw.zeros < x.shape[0]:
         distance = lpips(out.x_hat[draw.zeros :], x[draw.zeros :])
         perceptual = distance.mean()
-        weight = draw.realism[draw.zeros :].flatten() * root_lambda.expand(x.shape[0], 1, -1, -1)[draw.zeros :].mean(
-            (1, 2, 3)
-        )
+        weight = root_lambda.expand(x.shape[0], 1, -1, -1)[draw.zeros :].mean((1, 2, 3))
         loss = loss + config.lpips_weight * (weight * distance).sum() / x.shape[0]
     return Stage1Terms(loss, (rate + rate_z).mean(), distortion.mean(), perceptual)
 

@@ -32,11 +32,11 @@ __all__ = ["Stage3", "Stage3Config", "feature_energy_score"]
 class Stage3Config:
     """Weights and sampling of the stage-3 loss.
 
-    Per image, times √λ with λ = lambda0/q_T²: 255²·MSE of the mean decode, and at ρ > 0 ρ·(energy_weight·energy score in
-    feature space + lpips_weight·LPIPS + dists_weight·DISTS). nets: feature networks of the first two, "alex", "vgg" or
+    Per image, times √λ with λ = lambda0/q_T²: 255²·MSE of the mean decode, and at ρ = 1 energy_weight·energy score in
+    feature space + lpips_weight·LPIPS + dists_weight·DISTS. nets: feature networks of the first two, "alex", "vgg" or
     "alex vgg". vgg_crop: side of the part of each crop that VGG sees, for it costs more than all the rest. group: channels
-    that the score takes as one vector, 0 for all. pool: side of the pooled blocks of positions. realism_zero, realism_one:
-    fractions of a batch with ρ = 0 and ρ = 1. q_map: fraction of batches whose step differs across the image. reverse_lr:
+    that the score takes as one vector, 0 for all. pool: side of the pooled blocks of positions. realism_zero: fraction of a
+    batch with ρ = 0, the rest has ρ = 1. q_map: fraction of batches whose step differs across the image. reverse_lr:
     the learning rate of f over that of g_s, which is trained already. reverse: False leaves f out and trains g_s alone in
     the same way: the control that tells what f is worth.
     """
@@ -50,7 +50,6 @@ class Stage3Config:
     group: int = 1
     pool: int = 4
     realism_zero: float = 0.25
-    realism_one: float = 0.5
     q_map: float = 0.0625
     reverse_lr: float = 1.0
     reverse: bool = True
@@ -67,13 +66,11 @@ class Stage3Config:
             raise OptionError(f"group: 0 or a divisor of 64, not {self.group}")
         if self.vgg_crop < 32 or self.pool < 1:
             raise OptionError("vgg_crop: at least 32, and pool: at least 1")
-        for name in ("realism_zero", "realism_one", "q_map"):
+        for name in ("realism_zero", "q_map"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
         if not self.reverse_lr > 0:
             raise OptionError(f"reverse_lr: above 0, not {self.reverse_lr}")
-        if self.realism_zero + self.realism_one > 1:
-            raise OptionError(f"realism_one: at most 1 - realism_zero, not {self.realism_one}")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -105,10 +102,9 @@ def feature_energy_score(
 
 
 class Draw(NamedTuple):
-    """The conditions of one batch: log2 q_T and ρ, the `zeros` images with ρ = 0 first; the corner of what VGG sees (2,)."""
+    """The conditions of one batch: log2 q_T, how many images come first with ρ = 0, and the corner of what VGG sees (2,)."""
 
     log2_q: Tensor
-    realism: Tensor
     zeros: int
     corner: Tensor
 
@@ -141,28 +137,25 @@ class Stage3(Objective):
         c = self.config
         log2_q = draw_log2_q(batch, latent_size, self.model.config, self.q_map if q_map is None else q_map, generator)
         zeros = min(round(batch * c.realism_zero), batch - 1)  # a batch of plain decodes alone has nothing to score
-        ones = min(round(batch * c.realism_one), batch - zeros)
-        between = torch.rand(batch - zeros - ones, generator=generator)
-        realism = torch.cat([torch.zeros(zeros), between, torch.ones(ones)])
         free = max(0, LATENT_STRIDE * latent_size - c.vgg_crop)
         corner = torch.randint(0, free + 1, (2,), generator=generator)
-        return Draw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros, corner.to(device))
+        return Draw(log2_q.to(device), zeros, corner.to(device))
 
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         c, zeros = self.config, draw.zeros
         _, side = encode_frozen(self.model, x, draw.log2_q)
         plain = SideInfo(*(part[:zeros] for part in side))
         drawn = SideInfo(*(part[zeros:] for part in side))
-        rho = draw.realism[zeros:]
         samples = 2 if c.reverse else 1  # without noise both would be the same
         several = SideInfo(*(torch.cat([part] * samples) for part in drawn))
-        y, log2_q_end = self._latents(self.model, several, torch.cat([rho] * samples))
+        y, log2_q_end = self._latents(self.model, several)
+        realism = (torch.arange(zeros + len(y), device=x.device) >= zeros).float().view(-1, 1, 1, 1)
         # one pass of g_s over everything: plain decodes first, then the samples of each of the others
         out = self.model.g_s(
             torch.cat([plain.y_file, y]),
             torch.cat([plain.log2_q_file, log2_q_end]),
             torch.cat([plain.log2_q_file, several.log2_q_file]),
-            torch.cat([draw.realism[:zeros], *[rho] * samples]),
+            realism,
         )
         decoded, drawings = out[:zeros], out[zeros:].chunk(samples)
         first, second = drawings[0], drawings[-1]
@@ -171,7 +164,6 @@ class Stage3(Objective):
         root_lambda = math.sqrt(c.lambda0) * torch.exp2(-draw.log2_q).mean((1, 2, 3))
         energy, lpips, dists = self._compare(first, second, original, draw.corner)
         perceptual = c.energy_weight * energy + c.lpips_weight * lpips + c.dists_weight * dists
-        perceptual = rho.flatten() * perceptual
         loss = (root_lambda * squared).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0]
         means = {"energy": energy.mean(), "lpips": lpips.mean()}
         if zeros:
@@ -180,8 +172,8 @@ class Stage3(Objective):
             means["dists"] = dists.mean()
         return {"loss": loss, **means, "distortion_drawn": squared[zeros:].mean()}
 
-    def _latents(self, model: Ratevar, side: SideInfo, realism: Tensor) -> tuple[Tensor, Tensor]:
-        """What g_s decodes at these realisms, with fresh noise, and log2 of the step left in it."""
+    def _latents(self, model: Ratevar, side: SideInfo) -> tuple[Tensor, Tensor]:
+        """What g_s decodes at ρ = 1, with fresh noise, and log2 of the step left in it."""
         if not self.config.reverse:
             return side.y_file, side.log2_q_file
         b, _, h, w = side.y_file.shape
@@ -189,7 +181,7 @@ class Stage3(Objective):
         def noise(stream: int, step: int, channels: int) -> Tensor:
             return torch.randn(b, channels, h, w, device=side.y_file.device)
 
-        return model.reverse(side, realism, noise)
+        return model.reverse(side, noise)
 
     @staticmethod
     def _squared_of_mean(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
@@ -236,7 +228,7 @@ class Stage3(Objective):
                 one = torch.ones_like(log2_q)
                 samples: list[Tensor] = []
                 for _ in range(2):
-                    y, end = self._latents(model, side, one)
+                    y, end = self._latents(model, side)
                     samples.append(model.g_s(y, end, log2_q, one).clamp(0, 1))
                 energy, lpips, dists = (float(t.mean()) for t in self._compare(samples[0], samples[1], x, corner))
                 row |= {f"energy_{q_index}": energy, f"lpips_{q_index}": lpips}

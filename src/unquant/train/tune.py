@@ -218,7 +218,6 @@ class Decoded(NamedTuple):
 @torch.no_grad()
 def decode(model: Ratevar, side: SideInfo, setting: Setting) -> Decoded:
     """One decode as the codec makes it, with its default seed, but in float32. The path needs a reverse network."""
-    realism = torch.full((1, 1, 1, 1), float(setting.realism))
     y, log2_q = side.y_file, side.log2_q_file
     if setting.reverse is not None and setting.realism > 0:
         height, width = y.shape[-2:]
@@ -226,8 +225,15 @@ def decode(model: Ratevar, side: SideInfo, setting: Setting) -> Decoded:
         def noise(stream: int, step: int, channels: int) -> Tensor:
             return seeded_noise(DEFAULT_SEED, step, channels, height, width, stream=stream)
 
-        y, log2_q = model.reverse(side, realism, noise, config=setting.reverse)
-    return Decoded(y, model.g_s(y, log2_q, side.log2_q_file, realism))
+        y, log2_q = model.reverse(side, noise, config=setting.reverse)
+
+    def end(y: Latent, log2_q: Tensor, realism: float) -> Image:
+        return model.g_s(y, log2_q, side.log2_q_file, torch.full((1, 1, 1, 1), realism))
+
+    if setting.realism in (0, 1):
+        return Decoded(y, end(y, log2_q, setting.realism))
+    plain, drawn = end(side.y_file, side.log2_q_file, 0.0), end(y, log2_q, 1.0)
+    return Decoded(y, torch.lerp(plain.clamp(0, 1), drawn.clamp(0, 1), setting.realism))
 
 
 class Judge:

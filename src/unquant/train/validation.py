@@ -103,5 +103,5 @@ def _reversed(model: Ratevar, x: Image, q_index: int) -> Image:
     y, side = encode_frozen(model, x, log2_q)
     b, _, h, w = y.shape
     one = torch.ones_like(log2_q)
-    y, log2_q_end = model.reverse(side, one, lambda stream, step, n: torch.randn(b, n, h, w, device=x.device))
+    y, log2_q_end = model.reverse(side, lambda stream, step, n: torch.randn(b, n, h, w, device=x.device))
     return model.g_s(y, log2_q_end, log2_q, one).clamp(0, 1)
