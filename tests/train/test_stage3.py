@@ -73,6 +73,7 @@ def trainable(module: torch.nn.Module) -> set[str]:
         ({"reverse": False}, {"g_s"}),
         ({"realism_zero": 1.0}, {"f", "g_s"}),
         ({"q_map": 1.0}, {"f", "g_s"}),
+        ({"adversarial_weight": 10.0, "discriminator_width": 4}, {"f", "g_s", "companion"}),
     ],
 )
 def test_what_the_gradient_reaches(
@@ -88,7 +89,7 @@ def test_what_the_gradient_reaches(
     terms = stage(trainer.photos.crops(4, 64, torch.Generator().manual_seed(1)), draw)
     assert torch.isfinite(terms["loss"])
     terms["loss"].backward()
-    assert trainable(model) == reached
+    assert trainable(model) | ({"companion"} if stage.companion and trainable(stage.companion) else set()) == reached
     assert not any(p.requires_grad for p in stage.lpips.parameters())
 
 
@@ -247,6 +248,27 @@ def test_f_has_a_learning_rate_of_its_own(
     assert parts == [sum(p.numel() for p in net.parameters()) for net in (trainer.plain.g_s, trainer.plain.f)]
     control = start(replace(recipe, stage3=replace(recipe.stage3, reverse=False)), tmp_path, init=export)
     assert len(control.adam.param_groups) == 1
+
+
+def test_the_discriminator_goes_into_checkpoints_alone(
+    start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    export = str(stage2_run("energy").out / "export")
+    adversarial = replace(recipe.stage3, adversarial_weight=10.0, discriminator_width=4, discriminator_lr=2.0)
+    recipe = replace(recipe, stage3=adversarial)
+    trainer = start(recipe, tmp_path, init=export)
+    before = parameters(trainer.objective.companion).clone()
+    terms = [trainer.step() for _ in range(3)]
+    assert all(torch.isfinite(t[name]) for t in terms for name in ("loss", "realness", "discriminator"))
+    after = parameters(trainer.objective.companion)
+    assert not torch.equal(before, after)
+    assert trainer.adam.param_groups[2]["lr"] == pytest.approx(2 * trainer.adam.param_groups[0]["lr"])
+    trainer.save()
+    assert not any("companion" in name for name in read_shards(tmp_path / "export").tensors)
+    again = start(recipe, tmp_path, init=export, resume=True)
+    assert torch.equal(parameters(again.objective.companion), after)
+    with pytest.raises(TrainingError, match="does not fit"):
+        start(replace(recipe, stage3=replace(adversarial, discriminator_width=8)), tmp_path, init=export, resume=True)
 
 
 def test_weights_that_do_not_serve(

@@ -143,7 +143,7 @@ class _Trainer:
         self._seed(rank=0)  # the same weights on every device
         self.plain = self._start(Ratevar(self._model_config(initial)), initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.objective = self._objective(lpips, dists)
+        self.objective = self._objective(lpips, dists).to(self.device)
         self.ema = Ema(self.plain, recipe.loop.ema)
         groups = self.objective.parameter_groups()
         self.adam = torch.optim.AdamW(
@@ -274,6 +274,8 @@ class _Trainer:
             self.plain.load_state_dict(parts["model"])
             self.ema.load_state_dict(parts["ema"])
             self.adam.load_state_dict(parts["optimizer"])
+            if self.objective.companion is not None:
+                self.objective.companion.load_state_dict(state.get("companion", {}))
         except (RuntimeError, ValueError) as e:
             raise TrainingError(f"{self.checkpoint}: does not fit the recipe's model: {e}") from None
         for group in self.adam.param_groups:  # the recipe holds, not what the checkpoint was trained with
@@ -383,6 +385,7 @@ class _Trainer:
                 "model": self.plain.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.adam.state_dict(),
+                "companion": self.objective.companion.state_dict() if self.objective.companion is not None else {},
             }
             with partial.open("wb") as f:
                 torch.save({**state, "position": self.position, "steps": self.steps, "crops": self.crops_seen}, f)

@@ -26,9 +26,13 @@ class Objective(nn.Module):
     q_map: float
     """Fraction of batches whose step differs across the image."""
 
+    companion: nn.Module | None
+    """A network that is trained beside the model and goes into checkpoints, but not into exports."""
+
     def __init__(self, model: Ratevar) -> None:
         super().__init__()
         self.model = model
+        self.companion = None
 
     def draw(
         self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None

@@ -20,6 +20,7 @@ from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
+from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, encode_frozen
 from unquant.train.stage2 import energy_score
@@ -33,12 +34,13 @@ class Stage3Config:
     """Weights and sampling of the stage-3 loss.
 
     Per image, times √λ with λ = lambda0/q_T²: 255²·MSE of the mean decode, and at ρ = 1 energy_weight·energy score in
-    feature space + lpips_weight·LPIPS + dists_weight·DISTS. nets: feature networks of the first two, "alex", "vgg" or
-    "alex vgg". vgg_crop: side of the part of each crop that VGG sees, for it costs more than all the rest. group: channels
-    that the score takes as one vector, 0 for all. pool: side of the pooled blocks of positions. realism_zero: fraction of a
-    batch with ρ = 0, the rest has ρ = 1. q_map: fraction of batches whose step differs across the image. reverse_lr:
-    the learning rate of f over that of g_s, which is trained already. reverse: False leaves f out and trains g_s alone in
-    the same way: the control that tells what f is worth.
+    feature space + lpips_weight·LPIPS + dists_weight·DISTS − adversarial_weight·D, D a patch discriminator that knows ŷ_T.
+    nets: feature networks of the first two, "alex", "vgg" or "alex vgg". vgg_crop: side of the part of each crop that VGG
+    sees, for it costs more than all the rest. group: channels that the score takes as one vector, 0 for all. pool: side of
+    the pooled blocks of positions. discriminator_width: channels of D's first layer. realism_zero: fraction of a batch with
+    ρ = 0, the rest has ρ = 1. q_map: fraction of batches whose step differs across the image. reverse_lr, discriminator_lr:
+    learning rates of f and of D over that of g_s, which is trained already. reverse: False leaves f out and trains g_s
+    alone in the same way: the control that tells what f is worth.
     """
 
     lambda0: float = 0.12
@@ -49,6 +51,9 @@ class Stage3Config:
     vgg_crop: int = 64
     group: int = 1
     pool: int = 4
+    adversarial_weight: float = 0.0
+    discriminator_width: int = 48
+    discriminator_lr: float = 1.0
     realism_zero: float = 0.25
     q_map: float = 0.0625
     reverse_lr: float = 1.0
@@ -59,7 +64,7 @@ class Stage3Config:
             raise OptionError(f"lambda0: above 0, not {self.lambda0}")
         if not self.networks or set(self.networks) - {"alex", "vgg"}:
             raise OptionError(f"nets: alex, vgg or both, not {self.nets!r}")
-        for name in ("energy_weight", "lpips_weight", "dists_weight", "group"):
+        for name in ("energy_weight", "lpips_weight", "dists_weight", "adversarial_weight", "group"):
             if not getattr(self, name) >= 0:
                 raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
         if self.group and 64 % self.group:  # every tap of both networks has a multiple of 64 channels
@@ -69,8 +74,9 @@ class Stage3Config:
         for name in ("realism_zero", "q_map"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        if not self.reverse_lr > 0:
-            raise OptionError(f"reverse_lr: above 0, not {self.reverse_lr}")
+        for name in ("reverse_lr", "discriminator_lr", "discriminator_width"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -127,6 +133,8 @@ class Stage3(Objective):
             raise TrainingError("stage 3 needs samples: a reverse network of the training energy")
         self.config, self.q_map = config, config.q_map
         self.lpips, self.dists = torch.nn.ModuleDict(lpips), dists
+        if config.adversarial_weight:
+            self.companion = Discriminator(model.config.latent, config.discriminator_width)
         model.requires_grad_(False)
         model.f.requires_grad_(config.reverse)
         model.g_s.requires_grad_(True)
@@ -164,8 +172,13 @@ class Stage3(Objective):
         root_lambda = math.sqrt(c.lambda0) * torch.exp2(-draw.log2_q).mean((1, 2, 3))
         energy, lpips, dists = self._compare(first, second, original, draw.corner)
         perceptual = c.energy_weight * energy + c.lpips_weight * lpips + c.dists_weight * dists
-        loss = (root_lambda * squared).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0]
         means = {"energy": energy.mean(), "lpips": lpips.mean()}
+        judged = torch.zeros((), device=x.device)
+        if isinstance(self.companion, Discriminator):
+            realness, judged = adversarial_losses(self.companion, original, out[zeros:], drawn.y_file)
+            perceptual = perceptual + c.adversarial_weight * realness.view(samples, -1).mean(0)
+            means |= {"realness": -realness.mean(), "discriminator": judged}
+        loss = (root_lambda * squared).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0] + judged
         if zeros:
             means["distortion"] = squared[:zeros].mean()
         if self.dists is not None:
@@ -238,9 +251,13 @@ class Stage3(Objective):
         return {**row, "loss": sum(losses) / len(losses)}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        groups = [{"params": list(self.model.g_s.parameters()), "lr_scale": 1.0}]
+        groups: list[dict[str, Any]] = [{"params": list(self.model.g_s.parameters()), "lr_scale": 1.0}]
         if self.config.reverse and self.model.f is not None:
             groups.append({"params": list(self.model.f.parameters()), "lr_scale": self.config.reverse_lr})
+        if self.companion is not None:
+            # no momentum, as Zhang et al. 2019 (arXiv 1805.08318): what it judges changes all the time
+            judge = {"params": list(self.companion.parameters()), "lr_scale": self.config.discriminator_lr}
+            groups.append({**judge, "betas": (0.0, 0.9)})
         return groups
 
     def notes(self) -> dict[str, Any]:
@@ -250,6 +267,7 @@ class Stage3(Objective):
             "lpips": f"{c.nets} {c.lpips_weight:g}" if c.lpips_weight else None,
             "energy": f"{c.nets} {c.energy_weight:g}" if c.energy_weight else None,
             "dists": c.dists_weight or None,
+            "adversarial": c.adversarial_weight or None,
         }
 
 
