@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from unquant.errors import ModelMissing, OptionError, WeightsError
-from unquant.perceptual import DISTS, LPIPS, VGG16, Network, load_dists, load_lpips, load_vgg16
+from unquant.perceptual import DISTS, LPIPS, VGG16, Network, load_dists, load_inception, load_lpips, load_vgg16
 
 NETS: tuple[Network, ...] = ("alex", "vgg")
 
@@ -141,6 +141,31 @@ def test_vgg16_refuses_what_is_no_image_of_its_size() -> None:
         VGG16().extract(torch.zeros(1, 3, 15, 40))
 
 
+class InceptionStandIn(torch.nn.Module):
+    """The interface of the TorchScript file: 2048 multiples of the mean of 8-bit pixels."""
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert img.dtype == torch.uint8
+        assert return_features
+        return img.double().mean((1, 2, 3))[:, None] * torch.arange(2048)
+
+
+def test_inception_is_a_script_that_takes_bytes(tmp_path: Path) -> None:
+    torch.jit.script(InceptionStandIn()).save(str(tmp_path / "inception-2015-12-05.pt"))
+    inception = load_inception(tmp_path)
+    x = torch.stack([torch.full((3, 20, 30), 99.6 / 255), torch.ones(3, 20, 30)])
+    features = inception.extract(x)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, torch.tensor([[100.0], [255.0]]) * torch.arange(2048))
+    assert (inception.name, inception.dimensions) == ("Inception", features.shape[1])
+
+
+def test_what_is_no_script_is_a_weights_error(tmp_path: Path) -> None:
+    (tmp_path / "inception-2015-12-05.pt").write_bytes(b"no script at all")
+    with pytest.raises(WeightsError, match="inception-2015-12-05"):
+        load_inception(tmp_path)
+
+
 def test_missing_weights_name_the_file_and_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNQUANT_METRICS", raising=False)
     with pytest.raises(ModelMissing, match=r"alexnet_lpips\.safetensors.*UNQUANT_METRICS"):
@@ -152,6 +177,8 @@ def test_missing_weights_name_the_file_and_the_variable(tmp_path: Path, monkeypa
         load_dists()
     with pytest.raises(ModelMissing, match=r"vgg16_lpips\.safetensors"):
         load_vgg16()
+    with pytest.raises(ModelMissing, match=r"inception-2015-12-05\.pt"):
+        load_inception()
 
 
 def test_damaged_weights_are_a_weights_error(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Full-reference perceptual distances as torch modules: LPIPS v0.1 (AlexNet, VGG16) and DISTS; and VGG16's features.
+"""Full-reference perceptual distances as torch modules: LPIPS v0.1 (AlexNet, VGG16) and DISTS; and the features of VGG16
+and of Inception for distances between sets of pictures.
 
 Both distances compare features of an ImageNet network and are differentiable: they serve as losses and as measurements.
 
@@ -10,7 +11,8 @@ DISTS: Ding et al. 2020, "Image Quality Assessment: Unifying Structure and Textu
 The weights are not part of the package. They are safetensors files in one folder, given by an argument or by the
 environment variable `UNQUANT_METRICS`: `alexnet_lpips`, `vgg16_lpips` (convolutions under torchvision's names
 `features.N.*`, linear heads under `lpips.linN.weight`) and `dists` (`alpha`, `beta`; needs `vgg16_lpips` as well).
-The convolutions run in the caller's precision (autocast, channels_last); everything after them in float32.
+Inception is the TorchScript file `inception-2015-12-05.pt` that NVIDIA publishes with StyleGAN2-ADA: a program that runs
+as it is loaded. The convolutions run in the caller's precision (autocast, channels_last); everything after them in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -34,9 +36,11 @@ __all__ = [
     "DISTS",
     "LPIPS",
     "VGG16",
+    "Inception",
     "Network",
     "find_weights",
     "load_dists",
+    "load_inception",
     "load_lpips",
     "load_vgg16",
 ]
@@ -46,6 +50,7 @@ Network = Literal["alex", "vgg"]
 DIRECTORY_VARIABLE = "UNQUANT_METRICS"
 LPIPS_FILES: dict[Network, str] = {"alex": "alexnet_lpips.safetensors", "vgg": "vgg16_lpips.safetensors"}
 DISTS_FILE = "dists.safetensors"
+INCEPTION_FILE = "inception-2015-12-05.pt"
 
 # mean and standard deviation of ImageNet in [0, 1], and the same as LPIPS rounds them for inputs in [-1, 1]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -217,9 +222,11 @@ class VGG16(nn.Module):
     """VGG16's convolutions up to relu5_3, averaged over the image: what a picture shows and in which style, not where.
 
     Simonyan and Zisserman 2015 (arXiv 1409.1556). A new module has random weights: use `load_vgg16`. No parameter
-    requires a gradient.
+    requires a gradient. name, dimensions: of the features.
     """
 
+    name: ClassVar[str] = "VGG16"
+    dimensions: ClassVar[int] = 512
     mean: Tensor
     std: Tensor
 
@@ -238,6 +245,26 @@ class VGG16(nn.Module):
         """
         _check(x, x, 16)
         return self.features((x - self.mean) / self.std).float().mean((2, 3))
+
+
+class Inception(nn.Module):
+    """Inception v3 of 2015 up to its last pooling, as FID and KID are defined with it (Heusel et al. 2017).
+
+    network: takes (b, 3, h, w) uint8 and `return_features=True`, and resizes and normalises by itself. name, dimensions:
+    of the features.
+    """
+
+    name: ClassVar[str] = "Inception"
+    dimensions: ClassVar[int] = 2048
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.eval()
+
+    def extract(self, x: Image) -> Float[Tensor, "b 2048"]:
+        """The 2048 features, float32, of x: (b, 3, h, w) in [0, 1], which is rounded to 8 bits."""
+        return self.network((x * 255).round().to(torch.uint8), return_features=True).float()
 
 
 def find_weights(name: str, directory: Path | None = None) -> Path:
@@ -300,6 +327,19 @@ def load_vgg16(directory: Path | None = None) -> VGG16:
     module = VGG16()
     _fill(module, _convolutions(path), path)
     return module
+
+
+def load_inception(directory: Path | None = None) -> Inception:
+    """Inception with its weights, on the CPU.
+
+    directory: the folder of `inception-2015-12-05.pt`; None takes the environment variable `UNQUANT_METRICS`. Raises
+    ModelMissing, WeightsError.
+    """
+    path = find_weights(INCEPTION_FILE, directory)
+    try:
+        return Inception(cast(nn.Module, torch.jit.load(path, map_location="cpu")))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise WeightsError(f"{path}: no TorchScript program: {error}") from error
 
 
 def load_dists(directory: Path | None = None) -> DISTS:

@@ -1,41 +1,79 @@
+"""Conventional codecs: sizes are met from below, files are bare, what is not installed is named."""
+
 from __future__ import annotations
 
 import io
+import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from unquant.bench import anchors
-from unquant.errors import OptionError
+from unquant.errors import InputError, OptionError
+
+ALL = [pytest.param(name, marks=pytest.mark.skipif(bool(anchors.missing(name)), reason=str(anchors.missing(name))))
+       for name in anchors.ANCHORS]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
-@pytest.mark.parametrize("target", [2500, 4000, 9000])
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("target", [3200, 9000])
 def test_the_size_is_met_from_below_and_one_step_more_is_too_large(
     picture: Image.Image, name: str, target: int
 ) -> None:
-    found = anchors.encode_to_size(picture, name, target)
+    anchor, found = anchors.ANCHORS[name], anchors.encode_to_size(picture, name, target)
     assert found.fits
     assert 0.8 * target < len(found.data) <= target
     assert found.data == anchors.encode(picture, name, found.quality)
-    assert len(anchors.encode(picture, name, found.quality + 1)) > target
-    assert anchors.decode(found.data).size == picture.size
+    assert len(anchors.encode(picture, name, found.quality + max(1, anchor.step))) > target
+    assert found.seconds > 0
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_holds_the_picture_in_its_own_format(picture: Image.Image, name: str) -> None:
+    data = anchors.encode(picture, name, 80)
+    decoded = anchors.decode(data, name)
+    assert (decoded.size, decoded.mode) == (picture.size, "RGB")
+    assert np.abs(np.asarray(decoded, float) - np.asarray(picture, float)).mean() < 6
+    other = "jpeg" if name != "jpeg" else "webp"
+    with pytest.raises(InputError, match=f"not a file of {other}"):
+        anchors.decode(data, other)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_files_grow_with_the_quality_and_the_ends_work(picture: Image.Image, name: str) -> None:
+    anchor = anchors.ANCHORS[name]
+    assert (anchor.nearest(0), anchor.nearest(100)) == (anchor.lowest, anchor.highest)
+    sizes = [len(anchors.encode(picture, name, anchor.nearest(q))) for q in (0, 20, 40, 60, 80, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 4 * sizes[0]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_an_impossible_size_gives_the_smallest_file(picture: Image.Image, name: str) -> None:
     found = anchors.encode_to_size(picture, name, 50)
+    anchor = anchors.ANCHORS[name]
     assert not found.fits
-    lowest = anchors.ANCHORS[name].lowest
-    assert 50 < len(found.data) <= len(anchors.encode(picture, name, lowest))
-    assert found.quality - lowest <= 2
+    assert 50 < len(found.data) <= len(anchors.encode(picture, name, anchor.lowest))
+    assert found.quality - anchor.lowest <= 2 * anchor.step + 1e-9
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_threads_change_no_file(picture: Image.Image, name: str) -> None:
+    before = anchors.encode(picture, name, 40)
+    set_before = anchors.limit_threads(1)
+    try:
+        assert anchors.encode(picture, name, 40) == before
+        anchors.decode(before, name)
+    finally:
+        anchors.limit_threads(set_before)
 
 
 def test_a_huge_target_gives_the_highest_quality(picture: Image.Image) -> None:
-    assert anchors.encode_to_size(picture, "jpeg", 10**7)[1:] == (100, True)
+    assert anchors.encode_to_size(picture, "jpeg", 10**7)[1:3] == (100, True)
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("name", ALL)
 def test_files_carry_no_metadata_and_the_input_stays_as_it_is(picture: Image.Image, name: str) -> None:
     tagged = picture.copy()
     tagged.info.update(icc_profile=b"x" * 3000, exif=b"Exif\0\0" + b"y" * 3000, comment=b"z" * 3000, dpi=(72, 72))
@@ -43,7 +81,10 @@ def test_files_carry_no_metadata_and_the_input_stays_as_it_is(picture: Image.Ima
     assert data == anchors.encode(picture, name, 50)
     assert "icc_profile" in tagged.info
     with Image.open(io.BytesIO(data)) as opened:
-        assert not {"icc_profile", "exif", "comment", "dpi"} & opened.info.keys()
+        kept = {
+            key for key in ("icc_profile", "comment", "dpi", "exif") if opened.info.get(key) not in (None, b"", b" ")
+        }
+    assert kept == ({"icc_profile"} if name == "jxl" else set())  # the decoder makes one, of sRGB
 
 
 def test_other_modes_are_encoded_as_rgb(picture: Image.Image) -> None:
@@ -55,6 +96,24 @@ def test_fractions_of_the_quality_meet_a_size_closely(picture: Image.Image) -> N
     found = anchors.encode_to_size(picture, "webp", 1200)
     assert 1150 < len(found.data) <= 1200
     assert found.quality != round(found.quality)
+
+
+def test_a_ladder_makes_each_file_once_and_counts_its_time_in_every_search(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, made = anchors.encode, []
+
+    def counting(image: Image.Image, name: str, quality: float) -> bytes:
+        made.append(quality)
+        return plain(image, name, quality)
+
+    monkeypatch.setattr(anchors, "encode", counting)
+    ladder = anchors.Ladder(picture, "jpeg")
+    first, again = ladder.to_size(4000), ladder.to_size(4000)
+    assert first == again
+    ladder.to_size(9000)
+    assert len(made) == len(set(made)) < 2 * 9
+    assert first == anchors.encode_to_size(picture, "jpeg", 4000)._replace(seconds=first.seconds)
 
 
 def test_fit_takes_the_largest_file_where_sizes_dip() -> None:
@@ -69,6 +128,33 @@ def test_fit_on_a_rising_ladder_is_exact(target: int) -> None:
     assert len(data) == max(10, min(100, target // 10 * 10))
 
 
-def test_unknown_names_are_refused(picture: Image.Image) -> None:
+def test_unknown_names_and_impossible_pictures_are_refused(picture: Image.Image) -> None:
     with pytest.raises(OptionError, match="jpeg, webp, avif"):
         anchors.encode(picture, "gif", 50)
+    with pytest.raises(InputError, match="WebP cannot encode a picture of 20000×1"):
+        anchors.encode(Image.new("RGB", (20_000, 1)), "webp", 50)
+
+
+@pytest.fixture
+def without_plugin(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    anchors._plugin.cache_clear()
+    yield
+    anchors._plugin.cache_clear()
+
+
+def test_a_plugin_that_is_not_installed_is_named(picture: Image.Image, without_plugin: None) -> None:
+    assert "install pillow-jxl-plugin" in (anchors.missing("jxl") or "")
+    assert anchors.missing("avif") is None
+    assert anchors.ANCHORS["jxl"].version == "None"
+    with pytest.raises(OptionError, match="JPEG XL: its plugin cannot be imported"):
+        anchors.encode(picture, "jxl", 50)
+
+
+def test_a_heif_library_without_encoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = pytest.importorskip("pillow_heif")
+    info = {**plugin.libheif_info(), "HEIF": ""}
+    anchors._plugin.cache_clear()
+    monkeypatch.setattr(plugin, "libheif_info", lambda: info)
+    assert "no encoder of HEVC" in (anchors.missing("heic") or "")
+    anchors._plugin.cache_clear()

@@ -44,7 +44,7 @@ def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -
     assert ours.bytes == plain.bytes == size
     assert avif.bytes <= size
     assert (jpeg.bytes > size) == bool(jpeg.note) == ("smallest possible" in printed)
-    assert ours.scores.lpips is None
+    assert ours.scores["lpips_alex"] is None
     assert str(made.picture) in printed
     assert "UNQUANT_METRICS" in printed
     for row in made.rows:

@@ -1,85 +1,223 @@
-"""Conventional codecs to compare with: JPEG, WebP and AVIF as Pillow writes them, at good settings, no metadata."""
+"""Conventional codecs to compare with, as Pillow and its plugins write them: good settings, no metadata.
+
+    jpeg  webp  avif  jpeg2000   Pillow itself          jxl   pillow-jxl-plugin          heic   pillow-heif
+
+A plugin is imported when its codec is first used; `missing` says what to install where there is none.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version as package_version
+from os import cpu_count
+from time import perf_counter
+from typing import Any, NamedTuple
 
-from PIL import Image, features
+import PIL
+from PIL import AvifImagePlugin, Image, features
 
-from unquant.errors import OptionError
+from unquant.errors import InputError, OptionError
 
-__all__ = ["ANCHORS", "Anchor", "Sized", "decode", "encode", "encode_to_size", "fit"]
+__all__ = [
+    "ANCHORS",
+    "Anchor",
+    "Ladder",
+    "Sized",
+    "decode",
+    "encode",
+    "encode_to_size",
+    "fit",
+    "limit_threads",
+    "missing",
+]
+
+Options = Callable[[float], dict[str, Any]]
+
+_threads = 0
+"""Threads of the encoders and decoders that can be told; 0 leaves the number to each."""
+
+
+def _quality(quality: float) -> dict[str, Any]:
+    return {"quality": quality}
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """One codec of Pillow. options: beside the quality, fixed.
+    """One codec of Pillow or of a plugin.
 
-    lowest, highest, step: the range of its `quality` and how finely it can be set. WebP takes fractions, and needs
-    them: from 0 to 1 its files grow by half.
+    lowest, highest, step: the range of its quality and how finely it can be set; 100 is best. options: beside the quality,
+    fixed. rate: the options that set a quality. feature: what Pillow was built with; module, package: of a plugin.
     """
 
     title: str
     format: str
-    feature: str
-    lowest: int = 0
-    highest: int = 100
+    suffix: str
+    feature: str = ""
+    module: str = ""
+    package: str = ""
+    lowest: float = 0
+    highest: float = 100
     step: float = 1
-    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rate: Options = _quality
 
     @property
     def version(self) -> str:
-        """The version of the library behind it."""
-        return str(features.version(self.feature))
+        """The version of the library behind it, or of its plugin; "None" where it is not installed."""
+        return _plugin(self.module)[1] if self.module else str(features.version(self.feature))
+
+    @property
+    def fingerprint(self) -> str:
+        """All that a file depends on beside the picture and the quality, in one line."""
+        return f"{self.format} {self.version} {PIL.__version__} {sorted(self.options.items())} {self.rate(50.0)}"
+
+    @property
+    def steps(self) -> int:
+        """The index of the highest quality; the lowest has 0."""
+        return round((self.highest - self.lowest) / self.step)
 
     def quality(self, index: int) -> float:
         """The quality `index` steps above the lowest; an int where only those are allowed."""
         return self.lowest + index if self.step == 1 else round(self.lowest + index * self.step, 6)
 
+    def nearest(self, quality: float) -> float:
+        """The quality nearest to one in 0..100 that can be set."""
+        return self.quality(min(max(round((quality - self.lowest) / self.step), 0), self.steps))
+
 
 _JPEG_OPTIONS = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
 _AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "autotiling": False}
+# x265 in one thread: its pool gains little on one picture, and files would depend on the number of processors
+_HEIC_OPTIONS = {"chroma": 420, "enc_params": {"preset": "slow", "x265:pools": "none"}}
+# without a comment OpenJPEG writes one of its own, of 33 bytes
+_JPEG2000_OPTIONS = {"quality_mode": "dB", "irreversible": True, "mct": 1, "no_jp2": True, "comment": " "}
 ANCHORS: dict[str, Anchor] = {
-    "jpeg": Anchor("JPEG", "JPEG", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS),
-    "webp": Anchor("WebP", "WEBP", "webp", step=0.01, options={"method": 6}),
-    "avif": Anchor("AVIF", "AVIF", "avif", options=_AVIF_OPTIONS),
+    "jpeg": Anchor("JPEG", "JPEG", ".jpg", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS),
+    # WebP takes fractions, and needs them: from 0 to 1 its files grow by half
+    "webp": Anchor("WebP", "WEBP", ".webp", "webp", step=0.01, options={"method": 6}),
+    "avif": Anchor("AVIF", "AVIF", ".avif", "avif", options=_AVIF_OPTIONS),
+    # 100 is another mode, without loss
+    "jxl": Anchor(
+        "JPEG XL", "JXL", ".jxl", "", "pillow_jxl", "pillow-jxl-plugin", highest=99.9, step=0.1, options={"effort": 7}
+    ),
+    # x265 takes whole steps, two of the quality
+    "heic": Anchor("HEIC", "HEIF", ".heic", "", "pillow_heif", "pillow-heif", step=2, options=_HEIC_OPTIONS),
+    # 15 to 55 dB: below, nothing but a header is left
+    "jpeg2000": Anchor(
+        "JPEG 2000",
+        "JPEG2000",
+        ".j2k",
+        "jpg_2000",
+        step=0.1,
+        options=_JPEG2000_OPTIONS,
+        rate=lambda quality: {"quality_layers": [15 + 0.4 * quality]},
+    ),
 }
 
 
+_DECODING = {"pillow_jxl": "pillow_jxl.JpegXLImagePlugin", "pillow_heif": "pillow_heif.options"}
+"""Where each plugin keeps how many threads decode."""
+
+
 class Sized(NamedTuple):
-    """A file and how it was made. fits: whether it is within the target; if not, it is the smallest possible."""
+    """A file and how it was made. fits: whether it is within the target; if not, it is the smallest possible.
+
+    seconds: of all the files that the search made.
+    """
 
     data: bytes
     quality: float
     fits: bool
+    seconds: float
+
+
+def limit_threads(threads: int) -> int:
+    """Set the threads of AVIF, JPEG XL and HEIC, 0 for each one's own choice; gives what was set before."""
+    global _threads
+    before, _threads = _threads, threads
+    AvifImagePlugin.DEFAULT_MAX_THREADS = threads
+    return before
+
+
+def missing(name: str) -> str | None:
+    """Why the anchor `name` cannot be used here and what to install; None if it can. Raises OptionError for no anchor."""
+    anchor = _anchor(name)
+    if not anchor.module:
+        here = features.check(anchor.feature) or (name == "jpeg" and features.check("jpg"))
+        return None if here else f"{anchor.title}: this Pillow was built without {anchor.feature}"
+    problem, _ = _plugin(anchor.module)
+    return problem and f"{anchor.title}: {problem}; install {anchor.package}"
 
 
 def encode(image: Image.Image, name: str, quality: float) -> bytes:
-    """The file that the anchor `name` makes of the picture (as 8-bit RGB) at its own `quality`."""
-    anchor = _anchor(name)
+    """The file that the anchor `name` makes of the picture (as 8-bit RGB) at its own `quality`.
+
+    Raises OptionError where the codec is not there, InputError for a picture that it refuses.
+    """
+    anchor = _usable(name)
     bare = image.convert("RGB")
     bare = bare.copy() if bare is image else bare
     bare.info.clear()
+    # a plugin may write into what it is given
+    options = {key: dict(value) if isinstance(value, dict) else value for key, value in anchor.options.items()}
+    if anchor.format == "JXL" and _threads:
+        options["num_threads"] = _threads
     buffer = io.BytesIO()
-    bare.save(buffer, anchor.format, quality=quality, **anchor.options)
+    try:
+        bare.save(buffer, anchor.format, **anchor.rate(quality), **options)
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(f"{anchor.title} cannot encode a picture of {bare.width}×{bare.height}: {e}") from e
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> Image.Image:
-    """The picture in any file that Pillow reads, as 8-bit RGB."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+def decode(data: bytes, name: str | None = None) -> Image.Image:
+    """The picture in a file, as 8-bit RGB. name: the anchor whose decoder shall read it; None for whichever Pillow has.
+
+    Raises OptionError where the codec is not there, InputError for bytes that are no such file.
+    """
+    formats = None if name is None else [_usable(name).format]
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, RuntimeError, SyntaxError) as e:
+        raise InputError(f"not a file of {name or 'a known format'}: {e}") from e
+
+
+class Ladder:
+    """The files that one anchor makes of one picture, by the index of the quality; each is made once."""
+
+    def __init__(self, image: Image.Image, name: str) -> None:
+        self.anchor = _usable(name)
+        self._image, self._name = image, name
+        self._made: dict[int, tuple[bytes, float]] = {}
+
+    def at(self, index: int) -> tuple[bytes, float]:
+        """The file at `index` and the seconds that it took."""
+        if index not in self._made:
+            start = perf_counter()
+            data = encode(self._image, self._name, self.anchor.quality(index))
+            self._made[index] = data, perf_counter() - start
+        return self._made[index]
+
+    def to_size(self, target_bytes: int) -> Sized:
+        """The largest file of at most `target_bytes`, by bisection; else the smallest, with fits=False."""
+        seconds: dict[int, float] = {}
+
+        def make(index: int) -> bytes:
+            data, seconds[index] = self.at(index)
+            return data
+
+        data, index = fit(make, self.anchor.steps, target_bytes)
+        return Sized(data, self.anchor.quality(index), len(data) <= target_bytes, sum(seconds.values()))
 
 
 def encode_to_size(image: Image.Image, name: str, target_bytes: int) -> Sized:
     """The largest file of at most `target_bytes`, by bisection on the quality; else the smallest, with fits=False."""
-    anchor = _anchor(name)
-    steps = round((anchor.highest - anchor.lowest) / anchor.step)
-    data, index = fit(lambda index: encode(image, name, anchor.quality(index)), steps, target_bytes)
-    return Sized(data, anchor.quality(index), len(data) <= target_bytes)
+    return Ladder(image, name).to_size(target_bytes)
 
 
 def fit(make: Callable[[int], bytes], last: int, target_bytes: int) -> tuple[bytes, int]:
@@ -105,3 +243,29 @@ def _anchor(name: str) -> Anchor:
     if name not in ANCHORS:
         raise OptionError(f"no anchor codec is called {name!r}; there are {', '.join(ANCHORS)}")
     return ANCHORS[name]
+
+
+def _usable(name: str) -> Anchor:
+    problem = missing(name)
+    if problem is not None:
+        raise OptionError(problem)
+    anchor = ANCHORS[name]
+    if anchor.module:
+        decoding: Any = import_module(_DECODING[anchor.module])
+        decoding.DECODE_THREADS = _threads or cpu_count()
+    return anchor
+
+
+@cache
+def _plugin(module: str) -> tuple[str | None, str]:
+    """Import a plugin and make Pillow know it: what is wrong with it, and its version."""
+    try:
+        plugin = import_module(module)
+    except ImportError as e:
+        return f"its plugin cannot be imported ({e})", "None"
+    if module != "pillow_heif":  # pillow_jxl makes itself known
+        return None, package_version("pillow-jxl-plugin")
+    info: dict[str, Any] = plugin.libheif_info()
+    found = f"libheif {info['libheif']}, {info['HEIF'] or 'no encoder'}"
+    plugin.register_heif_opener()
+    return None if info["HEIF"] else "this pillow-heif has no encoder of HEVC", found

@@ -1,104 +1,397 @@
-"""Figures from the rows that `unquant.bench rd --out` writes: one metric against another, means over the images."""
+"""Figures from rows of results: one metric against another, means over the images. The report draws with the same code."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from xml.etree import ElementTree
 
+from unquant.bench import rows as rows_file
+from unquant.bench.anchors import ANCHORS
+from unquant.bench.metrics import METRICS
+from unquant.bench.rows import Row
 from unquant.errors import InputError, OptionError
 
-__all__ = ["AXES", "Line", "draw", "lines_of", "read_rows"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-AXES = {
+__all__ = [
+    "ALONG",
+    "AXES",
+    "Line",
+    "codec_names",
+    "colour",
+    "draw",
+    "lines_of",
+    "marker",
+    "read_rows",
+    "setting_name",
+    "svg",
+    "swatch",
+]
+
+AXES: dict[str, str] = {
     "bpp": "bits per pixel",
-    "psnr": "PSNR, dB",
-    "ms_ssim": "MS-SSIM",
-    "lpips": "LPIPS (AlexNet)",
-    "dists": "DISTS",
-    "gradient": "gradient energy over the original's",
+    **{name: metric.title for name, metric in METRICS.items()},
     "realism": "realism ρ",
     "steps": "steps of the reverse path",
 }
 """What can stand on an axis, and how it is labelled."""
+ALONG = ("bpp", "realism", "steps")
+
+INK, RULE, FAINT = "#1b1f24", "#d5d9de", "#69717a"
+COLOURS = {
+    "ratevar": "#c8451b",
+    "cdc": "#a3247a",
+    "avif": "#1c63b7",
+    "webp": "#22804c",
+    "jpeg": "#7a5c12",
+    "jxl": "#6a4bb5",
+    "heic": "#0d7f86",
+}
+"""The colour of each codec, the same in every figure."""
+_OTHERS = ("#8c3b4a", "#4d6b1f", "#33569c", "#94571c", "#5b4b8a")
+_MARKERS = {"ratevar": "o", "cdc": "p", "avif": "s", "webp": "^", "jpeg": "D", "jxl": "v", "heic": "h"}
+_OTHER_MARKERS = ("P", "X", "<", ">", "*", "d", "8", "H")
+_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1, 1.4), (5, 1.5, 1, 1.5), (9, 3), (3, 5))
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "unquant",  # and no date: the same lines give the same bytes
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "font.size": 9.5,
+    "grid.color": RULE,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 
 class Line(NamedTuple):
-    """One curve: its name in the legend and its points (x, y), in order."""
+    """One curve: its name in the legend and its points (x, y), in order.
+
+    codec: decides colour and marker. variant: counts the curves of one codec, decides the dashes. kind: "published" is
+    drawn faintly, "low trust" with hollow markers as well. sigmas: standard errors of y, drawn as bars. notes: a text for
+    each point, shown where the figure is pointed at.
+    """
 
     name: str
     points: list[tuple[float, float]]
+    codec: str = ""
+    variant: int = 0
+    kind: Literal["measured", "published", "low trust"] = "measured"
+    sigmas: list[float] | None = None
+    notes: list[str] | None = None
 
 
-def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rows of several result files. Raises InputError naming the file that is none."""
-    rows: list[dict[str, Any]] = []
-    for path in paths:
-        try:
-            rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(f"{path}: not a result file of `unquant.bench rd --out`: {e}") from e
-    return rows
+def read_rows(paths: Sequence[Path]) -> list[Row]:
+    """The rows of several result files, of rows with one key the last. Raises InputError naming the file that is none."""
+    return list({row.key: row for path in paths for row in rows_file.read_rows(path)}.values())
 
 
-def lines_of(rows: Sequence[dict[str, Any]], x: str, y: str, along: str) -> list[Line]:
+def lines_of(rows: Sequence[Row], x: str, y: str, along: str) -> list[Line]:
     """One line for every codec and combination of the other settings; its points are the values of `along`, ascending.
 
-    x, y: keys of AXES. along: "bpp" (one point a target), "realism" or "steps". Rows without a value are left out. Raises
-    OptionError for an unknown name or where nothing is left.
+    x, y: keys of AXES. along: "bpp" (one point a target), "realism" or "steps". Rows without a value are left out. Two
+    versions of one codec are two codecs. Realism 0 takes no steps and so belongs to the path of every number of steps.
+    Raises OptionError for an unknown name or where nothing is left.
     """
-    if x not in AXES or y not in AXES or along not in ("bpp", "realism", "steps"):
-        raise OptionError(f"axes: {', '.join(AXES)}; along: bpp, realism or steps; not {x}, {y}, {along}")
-    settings = {"bpp": "target_bpp", "realism": "realism", "steps": "steps"}
-    fixed = [key for name, key in settings.items() if name != along]
-    groups: dict[tuple[Any, ...], dict[float, list[tuple[float, float]]]] = {}
+    if x not in AXES or y not in AXES or along not in ALONG:
+        raise OptionError(f"axes: {', '.join(AXES)}; along: {', '.join(ALONG)}; not {x}, {y}, {along}")
+    groups: dict[_Fixed, dict[Any, list[Row]]] = {}
     for row in rows:
-        place = row.get(settings[along])
-        if place is None or row.get(x) is None or row.get(y) is None:
-            continue
-        name = (row["codec"], *(row.get(key) for key in fixed))
-        groups.setdefault(name, {}).setdefault(float(place), []).append((row[x], row[y]))
+        place = _target(row) if along == "bpp" else getattr(row, along)
+        if place is not None and _value(row, x) is not None and _value(row, y) is not None:
+            groups.setdefault(_fixed(row, along), {}).setdefault(place, []).append(row)
+    if along == "realism":
+        _share_the_start(groups)
     if not groups:
         raise OptionError(f"no row has {x}, {y} and {along}")
+    names = codec_names(rows)
+    lines: list[Line] = []
+    for key, places in sorted(groups.items(), key=lambda item: item[0].order):
+        at = {place: (_mean(each, x), _mean(each, y)) for place, each in places.items()}
+        # a target's rate is measured: files without a target stand where their bytes put them
+        order = sorted(at, key=lambda place: at[place][0]) if along == "bpp" and x == "bpp" else sorted(at)
+        notes = [_note(*at[place], x, y, places[place], along) for place in order]
+        name = setting_name(names[key.codec, key.version], key.target_words, key.realism, key.steps)
+        variant = sum(line.codec == key.codec for line in lines)
+        lines.append(Line(name, [at[place] for place in order], key.codec, variant, notes=notes))
+    return lines
 
-    def label(name: tuple[Any, ...]) -> str:
-        words = {"target_bpp": "{:g} bpp", "realism": "ρ {:g}", "steps": "{} steps"}
-        return ", ".join(
-            [name[0], *(words[k].format(v) for k, v in zip(fixed, name[1:], strict=True) if v is not None)]
-        )
 
-    return [
-        Line(label(name), [(fmean(p[0] for p in at), fmean(p[1] for p in at)) for _, at in sorted(points.items())])
-        for name, points in groups.items()
-    ]
+def codec_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """What each (codec, version) is called: an anchor by its title; with the version where a codec has several."""
+    pairs = sorted({(row.codec, row.version) for row in rows})
+    counts = Counter(codec for codec, _ in pairs)
+    titles = {codec: ANCHORS[codec].title if codec in ANCHORS else codec for codec in counts}
+    return {(c, version): f"{titles[c]} {version}" if counts[c] > 1 else titles[c] for c, version in pairs}
+
+
+def setting_name(codec: str, target: str, realism: float | None, steps: int | None) -> str:
+    """What a curve is called, without what is empty or None."""
+    rho = f"realism {realism:g}" if realism is not None else ""
+    return ", ".join(filter(None, [codec, target, rho, f"{steps} steps" if steps is not None else ""]))
+
+
+class _Fixed(NamedTuple):
+    """What the points of a line have in common; None for what they differ in."""
+
+    codec: str
+    version: str
+    target: tuple[float, float, float] | None
+    target_words: str
+    realism: float | None
+    steps: int | None
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        low = -1  # what is not set stands last, the highest realism first
+        steps = low if self.steps is None else self.steps
+        return self.codec, self.version, self.target or (), -(low if self.realism is None else self.realism), steps
+
+
+def _fixed(row: Row, along: str) -> _Fixed:
+    return _Fixed(
+        row.codec,
+        row.version,
+        None if along == "bpp" else _target(row),
+        "" if along == "bpp" else row.target,
+        None if along == "realism" else row.realism,
+        None if along == "steps" else row.steps,
+    )
+
+
+def _share_the_start(groups: dict[_Fixed, dict[Any, list[Row]]]) -> None:
+    for key, places in list(groups.items()):
+        others = [other for other in groups if other._replace(steps=None) == key and other.steps is not None]
+        if key.steps is None and set(places) == {0} and others:
+            del groups[key]
+            for other in others:
+                groups[other].setdefault(0.0, places[0.0])
+
+
+def _target(row: Row) -> tuple[float, float, float]:
+    """What the file was asked for, in an order in which targets ascend; what the search for a size found is not in it."""
+    if row.target_bpp is not None:
+        return row.target_bpp, 0.0, 0.0
+    return (0.0, row.quality, 0.0) if row.quality is not None else (0.0, 0.0, -float(row.q_index or 0))
+
+
+def _value(row: Row, axis: str) -> float | None:
+    return getattr(row, axis) if axis in ALONG else row.scores.get(axis)
+
+
+def _mean(rows: Sequence[Row], axis: str) -> float:
+    return fmean(value for row in rows if (value := _value(row, axis)) is not None)
+
+
+def _note(at_x: float, at_y: float, x: str, y: str, rows: Sequence[Row], along: str) -> str:
+    first = rows[0]
+    place = {"bpp": first.target, "realism": f"realism {first.realism or 0:g}", "steps": f"{first.steps} steps"}[along]
+    missed = sum(not row.reached for row in rows)
+    images = f"mean of {len(rows)} images" if len(rows) > 1 else first.image
+    larger = f", {missed} of them larger than asked for" if missed else ""
+    return f"{place}: {AXES[x]} {at_x:.4g}, {AXES[y]} {at_y:.4g}; {images}{larger}"
+
+
+def colour(codec: str) -> str:
+    """The colour of a codec: one name, one colour, whatever else is drawn."""
+    return COLOURS.get(codec) or _OTHERS[zlib.crc32(codec.encode()) % len(_OTHERS)]
+
+
+def marker(codec: str) -> str:
+    """The marker of a codec, as matplotlib names it; tells codecs apart without colour."""
+    return _MARKERS.get(codec) or _OTHER_MARKERS[zlib.crc32(codec.encode()) % len(_OTHER_MARKERS)]
 
 
 def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
-    """Write the figure as SVG or PNG, by the extension.
+    """Write the figure as SVG or PNG, by the extension; the same lines give the same bytes.
 
     Raises OptionError for another extension and without matplotlib (extra `bench`), InputError where it cannot be written.
     """
     kind = out.suffix.lower()
     if kind not in (".svg", ".png"):
         raise OptionError(f"{out}: figures are .svg or .png")
+
+    def save(figure: Figure) -> None:
+        figure.axes[0].set(xlabel=AXES[x], ylabel=AXES[y])
+        figure.legend(loc="outside right upper", fontsize=8, handlelength=3)
+        figure.savefig(out, metadata={"Date": None} if kind == ".svg" else {}, dpi=150)
+
+    try:
+        _with_figure(lines, x == "bpp", (7.2, 4.2), {}, save)
+    except OSError as e:
+        raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
+
+
+def svg(lines: Sequence[Line], x: str, *, name: str, alt: str, labels: Sequence[str] = ()) -> str:
+    """The figure as an <svg> element for a page that holds several, without a legend.
+
+    name: makes its ids unique on the page. alt: what it shows, for those who cannot see it. labels: a word at an end of
+    each line, "" for none; one that finds no room is left out. Every line is a group with its name in `data-series`,
+    every point tells its note. Colours are CSS variables named after themselves (--h1b1f24), so that the page can change
+    them. Raises OptionError without matplotlib.
+    """
+    buffer = BytesIO()
+
+    def save(figure: Figure) -> None:
+        figure.axes[0].set(xlabel=AXES[x])
+        _label(figure, lines, labels)
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+
+    # letters stay letters: smaller, and the page's style applies to them
+    _with_figure(lines, x == "bpp", (7.0, 4.1), {"svg.fonttype": "none"}, save)
+    return _for_page(buffer.getvalue().decode(), lines, name, alt)
+
+
+def _with_figure(
+    lines: Sequence[Line],
+    log_rate: bool,
+    size: tuple[float, float],
+    style: Mapping[str, Any],
+    use: Callable[[Figure], None],
+) -> None:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as e:
-        raise OptionError(f"{out}: figures need matplotlib; install unquant[bench]") from e
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for line in lines:
-        axes.plot(*zip(*line.points, strict=True), marker="o", markersize=4, label=line.name)
-    axes.set(xlabel=AXES[x], ylabel=AXES[y])
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
-    # no date and no random ids: the same rows give the same bytes
-    metadata = {"Date": None} if kind == ".svg" else {}
+        raise OptionError("figures need matplotlib; install unquant[bench]") from e
+    context: dict[Any, Any] = _STYLE | dict(style)
+    with mpl.rc_context(context):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(linewidth=0.6)
+        axes.set_axisbelow(True)
+        for number, line in enumerate(lines):
+            _plot(axes, line, f"s{number}")
+        if log_rate:
+            _log_axis(axes, [point[0] for line in lines for point in line.points])
+        use(figure)
+
+
+def _plot(axes: Axes, line: Line, gid: str) -> None:
+    measured = line.kind == "measured"
+    shade = colour(line.codec) if measured else FAINT
+    looks: dict[str, Any] = {
+        "color": shade,
+        "marker": marker(line.codec),
+        "markersize": 5.5 if measured else 4.5,
+        "markerfacecolor": "none" if line.kind == "low trust" else shade,
+        "linestyle": (0, _dashes(line)) if _dashes(line) else "-",
+        "linewidth": 1.7 if measured else 0.7,
+        "zorder": 3 if measured else 2,
+        "clip_on": False,
+    }
+    drawn = axes.plot(*zip(*line.points, strict=True), label=line.name, **looks)[0]
+    drawn.set_gid(f"{gid}-line")
+    if line.sigmas is not None:
+        xs, ys = zip(*line.points, strict=True)
+        low = [y - sigma for y, sigma in zip(ys, line.sigmas, strict=True)]
+        high = [y + sigma for y, sigma in zip(ys, line.sigmas, strict=True)]
+        axes.vlines(xs, low, high, colors=shade, linewidth=1.1, zorder=2).set_gid(f"{gid}-bars")
+
+
+def _label(figure: Figure, lines: Sequence[Line], labels: Sequence[str]) -> None:
+    """A word at an end of each line, where it meets neither another word nor a measured point."""
+    axes = figure.axes[0]
+    figure.draw_without_rendering()  # places are known only now
+    frame = axes.get_window_extent()
+    points = [axes.transData.transform(point) for line in lines if line.kind == "measured" for point in line.points]
+    taken: list[Any] = []
+    for number, (line, label) in enumerate(zip(lines, labels, strict=False)):
+        ends = ((line.points[-1], 6, "left"), (line.points[-1], -6, "right"), (line.points[0], -6, "right"))
+        for end, shift, side in ends if label else ():
+            options: dict[str, Any] = {
+                "textcoords": "offset points",
+                "fontsize": 7.5,
+                "color": FAINT,
+                "va": "center",
+                "ha": side,
+            }
+            word = axes.annotate(label, end, (shift, 0), in_layout=False, gid=f"s{number}-label", **options)
+            box = word.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 40
+            if inside and not any(box.overlaps(other) for other in taken) and not any(box.contains(*p) for p in points):
+                taken.append(box)
+                break
+            word.remove()
+
+
+def _dashes(line: Line) -> tuple[float, ...]:
+    return _DASHES[line.variant % len(_DASHES)] if line.kind == "measured" else ()
+
+
+def _log_axis(axes: Axes, rates: Sequence[float]) -> None:
+    """A logarithmic axis with ticks at round rates: targets usually double from one to the next."""
+    low, high = min(rates) / 1.1, max(rates) * 1.1
+    ticks = [step * 10.0**power for power in range(-4, 3) for step in (1, 1.5, 2, 3, 5, 7)]
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
+def swatch(line: Line) -> str:
+    """A small <svg> of the line's colour, dashes and marker, for a legend outside the figure. Colours as in `svg`."""
     try:
-        with mpl.rc_context({"svg.hashsalt": "unquant"}):
-            figure.savefig(out, metadata=metadata, dpi=150)
-    except OSError as e:
-        raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
+        from matplotlib.markers import MarkerStyle
+    except ImportError as e:
+        raise OptionError("figures need matplotlib; install unquant[bench]") from e
+    style = MarkerStyle(marker(line.codec))
+    shape: list[Any] = style.get_path().transformed(style.get_transform()).to_polygons()
+    outline = "".join(
+        "M" + "L".join(f"{17 + 8 * x:.1f} {6 - 8 * y:.1f}" for x, y in polygon) + "Z" for polygon in shape
+    )
+    shade = colour(line.codec) if line.kind == "measured" else FAINT
+    ink = f"var(--h{shade[1:]}, {shade})"
+    width = 1.8 if line.kind == "measured" else 0.8
+    dashes = " ".join(f"{width * part:g}" for part in _dashes(line)) or "none"
+    fill = "none" if line.kind == "low trust" else ink
+    return (
+        f'<svg viewBox="0 0 34 12" aria-hidden="true"><path d="M0 6H34" fill="none" stroke-width="{width}" '
+        f'stroke-dasharray="{dashes}" style="stroke: {ink}"/><path d="{outline}" style="stroke: {ink}; fill: {fill}"/></svg>'
+    )
+
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def _for_page(text: str, lines: Sequence[Line], name: str, alt: str) -> str:
+    """matplotlib's file as an element among others: unique ids, a series for each line, a title for each point."""
+    ElementTree.register_namespace("", _SVG[1:-1])
+    root = ElementTree.fromstring(text)
+    for child in [child for child in root if child.tag.endswith("metadata") or child.find(f"{_SVG}style") is not None]:
+        root.remove(child)
+    for element in list(root.iter()):
+        gid = re.fullmatch(r"s(\d+)-(line|bars|label)", element.get("id", ""))
+        if gid:
+            line = lines[int(gid[1])]
+            element.set("data-series", line.name)
+            element.set("data-kind", line.kind)
+            for point, note in zip(element.iter(f"{_SVG}use"), line.notes or [], strict=False):
+                ElementTree.SubElement(point, f"{_SVG}title").text = f"{line.name}; {note}"
+        if "id" in element.attrib:
+            element.set("id", f"{name}-{element.get('id')}")
+        if _HREF in element.attrib:
+            element.set("href", element.attrib.pop(_HREF).replace("#", f"#{name}-"))
+        if "style" in element.attrib:
+            style = re.sub(r"font-family:[^;]*;?\s*", "", element.attrib["style"])
+            element.set("style", re.sub(r"#([0-9a-f]{6})", r"var(--h\1, #\1)", style))
+        if "clip-path" in element.attrib:
+            element.set("clip-path", element.attrib["clip-path"].replace("#", f"#{name}-"))
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    root.attrib |= {"role": "img", "aria-label": alt, "class": "chart"}
+    return ElementTree.tostring(root, encoding="unicode")

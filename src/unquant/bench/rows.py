@@ -19,12 +19,12 @@ class Row:
     """One picture from one file.
 
     key: hash of the image's pixels, the codec with its version, and the setting. image: the file's name without its
-    extension; image_id: hash of its pixels. width, height: in pixels. codec: the name of a model or of an anchor; version: the
-    weights id of a model, the library's version of an anchor. target_bpp: what the file was searched for; quality: the codec's
-    own scale; q_index: a model's step; at least one of the three is given. realism, steps: of the decode, None for anchors,
-    and None for steps where they are the model's own. bytes: the size of the file; reached: it is within the target.
+    extension; image_id: hash of its pixels. width, height: in pixels. codec: the name of a model or of an anchor; version:
+    the weights id of a model, the library's version of an anchor. target_bpp: what the file was searched for; quality: the
+    codec's own scale; q_index: a model's step; at least one of the three is given. realism, steps: of the decode, None for
+    anchors, and None for steps where they are the model's own. bytes: the size of the file; reached: it is within the target.
     encode_s, decode_s: seconds of the whole call, None where it was not timed. scores: by the name of the metric, None where
-    it cannot be measured. environment: the id of the place it was measured in, see `unquant.bench.report.environment`.
+    it cannot be measured. environment: the id of the place it was measured in, see `unquant.bench.environment`.
     """
 
     key: str

@@ -6,23 +6,21 @@ What a process does once (importing, loading, the first call, its peak memory) i
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-import torch
-from PIL import AvifImagePlugin, Image
+from PIL import Image
 
 from unquant.bench import anchors
-from unquant.bench.report import markdown_table
+from unquant.bench.environment import limited_threads
 from unquant.bench.subject import Codec
+from unquant.bench.tables import markdown_table
 from unquant.errors import OptionError
 
 __all__ = ["Measure", "command_times", "fresh_times", "limited_threads", "table", "warm_times"]
@@ -74,25 +72,6 @@ class Measure:
     @property
     def ratio(self) -> float | None:
         return self.value / self.avif if self.avif else None
-
-
-@contextmanager
-def limited_threads(threads: int | None) -> Generator[None]:
-    """Limits torch, AVIF and processes started inside to so many threads; None leaves all as it is."""
-    before = torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS, os.environ.get("OMP_NUM_THREADS")
-    if threads is not None:
-        torch.set_num_threads(threads)
-        AvifImagePlugin.DEFAULT_MAX_THREADS = threads
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        AvifImagePlugin.DEFAULT_MAX_THREADS = before[1]
-        if before[2] is None:
-            os.environ.pop("OMP_NUM_THREADS", None)
-        else:
-            os.environ["OMP_NUM_THREADS"] = before[2]
 
 
 def _median_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 import unquant
 from unquant.errors import BitstreamError, InputError
 
-__all__ = ["Codec", "find_images", "load", "q_index_of", "read_image"]
+__all__ = ["Codec", "find_images", "load", "pixels_id", "q_index_of", "read_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
@@ -49,14 +50,31 @@ def q_index_of(data: bytes) -> int | None:
         return None
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The image files directly in `folder` (or the one file given), sorted by name. Raises InputError if none."""
-    if folder.is_file():
+def find_images(folder: Path, *, recursive: bool = False, without: Path | None = None) -> list[Path]:
+    """The image files in `folder` (or the one file given), sorted; hidden ones are left out. Raises InputError if none.
+
+    recursive: those of its folders as well. without: a folder whose files are no inputs, such as that of the results.
+    """
+    if not folder.is_dir():
         return [folder]
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    excluded = None if without is None else without.resolve()
+    paths = [
+        path
+        for path in sorted(folder.rglob("*") if recursive else folder.glob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (excluded is None or excluded not in path.resolve().parents)
+    ]
     if not paths:
         raise InputError(f"{folder}: no image files in this folder")
     return paths
+
+
+def pixels_id(image: Image.Image) -> str:
+    """What names a picture by its content: 16 hex digits of the SHA-256 of its size and its 8-bit RGB pixels."""
+    head = f"{image.width}x{image.height} "
+    return hashlib.sha256(head.encode() + image.convert("RGB").tobytes()).hexdigest()[:16]
 
 
 def read_image(path: Path) -> Image.Image:
@@ -64,7 +82,9 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not an image that can be read") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     image.info.clear()
     return image

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unquant.cli import listing, training, transcode
+from unquant.cli import benchmark, listing, training, transcode
 from unquant.cli.exits import Code, guarded, say, write_line
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app.command("encode", cls=transcode.FilesCommand)(guarded(transcode.encode))
 app.command("decode", cls=transcode.FilesCommand)(guarded(transcode.decode))
 app.command("info")(guarded(listing.info))
 app.command("models")(guarded(listing.models))
+app.command("bench")(guarded(benchmark.bench))
 app.add_typer(training.app, name="train")
 app.command("demo")(guarded(listing.demo))
 

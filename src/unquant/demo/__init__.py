@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
@@ -13,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from unquant.bench import anchors
-from unquant.bench.metrics import Meter, Scores
-from unquant.bench.report import number
+from unquant.bench.metrics import FAST, METRICS, Meter
 from unquant.bench.subject import Codec, load
+from unquant.bench.tables import number
 from unquant.demo.montage import Panel, draw
 
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
@@ -25,12 +26,12 @@ DETAIL = (0.69, 0.23)  # the rim of the cup, the end of the spoon, the saucer an
 
 
 class DemoRow(NamedTuple):
-    """One line of the table. note: what is special about it, or empty."""
+    """One line of the table. scores: by name, of `metrics.FAST`. note: what is special about it, or empty."""
 
     name: str
     bytes: int
     bpp: float
-    scores: Scores
+    scores: Mapping[str, float | None]
     encode_s: float
     decode_s: float
     note: str = ""
@@ -86,9 +87,10 @@ def _anchor(name: str, image: Image.Image, target_bytes: int) -> tuple[_Timed, b
 
 
 def _caption(row: DemoRow) -> str:
-    parts = [f"{row.bytes:,} bytes", f"{row.bpp:.3f} bpp", f"PSNR {number(row.scores.psnr, 1)} dB"]
-    if row.scores.lpips is not None:
-        parts.append(f"LPIPS {row.scores.lpips:.3f}")
+    parts = [f"{row.bytes:,} bytes", f"{row.bpp:.3f} bpp", f"PSNR {number(row.scores['psnr'], 1)} dB"]
+    lpips = row.scores["lpips_alex"]
+    if lpips is not None:
+        parts.append(f"LPIPS {lpips:.3f}")
     return "  ·  ".join(parts)
 
 
@@ -98,7 +100,7 @@ def _table(rows: tuple[DemoRow, ...]) -> Table:
     for title in ("bytes", "bpp", "PSNR", "MS-SSIM", "LPIPS", "encode", "decode"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        scores = number(row.scores.psnr, 2), number(row.scores.ms_ssim, 4), number(row.scores.lpips, 3)
+        scores = (number(row.scores[name], METRICS[name].digits) for name in FAST)
         seconds = f"{row.encode_s:.2f} s", f"{row.decode_s:.2f} s"
         table.add_row(row.name, f"{row.bytes:,}", f"{row.bpp:.3f}", *scores, *seconds)
     return table
@@ -116,7 +118,7 @@ def run(
     console = console or Console()
     image, codec = photograph(), codec or load("ratevar")
     pixels = image.width * image.height
-    meter = Meter(dists=False)
+    meter = Meter(FAST)
     score = meter.against(image)
 
     def row(name: str, made: _Timed, note: str = "") -> DemoRow:

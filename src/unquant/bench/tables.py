@@ -1,51 +1,14 @@
-"""What every report holds: the place it was measured, Markdown tables and JSON."""
+"""What the reports share: numbers with gaps, Markdown tables, JSON written in one step."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import cast
 
-import torch
-
-import unquant
-from unquant.bench.anchors import ANCHORS
-
-__all__ = ["cpu_name", "environment", "markdown_table", "number", "write_json"]
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def environment(weights: Mapping[str, str]) -> dict[str, object]:
-    """Versions, machine and threads. weights: the id of the weights of each codec measured."""
-    packages: dict[str, str | None] = {"unquant": unquant.__version__}
-    for name in ("torch", "pillow", "torchmetrics", "numpy", "constriction"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    return {
-        "versions": packages | {name: anchor.version for name, anchor in ANCHORS.items()},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "weights": dict(weights),
-    }
+__all__ = ["markdown_table", "number", "write_json"]
 
 
 def number(value: float | None, digits: int) -> str:
