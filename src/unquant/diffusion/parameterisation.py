@@ -1,0 +1,118 @@
+"""What a diffusion network's raw output means, the clean image or the noise, and all that follows from that.
+
+    x0, epsilon, ᾱ ──►┤diffuse├──► x_t = sqrt(ᾱ)·x0 + sqrt(1 − ᾱ)·epsilon
+    network(x_t, …), x_t, ᾱ ──►┤Parameterisation├──► x0 | epsilon | score;  target, weight, loss in training
+
+The noise level is ᾱ in [0, 1], a schedule's value in float64 (in float32, 1 − ᾱ keeps few digits near ᾱ = 1): of shape ()
+for all images, or (b, 1, 1, 1) for one each. Images are (b, c, h, w) with values in [−1, 1].
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+from unquant.errors import OptionError
+
+__all__ = ["MAX_SNR", "Level", "Parameterisation", "Signal", "diffuse"]
+
+Signal: TypeAlias = Float[Tensor, "b c h w"]
+"""An image in [−1, 1], noise, or a mixture of both."""
+Level: TypeAlias = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]
+"""ᾱ in [0, 1]: the share of the image in the variance of x_t. 0 is pure noise, 1 the clean image."""
+
+MAX_SNR = 5.0
+"""γ of Hang et al. 2023, arXiv 2303.09556: the weight of an example does not grow beyond this signal-to-noise ratio."""
+
+_FLOOR = 1e-8
+"""What is divided by instead of a smaller amplitude; in float64, sqrt(1 − ᾱ) is smaller at ᾱ = 1 only."""
+
+
+def _checked(alpha: Tensor) -> Tensor:
+    if alpha.ndim not in (0, 4):  # (b,) would broadcast to the width
+        raise OptionError(f"a noise level has shape () or (b, 1, 1, 1), not {tuple(alpha.shape)}")
+    return alpha
+
+
+def _amplitudes(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(ᾱ) and sqrt(1 − ᾱ), computed in ᾱ's dtype, returned in that of `like` and on its device."""
+    alpha = _checked(alpha)
+    return alpha.sqrt().to(like), (1 - alpha).sqrt().to(like)
+
+
+def diffuse(x0: Signal, epsilon: Signal, alpha: Level) -> Signal:
+    """The forward process, x_t = sqrt(ᾱ)·x0 + sqrt(1 − ᾱ)·epsilon, in x0's dtype (Ho et al. 2020, arXiv 2006.11239, eq. 4).
+
+    x0, epsilon: (b, c, h, w), the image in [−1, 1] and standard normal noise. alpha: () or (b, 1, 1, 1), in [0, 1]. Raises
+    OptionError for an alpha of another shape.
+    """
+    signal, noise = _amplitudes(alpha, x0)
+    return signal * x0 + noise * epsilon
+
+
+class Parameterisation(Enum):
+    """The network outputs the clean image ("x") or the noise ("epsilon"): Yang & Mandt, arXiv 2209.06950, section 3.
+
+    `Parameterisation("x")` makes one from its name and raises OptionError for an unknown name. The three `to_` methods take
+    the raw output and the x_t that it was made from, (b, c, h, w) each, and alpha, () or (b, 1, 1, 1); they compute in x_t's
+    dtype (float32 or wider, or bfloat16), pass gradients, and raise OptionError for an alpha of another shape. Each of x0,
+    epsilon and the score follows from any other one where 0 < ᾱ < 1. Towards ᾱ = 0 an error in epsilon grows by
+    1/sqrt(ᾱ) in x0 (2·10^5 at the start of the cosine schedule), towards ᾱ = 1 one in x0 by 1/sqrt(1 − ᾱ) in epsilon: there
+    x_t says nothing of the one that is asked for. At the very ends the result is finite and otherwise arbitrary; the
+    identities, "x" to x0 and "epsilon" to epsilon, are exact everywhere.
+    """
+
+    X = "x"
+    EPSILON = "epsilon"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Parameterisation:
+        raise OptionError(f"parameterisation must be one of {', '.join(p.value for p in cls)}, not {value!r}")
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the sampler holds the estimate of x0 to [−1, 1] by default: for "x", as the public code of the paper."""
+        return self is Parameterisation.X
+
+    def to_x(self, output: Signal, x_t: Signal, alpha: Level) -> Signal:
+        """The estimate of x0, not clamped: the output, or (x_t − sqrt(1 − ᾱ)·epsilon)/sqrt(ᾱ) (Ho et al. 2020, eq. 15)."""
+        signal, noise = _amplitudes(alpha, x_t)
+        output = output.to(x_t)
+        return output if self is Parameterisation.X else (x_t - noise * output) / signal.clamp(min=_FLOOR)
+
+    def to_epsilon(self, output: Signal, x_t: Signal, alpha: Level) -> Signal:
+        """The estimate of the noise in x_t: the output, or (x_t − sqrt(ᾱ)·x0)/sqrt(1 − ᾱ)."""
+        signal, noise = _amplitudes(alpha, x_t)
+        output = output.to(x_t)
+        return output if self is Parameterisation.EPSILON else (x_t - signal * output) / noise.clamp(min=_FLOOR)
+
+    def to_score(self, output: Signal, x_t: Signal, alpha: Level) -> Signal:
+        """The estimate of ∇ log p(x_t) = −epsilon/sqrt(1 − ᾱ) (Song et al. 2021, arXiv 2011.13456; Tweedie's formula)."""
+        _, noise = _amplitudes(alpha, x_t)
+        return -self.to_epsilon(output, x_t, alpha) / noise.clamp(min=_FLOOR)
+
+    def target(self, x0: Signal, epsilon: Signal) -> Signal:
+        """What the raw output is trained to be; x0, epsilon: those that `diffuse` was given."""
+        return x0 if self is Parameterisation.X else epsilon
+
+    def weight(self, alpha: Level) -> Level:
+        """The weight of an example in the loss, of alpha's shape: min(SNR, 5) with SNR = ᾱ/(1 − ᾱ) for "x", 1 for "epsilon".
+
+        At ᾱ = 1 it is 5; towards ᾱ = 0 it falls to 0: the first steps of a sampler are hardly trained with "x".
+        Hang et al. 2023, arXiv 2303.09556, section 3.4. Raises OptionError for an alpha of another shape.
+        """
+        alpha = _checked(alpha)
+        return (alpha / (1 - alpha)).clamp(max=MAX_SNR) if self is Parameterisation.X else alpha.new_ones(alpha.shape)
+
+    def loss(self, output: Signal, x0: Signal, epsilon: Signal, alpha: Level) -> Float[Tensor, " b"]:
+        """Loss per image, (b,), in x0's dtype: weighted mean squared error of x0, or mean absolute error of epsilon.
+
+        output: the network's, for diffuse(x0, epsilon, alpha); all (b, c, h, w). alpha: () or (b, 1, 1, 1). The mean is over
+        channels and positions. Yang & Mandt's public code. Raises OptionError for an alpha of another shape.
+        """
+        error = output.to(x0) - self.target(x0, epsilon)
+        error = error.square() if self is Parameterisation.X else error.abs()
+        return (self.weight(alpha).to(x0) * error).mean(dim=(1, 2, 3))
