@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
-from unquant.entropy.two_pass import Params, TwoPassEntropy, hyper_size, positions_of
+from unquant.entropy.two_pass import EntropyModel, Params, hyper_size, positions_of
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -88,7 +88,7 @@ class ExactCoder:
     entropy: copied to float64, on `device`. tables: those stored with the weights.
     """
 
-    def __init__(self, entropy: TwoPassEntropy, tables: Tables, device: torch.device | None = None) -> None:
+    def __init__(self, entropy: EntropyModel, tables: Tables, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         # h_a stays behind: it decides symbols but is not part of what must be exact
         slim = copy.copy(entropy)

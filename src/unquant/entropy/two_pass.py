@@ -11,6 +11,7 @@ is continuous and the layers are 1×1 or small dense convolutions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from unquant.entropy.gaussian import ScaleGrid
 from unquant.nn.blocks import Condition, Film, ResBlock, resize_map, zero_init
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["HYPER_STRIDE", "Params", "TwoPassEntropy", "checkerboard", "hyper_size", "positions_of"]
+__all__ = ["HYPER_STRIDE", "EntropyModel", "Params", "TwoPassEntropy", "checkerboard", "hyper_size", "positions_of"]
 
 HYPER_STRIDE = 4
 """Latent positions per hyper-latent position, in each direction."""
@@ -79,7 +80,74 @@ class _ParamNet(nn.Module):
             return self.head(h.to(self.head.weight.dtype))
 
 
-class TwoPassEntropy(nn.Module):
+class EntropyModel(nn.Module, ABC):
+    """What the models and the exact path ask of the entropy networks, and the parts that all of them share.
+
+    latent, hyper: channels of y and of z, z of size `hyper_size`. Symbols are coded z first, then the positions of
+    `positions_of` in two passes. A subclass makes the attributes below; what only the encoder needs lies in `analysis`.
+    """
+
+    latent: int
+    hyper: int
+    grid: ScaleGrid
+    condition: Condition
+    prior: nn.Sequential
+    log2_std: nn.Parameter
+    """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
+
+    def start_from(self, std: Float[Tensor, " c"]) -> None:
+        """Start the scales from the standard deviations of the latents (c,), latent units."""
+        with torch.no_grad():
+            self.log2_std.copy_(std.clamp(min=0.1).log2())
+
+    def condition_of(self, log2_q: QMap) -> Float[Tensor, "b e hq wq"]:
+        """Conditioning features of a q map (b, 1, 1, 1) or (b, 1, h16, w16); log2 q in about [0, 6]."""
+        return self.condition(log2_q / 3 - 1)
+
+    @abstractmethod
+    def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
+        """z = h_a(y/q). v = y/q: (b, c, h16, w16). Returns (b, m, ceil(h16/4), ceil(w16/4)). Encoder only."""
+
+    def hyper_prior(self, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Params:
+        """Factorised prior of z given q: mean and scale (b, m, 1, 1), or at the size (h64, w64) of z for a q map."""
+        mu, t = self.prior(resize_map(cond, *size, HYPER_STRIDE)).chunk(2, dim=1)
+        return Params(mu, self._soft_floor(20.0 + 10.0 * t))
+
+    @abstractmethod
+    def hyper_synthesis(
+        self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
+    ) -> Float[Tensor, "b f h16 w16"]:
+        """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
+
+    @abstractmethod
+    def pass_params(
+        self,
+        pass_index: int,
+        features: Float[Tensor, "b f h16 w16"],
+        v: Latent | None,
+        cond: Float[Tensor, "b e hq wq"],
+        log2_q: QMap,
+        positions: Int[Tensor, " n"],
+    ) -> Params:
+        """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
+
+        features: h_s(ẑ). v: k + μ at the first pass's positions and 0 elsewhere; None for the first pass.
+        """
+
+    def _soft_floor(self, t: Tensor) -> Tensor:
+        return _T_MIN + _T_SOFT * F.softplus((t - _T_MIN) / _T_SOFT)
+
+    def _scaled(self, out: Float[Tensor, "b c2 n 1"], log2_q: Float[Tensor, "b 1 _ _"]) -> Params:
+        """A head's output (b, 2c, n, 1) as parameters; at 0 the scale is that of `log2_std` in steps of q.
+
+        log2_q: (b, 1, 1, 1) or, gathered at the positions, (b, 1, n, 1).
+        """
+        mu, t = out.chunk(2, dim=1)
+        octaves = self.log2_std[:, None, None].to(out.dtype) - log2_q.to(out.dtype)
+        return Params(mu, self._soft_floor(20.0 + octaves * (0.6931471805599453 / self.grid.log_ratio) + 10.0 * t))
+
+
+class TwoPassEntropy(EntropyModel):
     """Hyperprior with a two-pass checkerboard context over `latent` channels.
 
     hyper: channels of z. width: channels of the hyper-synthesis features. context: channels of the 3×3 context.
@@ -106,33 +174,13 @@ class TwoPassEntropy(nn.Module):
             [_ParamNet(width, hidden, latent, cond), _ParamNet(width + context, hidden, latent, cond)]
         )
         self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
-        """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
-
-    def start_from(self, std: Float[Tensor, " c"]) -> None:
-        """Start the scales from the standard deviations of the latents (c,), latent units."""
-        with torch.no_grad():
-            self.log2_std.copy_(std.clamp(min=0.1).log2())
-
-    def _soft_floor(self, t: Tensor) -> Tensor:
-        return _T_MIN + _T_SOFT * F.softplus((t - _T_MIN) / _T_SOFT)
 
     def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
-        """z = h_a(y/q). v = y/q: (b, c, h16, w16). Returns (b, m, ceil(h16/4), ceil(w16/4)). Encoder only."""
         return self.analysis(v, log2_q)
-
-    def condition_of(self, log2_q: QMap) -> Float[Tensor, "b e hq wq"]:
-        """Conditioning features of a q map (b, 1, 1, 1) or (b, 1, h16, w16); log2 q in about [0, 6]."""
-        return self.condition(log2_q / 3 - 1)
-
-    def hyper_prior(self, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]) -> Params:
-        """Factorised prior of z given q: mean and scale (b, m, 1, 1), or at the size (h64, w64) of z for a q map."""
-        mu, t = self.prior(resize_map(cond, *size, HYPER_STRIDE)).chunk(2, dim=1)
-        return Params(mu, self._soft_floor(20.0 + 10.0 * t))
 
     def hyper_synthesis(
         self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
     ) -> Float[Tensor, "b f h16 w16"]:
-        """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
         h16, w16 = size
         h = F.pixel_shuffle(self.stem(z_hat), 2)
         h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:], 2)), 0.1)
@@ -149,10 +197,6 @@ class TwoPassEntropy(nn.Module):
         log2_q: QMap,
         positions: Int[Tensor, " n"],
     ) -> Params:
-        """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
-
-        features: h_s(ẑ). v: k + μ at the first pass's positions and 0 elsewhere; None for the first pass.
-        """
         gathered = [features.flatten(2)[:, :, positions]]
         if pass_index == 1:
             assert v is not None
@@ -160,10 +204,7 @@ class TwoPassEntropy(nn.Module):
         if cond.shape[-2:] != (1, 1):
             cond = cond.flatten(2)[:, :, positions, None]
             log2_q = log2_q.flatten(2)[:, :, positions, None]
-        out = self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond)
-        mu, t = out.chunk(2, dim=1)
-        octaves = self.log2_std[:, None, None].to(out.dtype) - log2_q.to(out.dtype)
-        return Params(mu, self._soft_floor(20.0 + octaves * (0.6931471805599453 / self.grid.log_ratio) + 10.0 * t))
+        return self._scaled(self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond), log2_q)
 
 
 class _HyperAnalysis(nn.Module):

@@ -1,0 +1,260 @@
+"""The Entroformer: a transformer hyperprior and a two-pass transformer context, in place of the convolutions.
+
+    y/q ──►┤h_a: blocks at 1/16, 1/32, 1/64├──► z ──► ẑ ──►┤h_s: blocks at 1/64, 1/32, 1/16├──► features
+    features ───────────────────────────────────────────────────────►┤param net├──► μ, σ of positions with odd i+j
+        └──(+)──►┤context blocks, keys at odd i+j├───────────────────►┤param net├──► μ, σ of positions with even i+j
+            └── v = k + μ (odd positions, 0 elsewhere)
+
+Qian et al. 2022, arXiv 2202.05492, with top-k attention made continuous and run in windows (`unquant.entropy.attention`).
+What is ours beside: everything is in units of q and sees log2 q (Film), the tokens of the context carry the features, and a
+first-pass position, that has no context, has a learned vector in place of it. Two more ways to use the context serve
+training only: random masks (pretraining) and raster order (a bound to compare the two passes with).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unquant.entropy.attention import Sight, Stage
+from unquant.entropy.gaussian import ScaleGrid
+from unquant.entropy.two_pass import HYPER_STRIDE, EntropyModel, Params
+from unquant.errors import OptionError
+from unquant.nn.blocks import Condition, Film, resize_map, zero_init
+from unquant.shapes import Hyper, Latent, QMap
+
+__all__ = ["PUBLISHED", "PUBLISHED_LATENT", "Entroformer", "EntroformerConfig", "MaskedParams"]
+
+_LEVELS = 3
+"""Resolutions of the hyperprior, each half of the one before: 1/16, 1/32 and 1/64 of the image."""
+_INPUT_SCALE = 0.25
+_HYPER_GAIN = 2.0
+"""z in steps per unit of h_a's last layer, whose input is normalised: z starts with about the prior's first scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntroformerConfig:
+    """Sizes of an `Entroformer`; the defaults fit 256 latent channels into 4 M parameters.
+
+    hyper: channels of z. width: of all tokens, a multiple of heads. depth: context blocks. hyper_depth: blocks at each of the
+    three resolutions of h_a and h_s. mlp: width of the blocks' MLPs in units of `width`. hidden: width of the param net.
+    top: keys that a query attends to at 1/16 (halved at each coarser resolution, as in the public code). window: side of
+    the attention windows in positions; up to twice its square no window is cut. cond: width of the conditioning on q.
+    Raises OptionError naming the field out of range.
+    """
+
+    hyper: int = 96
+    width: int = 128
+    heads: int = 4
+    depth: int = 4
+    hyper_depth: int = 1
+    mlp: int = 4
+    hidden: int = 384
+    top: int = 32
+    window: int = 32
+    cond: int = 32
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise OptionError(f"{field.name}: at least 1, not {getattr(self, field.name)}")
+        if self.width % self.heads:
+            raise OptionError(f"width: a multiple of heads ({self.heads}), not {self.width}")
+
+    def stage(self, depth: int, level: int = 0) -> Stage:
+        """`depth` blocks at 1/16, or at a resolution halved `level` times."""
+        top = max(self.top >> level, 2)
+        return Stage(depth, self.width, self.heads, self.mlp, top, self.window, self.cond)
+
+
+PUBLISHED = EntroformerConfig(hyper=192, width=384, heads=6, depth=6, hidden=1536, cond=16)
+"""The sizes of the paper and its public code: 37.4 M parameters with 384 latent channels."""
+PUBLISHED_LATENT = 384
+
+
+class MaskedParams(NamedTuple):
+    """Positions that were hidden, (n,), flat, ascending, and their parameters (b, c, n, 1)."""
+
+    positions: Int[Tensor, " n"]
+    params: Params
+
+
+class Entroformer(EntropyModel):
+    """Transformer hyperprior and context over `latent` channels."""
+
+    def __init__(self, latent: int, config: EntroformerConfig | None = None, grid: ScaleGrid | None = None) -> None:
+        super().__init__()
+        config = config or EntroformerConfig()
+        self.config = config
+        self.latent = latent
+        self.hyper = config.hyper
+        self.grid = grid or ScaleGrid()
+        cond = config.cond
+        # h_a (encoder only) and its own condition: not part of what the decoder needs
+        self.analysis = _HyperAnalysis(latent, config)
+        self.condition = Condition(1, cond)
+        self.prior = nn.Sequential(nn.Conv2d(cond, cond, 1), nn.LeakyReLU(0.1), nn.Conv2d(cond, 2 * config.hyper, 1))
+        self.synthesis = _HyperSynthesis(config)
+        self.embed = nn.Conv2d(latent, config.width, 1)
+        self.context = config.stage(config.depth)
+        self.params = _ParamNet(config.width, config.hidden, latent, cond)
+        self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
+
+    def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
+        return self.analysis(v, log2_q)
+
+    def hyper_synthesis(
+        self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
+    ) -> Float[Tensor, "b f h16 w16"]:
+        return self.synthesis(z_hat, cond, size)
+
+    def pass_params(
+        self,
+        pass_index: int,
+        features: Float[Tensor, "b f h16 w16"],
+        v: Latent | None,
+        cond: Float[Tensor, "b e hq wq"],
+        log2_q: QMap,
+        positions: Int[Tensor, " n"],
+    ) -> Params:
+        context = None
+        if pass_index == 1:
+            assert v is not None
+            context = self._context(v, features, cond, Sight(odd=True)).flatten(2)[:, :, positions, None]
+        return self._params_at(positions, features, context, cond, log2_q)
+
+    def masked_params(
+        self,
+        features: Float[Tensor, "b f h16 w16"],
+        v: Latent,
+        cond: Float[Tensor, "b e hq wq"],
+        log2_q: QMap,
+        generator: torch.Generator,
+        ratio: float = 0.5,
+    ) -> MaskedParams:
+        """Parameters of randomly hidden positions, given all others (random-mask pretraining; section 3 of the paper).
+
+        v: k + μ, or its surrogate, everywhere. generator: draws the positions, the same for all images of a batch. ratio: of
+        positions that are hidden, in (0, 1], at least one. Raises OptionError for another ratio.
+        """
+        if not 0 < ratio <= 1:
+            raise OptionError(f"ratio: above 0 and up to 1, not {ratio}")
+        h16, w16 = v.shape[-2:]
+        order = torch.randperm(h16 * w16, generator=generator, device=generator.device).to(v.device)
+        positions = order[: max(1, round(ratio * h16 * w16))].sort().values
+        visible = torch.ones(h16 * w16, dtype=torch.bool, device=v.device).index_fill(0, positions, False)
+        visible = visible.view(h16, w16)
+        context = self._context(v * visible, features, cond, Sight(visible=visible)).flatten(2)[:, :, positions, None]
+        return MaskedParams(positions, self._params_at(positions, features, context, cond, log2_q))
+
+    def causal_params(
+        self, features: Float[Tensor, "b f h16 w16"], v: Latent, cond: Float[Tensor, "b e hq wq"], log2_q: QMap
+    ) -> Params:
+        """Parameters of every position given those before it in raster order, (b, c, h16·w16, 1), in one pass.
+
+        For training and for comparing likelihoods; there is no decoder, which would need a pass for every position.
+        v: k + μ, or its surrogate, everywhere.
+        """
+        # a token sees itself: what is said of a position is the output of the token before it
+        context = self._context(v, features, cond, Sight(causal=True)).flatten(2)[:, :, :-1, None]
+        everywhere = torch.arange(v.shape[-2] * v.shape[-1], device=v.device)
+        return self._params_at(everywhere, features, context, cond, log2_q)
+
+    def _context(
+        self, v: Latent, features: Float[Tensor, "b f h16 w16"], cond: Float[Tensor, "b e hq wq"], sight: Sight
+    ) -> Float[Tensor, "b f h16 w16"]:
+        return self.context(self.embed(v * _INPUT_SCALE) + features, cond, sight)
+
+    def _params_at(
+        self,
+        positions: Int[Tensor, " n"],
+        features: Float[Tensor, "b f h16 w16"],
+        context: Float[Tensor, "b f k 1"] | None,
+        cond: Float[Tensor, "b e hq wq"],
+        log2_q: QMap,
+    ) -> Params:
+        """Parameters (b, c, n, 1). context: of the last k ≤ n positions; those before have none."""
+        if cond.shape[-2:] != (1, 1):
+            cond = cond.flatten(2)[:, :, positions, None]
+            log2_q = log2_q.flatten(2)[:, :, positions, None]
+        return self._scaled(self.params(features.flatten(2)[:, :, positions, None], context, cond), log2_q)
+
+
+class _ParamNet(nn.Module):
+    """Per-position MLP from features and context to (μ, t); the last layer in float32 at least, for μ reaches ±200."""
+
+    def __init__(self, width: int, hidden: int, latent: int, cond: int) -> None:
+        super().__init__()
+        self.from_features = nn.Conv2d(width, hidden, 1)
+        self.from_context = nn.Conv2d(width, hidden, 1, bias=False)
+        self.absent = nn.Parameter(torch.zeros(hidden, 1, 1))
+        """Stands for `from_context` where there is no context."""
+        self.film = Film(cond, hidden)
+        self.head = nn.Conv2d(hidden, 2 * latent, 1)
+        zero_init(self.head)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b f n 1"],
+        context: Float[Tensor, "b f k 1"] | None,
+        cond: Float[Tensor, "b e _ 1"],
+    ) -> Float[Tensor, "b c2 n 1"]:
+        told = self.absent
+        if context is not None and context.shape[2]:
+            told = self.from_context(context)
+            if missing := features.shape[2] - context.shape[2]:
+                told = torch.cat([self.absent.to(told.dtype).expand(len(told), -1, missing, 1), told], dim=2)
+        h = F.leaky_relu(self.film(self.from_features(features) + told, cond), 0.2)
+        with torch.autocast(h.device.type, enabled=False):
+            return self.head(h.to(self.head.weight.dtype))
+
+
+class _HyperAnalysis(nn.Module):
+    """h_a: y/q at 1/16 to z at 1/64."""
+
+    def __init__(self, latent: int, config: EntroformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.condition = Condition(1, config.cond)
+        self.stem = nn.Conv2d(latent, width, 1)
+        self.stages = nn.ModuleList([config.stage(config.hyper_depth, level) for level in range(_LEVELS)])
+        self.down = nn.ModuleList([nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(_LEVELS - 1)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Conv2d(width, config.hyper, 1)
+
+    def forward(self, v: Latent, log2_q: QMap) -> Hyper:
+        cond = self.condition(log2_q / 3 - 1)
+        h16, w16 = v.shape[-2:]
+        h = self.stages[0](self.stem(v * _INPUT_SCALE), cond)
+        if h16 % HYPER_STRIDE or w16 % HYPER_STRIDE:
+            h = F.pad(h, (0, -w16 % HYPER_STRIDE, 0, -h16 % HYPER_STRIDE), mode="replicate")
+        for level, down in enumerate(self.down, 1):
+            h = down(h)
+            h = self.stages[level](h, resize_map(cond, *h.shape[-2:], 1 << level))
+        return _HYPER_GAIN * self.head(self.norm(h.movedim(1, -1)).movedim(-1, 1)).float()
+
+
+class _HyperSynthesis(nn.Module):
+    """h_s: ẑ at 1/64 to features at 1/16."""
+
+    def __init__(self, config: EntroformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.stem = nn.Conv2d(config.hyper, width, 1)
+        self.stages = nn.ModuleList([config.stage(config.hyper_depth, level) for level in range(_LEVELS)])
+        self.up = nn.ModuleList([nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(_LEVELS - 1)])
+
+    def forward(
+        self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
+    ) -> Float[Tensor, "b f h16 w16"]:
+        h16, w16 = size
+        h = self.stem(z_hat)
+        for level in range(_LEVELS - 1, 0, -1):
+            h = self.stages[level](h, resize_map(cond, *h.shape[-2:], 1 << level))
+            h = F.pixel_shuffle(self.up[level - 1](h), 2)
+        return self.stages[0](h[..., :h16, :w16], cond)
