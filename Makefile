@@ -1,11 +1,14 @@
 # Two commands do all the set-up; each makes its own virtual environment from nothing.
 #   make demo   install, encode and decode a real photograph, show it beside AVIF and JPEG at equal bytes
 #   make test   install, lint, type-check, run every test
+# make figures makes the tables and figures of README and docs anew: from the images in KODAK and CID22 where there are such, with
+# the metrics' weights in UNQUANT_METRICS (what is known is not measured again), else from the rows in docs/figures.
+# FAST=1: from four images, into out/figures-fast.
 
 PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint figures clean
 
 demo: .venv-demo/.done
 	.venv-demo/bin/unquant demo --output out/demo
@@ -18,6 +21,38 @@ lint: .venv/.done
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/pyright --pythonpath .venv/bin/python
+
+KODAK ?= data/kodak
+CID22 ?= data/cid22_val
+OUT := out/figures$(if $(FAST),-fast)
+PAGES := $(if $(FAST),$(OUT)/pages,.)
+FIGURES := $(PAGES)/docs/figures
+kodak := $(wordlist 1,$(if $(FAST),4,24),$(sort $(wildcard $(KODAK)/*)))
+cid22 := $(wordlist 1,$(if $(FAST),4,12),$(sort $(wildcard $(CID22)/*)))
+BENCH := .venv/bin/unquant bench -j 2 --no-distances
+PLOT := .venv/bin/python -m unquant.bench plot
+
+figures: .venv/.done
+	mkdir -p $(FIGURES)
+	$(if $(FAST),cp -r README.md docs $(PAGES)/)
+ifneq ($(kodak),)
+	$(BENCH) $(kodak) --codecs ratevar --at-bpp 0.05,0.112,0.246,0.8 --metrics fast --no-report -o $(OUT)/range
+	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
+		--metrics psnr,ms_ssim,lpips_alex,dists,ssimulacra2,flip $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
+	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
+	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png --threads 2 --out $(FIGURES)/speed.json
+	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl
+	cp $(OUT)/kodak/rows.jsonl $(FIGURES)/kodak.jsonl
+endif
+ifneq ($(cid22),)
+	$(BENCH) $(cid22) --codecs ratevar --at-bpp 0.1,0.2,0.4 --realism 0,0.25,0.5,0.75,1 --metrics psnr,lpips_alex,dists --no-report -o $(OUT)/knob
+	cp $(OUT)/knob/rows.jsonl $(FIGURES)/knob.jsonl
+endif
+	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-lpips.svg
+	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-psnr.svg --y psnr
+	$(PLOT) $(FIGURES)/knob.jsonl -o $(FIGURES)/knob.svg --x psnr --y dists --along realism
+	$(PLOT) $(FIGURES)/stage2-cid22.jsonl -o $(FIGURES)/stage2-dists.svg --x steps --y dists --along steps
+	.venv/bin/python -m unquant.bench pages $(PAGES)/README.md $(PAGES)/docs/*.md
 
 .venv-demo/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-demo

@@ -1,4 +1,4 @@
-"""`python -m unquant.bench speed|plot`: the seconds of the codec, and figures of rows that `unquant bench` wrote."""
+"""`python -m unquant.bench speed|plot|pages`: seconds of the codec, figures and tables of rows of `unquant bench`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from unquant.bench import figures, speed
+from unquant.bench import figures, pages, speed
 from unquant.bench.environment import environment, limited_threads
 from unquant.bench.rows import read_rows
 from unquant.bench.subject import load, read_image
@@ -59,12 +59,21 @@ def plot(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="the figure, .svg or .png")],
     x: Annotated[str, typer.Option(help=f"one of {', '.join(figures.AXES)}")] = "bpp",
-    y: Annotated[str, typer.Option(help="one of the same")] = "lpips",
+    y: Annotated[str, typer.Option(help="one of the same")] = "lpips_alex",
     along: Annotated[str, typer.Option(help="what the points of a line differ in: bpp, realism or steps")] = "bpp",
 ) -> None:
     """One metric against another, means over the images, a line for every codec and setting."""
     rows = [row for path in results for row in read_rows(path)]
     figures.draw(figures.lines_of(rows, x, y, along), x, y, out)
+
+
+@app.command("pages")
+def fill_pages(
+    files: Annotated[list[Path], typer.Argument(help="Markdown files", exists=True, dir_okay=False)],
+) -> None:
+    """Makes the tables in Markdown pages anew from the rows that they name; see `unquant.bench.pages`."""
+    for path in files:
+        log.print(f"{path}: {'made anew' if pages.fill(path) else 'as it was'}", markup=False, highlight=False)
 
 
 def main() -> None:

@@ -204,12 +204,12 @@ def _note(at_x: float, at_y: float, x: str, y: str, rows: Sequence[Row], along: 
 
 def colour(codec: str) -> str:
     """The colour of a codec: one name, one colour, whatever else is drawn."""
-    return COLOURS.get(codec) or _OTHERS[zlib.crc32(codec.encode()) % len(_OTHERS)]
+    return COLOURS.get(codec) or _OTHERS[zlib.adler32(codec.encode()) % len(_OTHERS)]
 
 
 def marker(codec: str) -> str:
     """The marker of a codec, as matplotlib names it; tells codecs apart without colour."""
-    return _MARKERS.get(codec) or _OTHER_MARKERS[zlib.crc32(codec.encode()) % len(_OTHER_MARKERS)]
+    return _MARKERS.get(codec) or _OTHER_MARKERS[zlib.adler32(codec.encode()) % len(_OTHER_MARKERS)]
 
 
 def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:

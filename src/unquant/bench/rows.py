@@ -65,8 +65,11 @@ class Row:
         return ", ".join(filter(None, [*parts, f"{self.steps} steps" if self.steps is not None else ""]))
 
     def flat(self) -> dict[str, Any]:
-        """The row as JSON holds it: `bpp` beside the fields, scores without nesting, None for what is not finite."""
-        head: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scores"}
+        """The row as JSON holds it: `bpp` beside the fields that are given, scores without nesting, None for what is not
+        finite.
+        """
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scores"}
+        head: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         head["bpp"] = self.bpp
         finite = {k: v if v is None or math.isfinite(v) else None for k, v in self.scores.items()}
         return head | finite
