@@ -95,6 +95,25 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     assert float(terms.lpips) == pytest.approx(0.05, rel=1e-4)
 
 
+def test_tints_are_weighed_apart(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    """An even shift is all tint; a checkerboard of the same energy is none."""
+    x, bits_y, bits_z = batch
+    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2)
+    height, width = x.shape[-2:]
+    board = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * 2 - 1.0
+
+    def added(error: Tensor) -> float:
+        out = output(x, torch.zeros(2, 1, 2, 2), bits_y, bits_z)._replace(x_hat=x + error)
+        with_it, without = (stage1_loss(x, out, draw, Stage1Config(tint_weight=w), None) for w in (3.0, 0.0))
+        assert float(with_it.distortion) == float(without.distortion)
+        return float(with_it.loss - without.loss)
+
+    assert added(0.02 * torch.ones(height, width)) == pytest.approx(
+        3 * (0.02 * 255) ** 2 * math.sqrt(0.12) / 2, rel=1e-3
+    )
+    assert added(0.02 * board) == pytest.approx(0, abs=1e-3)
+
+
 def test_lpips_is_not_run_when_all_images_are_plain(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     x, bits_y, bits_z = batch
     distance = BrightnessDistance()
@@ -145,7 +164,14 @@ def test_realism_is_zero_first_then_one() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("lambda0", 0.0), ("lpips_weight", -1.0), ("lpips_net", "squeeze"), ("q_map", 1.5), ("realism_zero", 1.6)],
+    [
+        ("lambda0", 0.0),
+        ("lpips_weight", -1.0),
+        ("lpips_net", "squeeze"),
+        ("tint_weight", -1.0),
+        ("q_map", 1.5),
+        ("realism_zero", 1.6),
+    ],
 )
 def test_values_out_of_range_are_named(key: str, value: object) -> None:
     with pytest.raises(OptionError, match=key):

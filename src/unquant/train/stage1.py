@@ -26,6 +26,7 @@ class Stage1Config:
     """Weights and sampling of the stage-1 loss.
 
     lambda0: λ = lambda0/q². lpips_weight: w of ρ·w·LPIPS (network lpips_net), next to 255²·MSE; 0 turns LPIPS off.
+    tint_weight: of 255²·MSE of the means over 16×16 pixels, for the tints and shades of smooth areas that MSE gives up.
     realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1 (between the two decodes are blended). q_map: fraction of
     batches whose step differs across the image.
     """
@@ -33,6 +34,7 @@ class Stage1Config:
     lambda0: float = 0.12
     lpips_weight: float = 300.0
     lpips_net: str = "alex"
+    tint_weight: float = 0.0
     realism_zero: float = 0.5
     q_map: float = 0.125
 
@@ -41,6 +43,8 @@ class Stage1Config:
             raise OptionError(f"lambda0: above 0, not {self.lambda0}")
         if not self.lpips_weight >= 0:
             raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
+        if not self.tint_weight >= 0:
+            raise OptionError(f"tint_weight: 0 or more, not {self.tint_weight}")
         if self.lpips_net not in ("alex", "vgg"):
             raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
         for name in ("realism_zero", "q_map"):
@@ -81,7 +85,9 @@ def draw_conditions(
 
 
 def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, lpips: LPIPS | None) -> Stage1Terms:
-    """mean[(R + λ·d)/sqrt(λ)] with λ = λ0/q² and d = 255²·MSE + ρ·w·LPIPS, per latent position where q is a map."""
+    """mean[(R + λ·d)/sqrt(λ)], λ = λ0/q², d = 255²·(MSE + tint_weight·MSE of means over 16×16) + ρ·w·LPIPS, the first two
+    per latent position where q is a map.
+    """
     root_lambda = math.sqrt(config.lambda0) * torch.exp2(-draw.log2_q)
     pixels = x.shape[-2] * x.shape[-1]
     bits_y = out.bits_y.sum(1, keepdim=True)
@@ -89,7 +95,11 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     rate_z = out.bits_z.sum((1, 2, 3)).view(-1, 1, 1, 1) / pixels
     squared = (out.x_hat - x).square().mean(1, keepdim=True) * 255.0**2
     distortion = torch.nn.functional.avg_pool2d(squared, x.shape[-1] // bits_y.shape[-1])
-    loss = ((rate + rate_z) / root_lambda + root_lambda * distortion).mean()
+    penalty = distortion
+    if config.tint_weight:
+        means = torch.nn.functional.avg_pool2d(out.x_hat - x, x.shape[-1] // bits_y.shape[-1])
+        penalty = distortion + config.tint_weight * means.square().mean(1, keepdim=True) * 255.0**2
+    loss = ((rate + rate_z) / root_lambda + root_lambda * penalty).mean()
     perceptual = torch.zeros((), device=x.device)
     if lpips is not None and draw.zeros < x.shape[0]:
         distance = lpips(out.x_hat[draw.zeros :], x[draw.zeros :])
