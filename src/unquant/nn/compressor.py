@@ -28,7 +28,7 @@ from unquant.nn.blocks import zero_init
 from unquant.nn.transforms import (
     LATENT_GAIN,
     LATENT_STRIDE,
-    _dct_directions,  # pyright: ignore[reportPrivateUsage]  # one linear start for both families
+    dct_directions,
 )
 from unquant.shapes import Hyper, Image, Latent
 
@@ -181,7 +181,7 @@ class CompressorEncoder(nn.Module):
         coarsest = c.unshuffle << (len(c.widths) - 1)
         downs = c.widths if coarsest < LATENT_STRIDE else c.widths[:-1]
         self.downs = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for width in downs)
-        self.linear = nn.Parameter(_dct_directions(c.latent) * LATENT_GAIN) if c.linear else None
+        self.linear = nn.Parameter(dct_directions(c.latent) * LATENT_GAIN) if c.linear else None
         self.head = nn.Conv2d(c.widths[-1], c.latent, 1) if c.linear else None
         if self.head is not None:
             zero_init(self.head)
@@ -237,7 +237,7 @@ class ContextDecoder(nn.Module):
             nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for width in widths[self.lead :]
         )
         # held at the encoder's scale, so that one learning rate suits both
-        self.linear = nn.Parameter(_dct_directions(c.latent) * LATENT_GAIN) if c.linear else None
+        self.linear = nn.Parameter(dct_directions(c.latent) * LATENT_GAIN) if c.linear else None
         self.gain = LATENT_GAIN if c.linear else 1.0
         reach = 0
         for i, stage in reversed([*enumerate(self.stages)]):

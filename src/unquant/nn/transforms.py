@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unquant.nn.blocks import Condition, ResBlock, resize_map, zero_init
 from unquant.shapes import Image, Latent
 
-__all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "klt_basis"]
+__all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "dct_directions", "klt_basis"]
 
 LATENT_STRIDE = 16
 """Pixels per latent position, in each direction."""
@@ -27,7 +27,7 @@ LATENT_GAIN = 16.0
 """Latent units per unit of an orthonormal transform of an image in [0, 1]."""
 
 
-def _dct_directions(count: int) -> Float[Tensor, "c d"]:
+def dct_directions(count: int) -> Float[Tensor, "c d"]:
     """The `count` lowest-frequency separable DCT-II directions of 16×16×3 patches, luminance first: (c, 768)."""
     n = LATENT_STRIDE
     k = np.arange(n)
@@ -61,7 +61,7 @@ class Analysis(nn.Module):
 
     def __init__(self, latent: int, width8: int, depth8: int, width16: int, depth16: int) -> None:
         super().__init__()
-        self.linear = nn.Parameter(_dct_directions(latent) * LATENT_GAIN)
+        self.linear = nn.Parameter(dct_directions(latent) * LATENT_GAIN)
         self.stem = nn.Conv2d(192, width8, 1)
         self.blocks8 = nn.ModuleList(ResBlock(width8) for _ in range(depth8))
         self.down = nn.Conv2d(4 * width8, width16, 1)
@@ -98,7 +98,7 @@ class Synthesis(nn.Module):
     def __init__(self, latent: int, width16: int, depth16: int, width8: int, depth8: int, cond: int) -> None:
         super().__init__()
         # held at the analysis path's scale, so that one learning rate suits both: the step of Adam does not know scales
-        self.linear = nn.Parameter(_dct_directions(latent) * LATENT_GAIN)
+        self.linear = nn.Parameter(dct_directions(latent) * LATENT_GAIN)
         self.condition = Condition(3, cond)
         self.stem = nn.Conv2d(latent, width16, 1)
         self.blocks16 = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
