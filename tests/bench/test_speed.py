@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from unquant.bench import __main__ as command
 from unquant.bench import speed
+from unquant.bench.environment import limited_threads
 from unquant.errors import OptionError
 
 
@@ -40,7 +41,7 @@ def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stan
 def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS
-    with speed.limited_threads(1):
+    with limited_threads(1):
         assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == (1, 1)
         assert os.environ["OMP_NUM_THREADS"] == "1"
     assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == before

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from unquant.bench import figures, pages, speed
 from unquant.bench.environment import environment, limited_threads
-from unquant.bench.rows import read_rows
 from unquant.bench.subject import load, read_image
 from unquant.bench.tables import write_json
 from unquant.errors import InputError, ModelMissing, UnquantError
@@ -63,8 +62,7 @@ def plot(
     along: Annotated[str, typer.Option(help="what the points of a line differ in: bpp, realism or steps")] = "bpp",
 ) -> None:
     """One metric against another, means over the images, a line for every codec and setting."""
-    rows = [row for path in results for row in read_rows(path)]
-    figures.draw(figures.lines_of(rows, x, y, along), x, y, out)
+    figures.draw(figures.lines_of(figures.read_rows(results), x, y, along), x, y, out)
 
 
 @app.command("pages")

@@ -33,6 +33,7 @@ __all__ = [
     "fit",
     "limit_threads",
     "missing",
+    "title_of",
 ]
 
 Options = Callable[[float], dict[str, Any]]
@@ -237,6 +238,11 @@ def fit(make: Callable[[int], bytes], last: int, target_bytes: int) -> tuple[byt
     within = [index for index in sizes if sizes[index] <= target_bytes]
     chosen = max(within, key=lambda index: sizes[index]) if within else min(sizes, key=lambda index: sizes[index])
     return files[chosen], chosen
+
+
+def title_of(codec: str) -> str:
+    """What a codec is called: an anchor by its title, a model by its name."""
+    return ANCHORS[codec].title if codec in ANCHORS else codec
 
 
 def _anchor(name: str) -> Anchor:

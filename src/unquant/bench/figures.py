@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from unquant.bench import rows as rows_file
-from unquant.bench.anchors import ANCHORS
+from unquant.bench.anchors import title_of
 from unquant.bench.metrics import METRICS
 from unquant.bench.rows import Row
 from unquant.errors import InputError, OptionError
@@ -131,8 +131,7 @@ def codec_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
     """What each (codec, version) is called: an anchor by its title; with the version where a codec has several."""
     pairs = sorted({(row.codec, row.version) for row in rows})
     counts = Counter(codec for codec, _ in pairs)
-    titles = {codec: ANCHORS[codec].title if codec in ANCHORS else codec for codec in counts}
-    return {(c, version): f"{titles[c]} {version}" if counts[c] > 1 else titles[c] for c, version in pairs}
+    return {(c, version): f"{title_of(c)} {version}" if counts[c] > 1 else title_of(c) for c, version in pairs}
 
 
 def setting_name(codec: str, target: str, realism: float | None, steps: int | None) -> str:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unquant.bench.anchors import ANCHORS
+from unquant.bench.anchors import title_of
+from unquant.bench.figures import read_rows
 from unquant.bench.metrics import METRICS
-from unquant.bench.rows import Row, read_rows
+from unquant.bench.rows import Row
 from unquant.bench.speed import Measure
 from unquant.bench.speed import table as speed_table
 from unquant.bench.summary import Group, footnotes, means
-from unquant.bench.tables import markdown_table, number
+from unquant.bench.tables import markdown_table, number, write_whole
 from unquant.errors import InputError
 
 __all__ = ["fill", "filled"]
@@ -41,10 +42,8 @@ def fill(page: Path) -> bool:
     after = filled(before, page)
     if after == before:
         return False
-    part = page.with_name(page.name + ".part")
     try:
-        part.write_text(after, encoding="utf-8")
-        part.replace(page)
+        write_whole(page, after)
     except OSError as e:
         raise InputError(f"{page}: cannot be written: {e.strerror or e}") from e
     return True
@@ -66,14 +65,10 @@ def filled(text: str, page: Path) -> str:
     return _BLOCK.sub(block, text)
 
 
-def _read(files: Sequence[Path]) -> list[Row]:
-    return [row for file in files for row in read_rows(file)]
-
-
 def _equal_bytes(files: Sequence[Path], *, metrics: str, targets: str | None = None) -> str:
     names = metrics.split(",")
     wanted = None if targets is None else {float(target) for target in targets.split(",")}
-    rows = [row for row in _read(files) if wanted is None or row.target_bpp in wanted]
+    rows = [row for row in read_rows(files) if wanted is None or row.target_bpp in wanted]
     groups = sorted(means(rows), key=_order)
     heads = [METRICS[name].title.removesuffix(" (AlexNet)") + _ARROWS[METRICS[name].better] for name in names]
     lines = [
@@ -97,16 +92,12 @@ def _order(group: Group) -> tuple[Any, ...]:
     return float(group.target.split()[0]), place, -(group.realism or 0), group.steps or 0
 
 
-def _title(codec: str) -> str:
-    return ANCHORS[codec].title if codec in ANCHORS else codec
-
-
 def _label(group: Group) -> str:
-    return group.setting if group.realism is not None else _title(group.codec)
+    return group.setting if group.realism is not None else title_of(group.codec)
 
 
 def _range(files: Sequence[Path], *, lines: str) -> str:
-    rows = _read(files)
+    rows = read_rows(files)
     codec = rows[0].codec
     found = {(g.target, g.realism): g for g in means([row for row in rows if row.codec == codec])}
     targets = sorted({target for target, _ in found}, key=lambda target: float(target.split()[0]))
@@ -123,7 +114,7 @@ def _range(files: Sequence[Path], *, lines: str) -> str:
 
 def _caption(rows: Sequence[Row]) -> str:
     """How many images, and of each codec which version."""
-    versions = dict.fromkeys((_title(row.codec), row.version) for row in rows)
+    versions = dict.fromkeys((title_of(row.codec), row.version) for row in rows)
     words = ", ".join(f"{codec} {version}" for codec, version in versions)
     return f"{len({row.image_id for row in rows})} images; {words}."
 

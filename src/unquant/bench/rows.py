@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from unquant.bench.tables import write_whole
 from unquant.errors import InputError
 
-__all__ = ["Row", "read_rows", "write_rows"]
+__all__ = ["Row", "line_of", "read_rows", "write_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,11 @@ class Row:
         return cls(**{k: v for k, v in values.items() if k in names}, scores=scores)
 
 
+def line_of(row: Row) -> str:
+    """The row as a line of a file, with its end."""
+    return json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in its order; of rows with one key the last. A last line cut short by a kill is left out.
 
@@ -107,8 +113,4 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write the file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    text = "".join(json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    write_whole(path, "".join(map(line_of, rows)))

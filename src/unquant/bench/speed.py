@@ -18,12 +18,11 @@ from time import perf_counter
 from PIL import Image
 
 from unquant.bench import anchors
-from unquant.bench.environment import limited_threads
 from unquant.bench.subject import Codec
 from unquant.bench.tables import markdown_table
 from unquant.errors import OptionError
 
-__all__ = ["Measure", "command_times", "fresh_times", "limited_threads", "table", "warm_times"]
+__all__ = ["Measure", "command_times", "fresh_times", "table", "warm_times"]
 
 QUALITY = 40
 REALISMS = (0.0, 1.0)

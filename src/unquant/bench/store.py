@@ -13,6 +13,7 @@ a result depends on (see `plan`), so nothing ever has to be thrown away; a damag
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unquant.bench.rows import Row, write_rows
-from unquant.bench.tables import write_json
+from unquant.bench.rows import Row, line_of, write_rows
+from unquant.bench.tables import write_json, write_whole
 from unquant.errors import InputError
 
 __all__ = ["Decoded", "Encoded", "Store"]
@@ -96,7 +97,7 @@ class Store:
     def put_file(self, key: str, suffix: str, data: bytes, **made: Any) -> Encoded:
         """Keep a file. made: the fields of `Encoded` that the file does not tell."""
         encoded = Encoded(len(data), hashlib.sha256(data).hexdigest(), **made)
-        _write(self._files / f"{key}{suffix}", data)
+        write_whole(self._files / f"{key}{suffix}", data)
         write_json(self._files / f"{key}.json", asdict(encoded))
         return encoded
 
@@ -128,11 +129,9 @@ class Store:
 
     def put_features(self, key: str, features: npt.NDArray[np.float32]) -> None:
         """Keep features, (n, d)."""
-        path = self._features / f"{key}.npy"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.save(file, features, allow_pickle=False)
-        part.replace(path)
+        buffer = io.BytesIO()
+        np.save(buffer, features, allow_pickle=False)
+        write_whole(self._features / f"{key}.npy", buffer.getvalue())
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
@@ -143,7 +142,7 @@ class Store:
     def append(self, row: Row) -> None:
         """Add a row; it is on the disk when this returns, as far as the system tells."""
         with self.rows_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(line_of(row))
 
     def environments(self) -> dict[str, Any]:
         """Places by their ids."""
@@ -167,9 +166,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)

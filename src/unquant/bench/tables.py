@@ -1,4 +1,4 @@
-"""What the reports share: numbers with gaps, Markdown tables, JSON written in one step."""
+"""What the reports share: numbers with gaps, Markdown tables, files written in one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-__all__ = ["markdown_table", "number", "write_json"]
+__all__ = ["markdown_table", "number", "write_json", "write_whole"]
 
 
 def number(value: float | None, digits: int) -> str:
@@ -40,9 +40,14 @@ def _plain(value: object) -> object:
     return value
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes the file in one step, so that a reader never sees half of it."""
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file, and its folder, in one step, so that a reader never sees half of it. Text becomes UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
     part.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON in one step; what is not finite becomes null."""
+    write_whole(path, json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -189,9 +189,8 @@ def _finish(results: Results, published: Path | None, *, report: bool, as_json: 
         write_line(json.dumps(content, ensure_ascii=False))
     elif rows:
         columns = {name: (METRICS[name].title, METRICS[name].digits) for name in setup.plan.metrics}
-        write_line(
-            "\n".join([table(rows, columns, results.distances), *(["", *footnotes(rows)] if footnotes(rows) else [])])
-        )
+        below = footnotes(rows)
+        write_line("\n".join([table(rows, columns, results.distances), *(["", *below] if below else [])]))
     for note in results.notes:
         say(note, "note")
     for sentence in grown:

@@ -17,6 +17,7 @@ from unquant.bench.report.charts import legend_of, plane, rate_charts, shades
 from unquant.bench.report.pictures import views_of
 from unquant.bench.report.study import Study
 from unquant.bench.rows import Row
+from unquant.bench.tables import write_whole
 from unquant.errors import InputError, OptionError
 
 __all__ = ["write_report"]
@@ -55,11 +56,8 @@ def write_report(
     drawings = [*(chart.svg for chart in context["charts"]), *(entry.swatch for entry in context["legend"])]
     drawings += [context["plane"].svg] if context["plane"] else []
     text = _render(context | {"shades": shades(drawings)})
-    part = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, "utf-8")
-        part.replace(out)
+        write_whole(out, text)
     except OSError as e:
         raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
 
