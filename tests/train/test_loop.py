@@ -332,7 +332,7 @@ def test_damaged_checkpoints_are_named(data: Path, tmp_path: Path, smoke_recipe:
 
 def test_weights_of_another_model_are_refused(trainer: Any, data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
     trainer.save()
-    other = replace(smoke_recipe, model=replace(smoke_recipe.model, analysis_width8=48))
+    other = replace(smoke_recipe, model=replace(smoke_recipe.model, analysis_width8=24))
     with pytest.raises(TrainingError, match=r"checkpoint\.ckpt: does not fit"):
         make(other, data, tmp_path, resume=True)
     with pytest.raises(TrainingError, match="do not fit the recipe's model"):

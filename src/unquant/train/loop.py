@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from unquant.errors import ModelMissing, TrainingError
 from unquant.models.ratevar import Ratevar, RatevarConfig
@@ -33,7 +33,9 @@ from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 from unquant.train.data import Photos
 from unquant.train.devices import open_devices
 from unquant.train.ema import Ema
+from unquant.train.growth import grow
 from unquant.train.journal import Journal, StopSwitch, Window
+from unquant.train.muon import KernelMuon, is_kernel
 from unquant.train.objective import Objective
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
 from unquant.train.stage1 import Stage1
@@ -145,11 +147,7 @@ class _Trainer:
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective = self._objective(lpips, dists).to(self.device)
         self.ema = Ema(self.plain, recipe.loop.ema)
-        groups = self.objective.parameter_groups()
-        self.adam = torch.optim.AdamW(
-            groups, recipe.loop.lr, (0.9, 0.98), weight_decay=recipe.loop.weight_decay, fused=True
-        )
-        self.lr_scales = [float(group["lr_scale"]) for group in groups]
+        self._make_optimizers()
         # static shapes: one graph for a step per image, one for a q map
         compiled: Any = torch.compile(self.objective, dynamic=False) if recipe.loop.compile else self.objective
         self.model, self.optimizer = self.fabric.setup(compiled, self.adam)
@@ -241,10 +239,14 @@ class _Trainer:
         if fresh:
             state = {k: v for k, v in state.items() if not k.startswith("f.")}
             state |= {k: v for k, v in model.state_dict().items() if k.startswith("f.")}
+        elif model.f is None:  # stage 1 leaves the reverse network to the later ones, which need a new one then
+            state = {k: v for k, v in state.items() if not k.startswith("f.")}
         try:
-            model.load_state_dict(state)
-        except RuntimeError as e:
+            grown = grow(model, state, ("g_a.", "g_s.") if self.run.stage == 1 else ())
+        except TrainingError as e:
             raise TrainingError(f"{self.source}: these weights do not fit the recipe's model: {e}") from None
+        if grown:
+            self.notes.append(f"{grown} tensors are larger than in {self.source} or new; they begin without effect")
         stage = int(initial.training.get("stage", 1))
         if self.run.stage == 3 and stage < 3:
             model.g_s.forget_step()
@@ -274,6 +276,8 @@ class _Trainer:
             self.plain.load_state_dict(parts["model"])
             self.ema.load_state_dict(parts["ema"])
             self.adam.load_state_dict(parts["optimizer"])
+            if self.muon is not None:
+                self.muon.load_state_dict(state.get("muon", {}))
             if self.objective.companion is not None:
                 self.objective.companion.load_state_dict(state.get("companion", {}))
         except (RuntimeError, ValueError) as e:
@@ -288,6 +292,25 @@ class _Trainer:
         self.generator.manual_seed(int(crops))
         torch.manual_seed(int(noise))
 
+    def _make_optimizers(self) -> None:
+        """AdamW over what the stage trains; with "muon" in the recipe over all but the kernels of its networks."""
+        loop = self.recipe.loop
+        groups: list[dict[str, Any]] = self.objective.parameter_groups()
+        self.trained: list[Tensor] = [p for group in groups for p in group["params"]]
+        self.muon: KernelMuon | None = None
+        if loop.optimizer == "muon":
+            # f has a rate of its own, and so has what is trained beside the model: those stay with AdamW
+            plain = {p for group in groups if group["lr_scale"] == 1.0 for p in group["params"]}
+            modules = self.plain.named_modules()
+            kernels = [m.weight for n, m in modules if isinstance(m, nn.Conv2d) and is_kernel(m, n)]
+            kernels = [kernel for kernel in kernels if kernel in plain]
+            chosen = set(kernels)
+            for group in groups:
+                group["params"] = [p for p in group["params"] if p not in chosen]
+            self.muon = KernelMuon(kernels, loop.lr, loop.weight_decay)
+        self.adam = torch.optim.AdamW(groups, loop.lr, (0.9, 0.98), weight_decay=loop.weight_decay, fused=True)
+        self.lr_scales = [float(group["lr_scale"]) for group in groups]
+
     # ---- the run -----------------------------------------------------------------------------------------------------
 
     def compile_ahead(self, journal: Journal) -> None:
@@ -300,7 +323,7 @@ class _Trainer:
             torch.compiler.set_stance("force_eager")
             cause = " ".join(str(e).splitlines()[:2])
             text = f"torch.compile failed, going on without ({type(e).__name__}: {cause})"
-        self.optimizer.zero_grad()
+        self.objective.zero_grad()
         journal.write("note", {**self.at(), "text": f"{text} after {time.monotonic() - begin:.0f} s"})
 
     def _backward(self, q_map: float | None = None) -> dict[str, Tensor]:
@@ -314,10 +337,10 @@ class _Trainer:
         return terms
 
     def step(self) -> dict[str, Tensor]:
-        """One optimisation step; returns detached loss terms. Waits for nothing on the device."""
+        """One optimisation step; returns detached loss terms. With AdamW it waits for nothing on the device."""
         loop = self.recipe.loop
         terms = self._backward()
-        norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=loop.clip, error_if_nonfinite=False)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, loop.clip)
         rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart)
         for group, scale in zip(self.adam.param_groups, self.lr_scales, strict=True):
             group["lr"] = rate * scale
@@ -325,6 +348,10 @@ class _Trainer:
         self.adam.found_inf = (~torch.isfinite(norm)).float()  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.muon is not None:
+            if torch.isfinite(norm):
+                self.muon.step(rate)
+            self.muon.zero_grad()
         self.ema.update(self.plain)
         self.steps += 1
         self.crops_seen += loop.batch * self.fabric.world_size
@@ -385,6 +412,7 @@ class _Trainer:
                 "model": self.plain.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.adam.state_dict(),
+                "muon": self.muon.state_dict() if self.muon is not None else {},
                 "companion": self.objective.companion.state_dict() if self.objective.companion is not None else {},
             }
             with partial.open("wb") as f:

@@ -18,18 +18,21 @@ from unquant.train.stage3 import Stage3Config
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
 _PRECISIONS = ("32-true", "bf16-mixed")
+_OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """How a run is driven: crop size and batch (per device), AdamW and its cosine, EMA, intervals in seconds.
+    """How a run is driven: crop size and batch (per device), optimizer and its cosine, EMA, intervals in seconds.
 
-    precision: "bf16-mixed" or "32-true". compile: torch.compile for the training passes. validation_crops: of the held-out
-    slice, at every validation. Raises OptionError naming the key that is out of range.
+    optimizer: "adamw", or "muon" for the kernels of convolutions with AdamW for the rest. precision: "bf16-mixed" or
+    "32-true". compile: torch.compile for the training passes. validation_crops: of the held-out slice, at every validation.
+    Raises OptionError naming the key that is out of range.
     """
 
     crop: int = 256
     batch: int = 64
+    optimizer: str = "adamw"
     lr: float = 5e-4
     lr_end: float = 1e-5
     warmup_steps: int = 200
@@ -57,6 +60,8 @@ class LoopConfig:
             raise OptionError(f"lr_end: in 0..lr, not {self.lr_end}")
         if not 0 <= self.ema < 1:
             raise OptionError(f"ema: in [0, 1), not {self.ema}")
+        if self.optimizer not in _OPTIMIZERS:
+            raise OptionError(f"optimizer: one of {', '.join(_OPTIMIZERS)}, not {self.optimizer!r}")
         if self.precision not in _PRECISIONS:
             raise OptionError(f"precision: one of {', '.join(_PRECISIONS)}, not {self.precision!r}")
 
