@@ -25,6 +25,7 @@ from unquant.train.stage3 import Stage3, Stage3Config, feature_energy_score
 from unquant.weights import join_shards, read_shards, read_weights
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -168,6 +169,10 @@ def test_g_a_and_entropy_model_stay(
         photo = opened.convert("RGB").crop((150, 100, 310, 228))
     file = tiny.encode(photo, q_index=200)
     assert codec.encode(photo, q_index=200) == file
+    golden = sorted(GOLDEN.glob("tiny-*.unq"))  # made long before; every tile's checksum is that of its symbols
+    assert len(golden) == 6
+    for path in golden:
+        assert codec.decode(path.read_bytes()).size == tiny.decode(path.read_bytes()).size
 
     def psnr(decoder: RatevarCodec, realism: float) -> float:
         decoded = np.asarray(decoder.decode(file, realism=realism), dtype=float)
