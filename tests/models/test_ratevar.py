@@ -103,7 +103,7 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
     assert {name: cost for name, cost in costs.items() if not 0.1 * budgets[name] < cost <= budgets[name]} == {}
 
 
-SHIPPED_REVERSE = ReverseConfig(width=256, depth=1, noise_channels=4)
+SHIPPED_REVERSE = ReverseConfig(width=208, depth=1, noise_channels=4)
 """That of the small model; the full-size one has the default's."""
 
 
