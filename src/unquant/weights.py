@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unquant.entropy.two_pass import HYPER_STRIDE
 from unquant.errors import ModelMissing, WeightsError
+from unquant.models.families import family_of
 from unquant.models.ratevar import Q_INDEX_OCTAVE
 
 __all__ = [
@@ -91,9 +92,10 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
         hasher = hashers.setdefault(group_of(name), hashlib.sha256())
         hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    channels = config["compressor"].get("latent") if "compressor" in config else config.get("latent")
     latent = {
         "family": family,
-        "latent": config.get("latent"),
+        "latent": channels,
         "tile": config.get("tile"),
         "entropy": config.get("entropy"),
         "q_index_octave": Q_INDEX_OCTAVE,
@@ -193,10 +195,9 @@ def join_shards(folder: Path, path: Path) -> Weights:
     """Join an export into one weights file that encodes and decodes: adds the integer tables and the hashes."""
     # needs the entropy coder's package, which a training machine may lack
     from unquant.coding.tables import gaussian_tables, scale_grid
-    from unquant.models.ratevar import RatevarConfig
 
     export = read_shards(folder)
-    entropy = RatevarConfig.from_dict(export.config).entropy
+    entropy = family_of(export.family).read(export.config).entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
     arrays = tables.to_arrays()
     extra = {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}

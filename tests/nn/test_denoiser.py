@@ -68,6 +68,11 @@ def scalar(value: float, batch: int = 1) -> Tensor:
     return torch.full((batch,), value, dtype=torch.float64)
 
 
+def told(network: Denoiser, realism: float, batch: int = 1, rate: float = 0.3) -> Tensor:
+    """Realism and, for networks that hear it, the rate: (batch, scalars)."""
+    return torch.tensor([[realism, rate]] * batch, dtype=torch.float64)[:, : network.config.scalars]
+
+
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
@@ -76,7 +81,7 @@ def test_published_size() -> None:
     with torch.device("meta"):
         network, decoder = Denoiser(DenoiserConfig.paper(), compressor), ContextDecoder(compressor)
         context, x, one = decoder(torch.rand(1, 256, 32, 48)), torch.rand(1, 3, 512, 768), torch.rand(1)
-        out, macs = kilo_macs(lambda: network(x, one, context, one), 512 * 768)
+        out, macs = kilo_macs(lambda: network(x, one, context, one[:, None]), 512 * 768)
     assert out.shape == (1, 3, 512, 768)
     assert parameters(network) == pytest.approx(40.1e6, rel=0.01)
     assert macs * 512 * 768 / 1e6 == pytest.approx(387, rel=0.03)
@@ -95,7 +100,7 @@ def test_default_keeps_its_budgets() -> None:
     x, one = torch.rand(1, 3, 32, 48), torch.rand(1)
     with torch.no_grad():
         context = decoder(encoder(x))
-    _, macs = kilo_macs(lambda: network(x, one, context, one), 32 * 48)
+    _, macs = kilo_macs(lambda: network(x, one, context, torch.rand(1, 2)), 32 * 48)
     assert macs <= 80
     assert parameters(encoder, decoder, network) <= 12_000_000
     assert (network.halo, network.align) == (15, 1)
@@ -109,7 +114,7 @@ def test_shapes_and_start(name: str, size: tuple[int, int]) -> None:
     network = Denoiser(config, compressor).double()
     context = context_of(compressor, *size, batch=2)
     x = random(2, 3, 16 * size[0], 16 * size[1])
-    out = network(x, scalar(0.5, 2), context, scalar(0.9, 2))
+    out = network(x, scalar(0.5, 2), context, told(network, 0.9, 2))
     assert out.shape == x.shape
     assert out.dtype == torch.float32
     expected = 2 * context.base - 1 if config.residual and context.base is not None else torch.zeros_like(x)
@@ -121,8 +126,8 @@ def test_odd_levels_line_up() -> None:
     config, compressor = CONFIGS["paper"]
     network = shaken(Denoiser(replace(config, attention="none"), compressor)).requires_grad_(False)
     context, x = context_of(compressor, 1, 61), random(1, 3, 16, 16 * 61)
-    whole = network(x, scalar(0.5), context, scalar(0.0))
-    part = network(x[..., : 16 * 60], scalar(0.5), context.window(0, 1, 0, 60), scalar(0.0))
+    whole = network(x, scalar(0.5), context, told(network, 0.0))
+    part = network(x[..., : 16 * 60], scalar(0.5), context.window(0, 1, 0, 60), told(network, 0.0))
     assert network.halo is not None
     assert network.halo < 50
     near = 16 * (60 - network.halo)
@@ -138,11 +143,15 @@ def test_conditions_reach_the_output(name: str) -> None:
     network = shaken(Denoiser(config, compressor)).requires_grad_(False)
     context, x = context_of(compressor, 2, 3), random(1, 3, 32, 48)
 
-    def run(x: Tensor = x, time: float = 0.5, context: Context = context, realism: float = 0.0) -> Tensor:
-        return network(x, scalar(time), context, scalar(realism))
+    def run(
+        x: Tensor = x, time: float = 0.5, context: Context = context, realism: float = 0.0, rate: float = 0.3
+    ) -> Tensor:
+        return network(x, scalar(time), context, told(network, realism, rate=rate))
 
     out = run()
     others = {"x_t": run(x=x + 0.1), "time": run(time=0.6), "realism": run(realism=0.9)}
+    if config.scalars > 1:
+        others["rate"] = run(rate=-0.4)
     for i, plane in enumerate(context.maps):
         maps = (*context.maps[:i], plane + random(*plane.shape, seed=5), *context.maps[i + 1 :])
         others[f"map {i}"] = run(context=context._replace(maps=maps))
@@ -156,11 +165,11 @@ def test_images_of_a_batch_are_on_their_own() -> None:
     config, compressor = CONFIGS["blocks"]
     network = shaken(Denoiser(config, compressor)).requires_grad_(False)
     context, x = context_of(compressor, 2, 3, batch=2), random(2, 3, 32, 48)
-    time, realism = torch.tensor([0.2, 0.7]).double(), torch.tensor([0.0, 0.9]).double()
-    together = network(x, time, context, realism)
+    time, scalars = torch.tensor([0.2, 0.7]).double(), torch.tensor([[0.0, -0.4], [0.9, 0.3]]).double()
+    together = network(x, time, context, scalars)
     for i in (0, 1):
         one = Context(tuple(m[i : i + 1] for m in context.maps), context.base[i : i + 1], context.stride)
-        alone = network(x[i : i + 1], time[i : i + 1], one, realism[i : i + 1])
+        alone = network(x[i : i + 1], time[i : i + 1], one, scalars[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
@@ -168,7 +177,7 @@ def test_images_of_a_batch_are_on_their_own() -> None:
 def test_gradient_reaches_every_parameter(name: str) -> None:
     config, compressor = CONFIGS[name]
     network = shaken(Denoiser(config, compressor))
-    out = network(random(2, 3, 64, 48), scalar(0.5, 2), context_of(compressor, 4, 3, batch=2), scalar(0.9, 2))
+    out = network(random(2, 3, 64, 48), scalar(0.5, 2), context_of(compressor, 4, 3, batch=2), told(network, 0.9, 2))
     (out * random(*out.shape, seed=7)).sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -186,7 +195,7 @@ def test_halo_is_the_receptive_field() -> None:
         shaken(network).requires_grad_(False)
         length, centre = 2 * halo + 5, halo + 2
         x = random(1, 3, 32, 16 * length).requires_grad_()
-        out = network(x, scalar(0.5), context_of(compressor, 2, length), scalar(0.0))
+        out = network(x, scalar(0.5), context_of(compressor, 2, length), told(network, 0.0))
         out = out[..., 16 * centre : 16 * centre + 16]
         # by gradients, as far off the change of a value is below its rounding
         (gradient,) = torch.autograd.grad((out * random(*out.shape, seed=3)).sum(), x)
@@ -207,10 +216,11 @@ def test_in_windows(name: str, window: int) -> None:
     context = context_of(compressor, *size)
     context = Context(tuple(m.float() for m in context.maps), context.base.float(), context.stride)
     x, half = random(1, 3, 16 * size[0], 16 * size[1]).float(), scalar(0.5).float()
+    scalars = told(network, 0.5).float()
 
     def run(top: int, bottom: int, left: int, right: int) -> Tensor:
         part = x[..., 16 * top : 16 * bottom, 16 * left : 16 * right]
-        return network(part, half, context.window(top, bottom, left, right), half)
+        return network(part, half, context.window(top, bottom, left, right), scalars)
 
     whole = run(0, size[0], 0, size[1])
     windowed = run_windowed(run, torch.empty_like(whole), size, window, network.halo, 16)
@@ -229,8 +239,9 @@ def test_default_size_in_windows() -> None:
     context = context_of(compressor, *size)
     context = Context(tuple(m.float() for m in context.maps), context.base.float(), context.stride)
     x, half = random(1, 3, 16, 16 * 24).float(), scalar(0.5).float()
-    whole = network(x, half, context, half)
-    part = network(x[..., 16 * 5 :], half, context.window(0, 1, 5, 24), half)
+    scalars = told(network, 0.5).float()
+    whole = network(x, half, context, scalars)
+    part = network(x[..., 16 * 5 :], half, context.window(0, 1, 5, 24), scalars)
     torch.testing.assert_close(part[..., 16 * 15 :], whole[..., 16 * 20 :], rtol=1e-5, atol=1e-5)
 
 

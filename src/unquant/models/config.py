@@ -1,23 +1,55 @@
-"""Configuration dataclasses from what JSON and TOML files say, every key and type checked."""
+"""Configuration dataclasses from what JSON and TOML files say, every key and type checked; that of the entropy model."""
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from unquant.entropy.entroformer import Entroformer, EntroformerConfig
+from unquant.entropy.gaussian import ScaleGrid
+from unquant.entropy.two_pass import EntropyModel, TwoPassEntropy
 from unquant.errors import OptionError
 
-__all__ = ["filled"]
+__all__ = ["EntropyConfig", "entropy_model", "filled"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyConfig:
+    """Sizes of the entropy model and of its grid of scales.
+
+    hyper, width, context, hidden, cond: of `TwoPassEntropy`. entroformer: the sizes of an `Entroformer` in place of that,
+    which has no use for the five.
+    """
+
+    hyper: int = 96
+    width: int = 224
+    context: int = 224
+    hidden: int = 448
+    cond: int = 48
+    scale_low: float = 0.12
+    scale_high: float = 64.0
+    scales: int = 64
+    entroformer: EntroformerConfig | None = None
+
+
+def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:
+    """The entropy model of a configuration, with first weights, for `latent` channels."""
+    c = config
+    grid = ScaleGrid(c.scale_low, c.scale_high, c.scales)
+    if c.entroformer is not None:
+        return Entroformer(latent, c.entroformer, grid)
+    return TwoPassEntropy(latent, c.hyper, c.width, c.context, c.hidden, c.cond, grid)
 
 
 def filled(cls: type[T], values: Any, name: str) -> T:
     """An instance of a dataclass whose fields all have defaults; a missing key takes its default.
 
-    values: a mapping of field names to numbers, strings and booleans, nested where a field is a dataclass; a field that may
-    be None takes None. name: what errors call the whole, `name.field` for a part. Raises OptionError for an unknown key, for
-    a value of another type than the field's (a whole number will do for a fraction), and for what the class itself refuses.
+    values: a mapping of field names to numbers, strings and booleans, nested where a field is a dataclass; a list of whole
+    numbers where it is a tuple of such; a field that may be None takes None. name: what errors call the whole, `name.field`
+    for a part. Raises OptionError for an unknown key, for a value of another type than the field's (a whole number will do
+    for a fraction), and for what the class itself refuses.
     """
     if not isinstance(values, dict):
         raise OptionError(f"{name}: must be a table of keys and values, not {values!r}")
@@ -26,6 +58,11 @@ def filled(cls: type[T], values: Any, name: str) -> T:
         raise OptionError(f"{name}: unknown key: {', '.join(unknown)}")
     found: dict[str, Any] = {}
     for key, value in values.items():
+        if get_origin(kinds[key]) is tuple:
+            if not isinstance(value, list | tuple) or any(type(each) is not int for each in cast(list[Any], value)):
+                raise OptionError(f"{name}.{key}: must be a list of whole numbers, not {value!r}")
+            found[key] = tuple(cast(list[int], value))
+            continue
         kind, *others = get_args(kinds[key]) or (kinds[key],)
         if value is None and type(None) in others:
             found[key] = None

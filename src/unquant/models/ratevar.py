@@ -16,11 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.quantise import EntropyOutput, quantise
-from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError, WeightsError
-from unquant.models.config import filled
+from unquant.models.config import EntropyConfig, entropy_model, filled
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, SideInfo, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Image, Latent, QMap
@@ -37,20 +35,6 @@ __all__ = [
 
 Q_INDEX_OCTAVE = 64
 """q = 2^(index / 64): log2 q is exact in binary floating point."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntropyConfig:
-    """Sizes of the entropy model (`TwoPassEntropy`) and of its grid of scales."""
-
-    hyper: int = 96
-    width: int = 224
-    context: int = 224
-    hidden: int = 448
-    cond: int = 48
-    scale_low: float = 0.12
-    scale_high: float = 64.0
-    scales: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +98,14 @@ class Ratevar(nn.Module):
 
     def __init__(self, config: RatevarConfig) -> None:
         super().__init__()
-        c, e = config, config.entropy
+        c = config
         self.config = config
         self.g_a = Analysis(c.latent, c.analysis_width8, c.analysis_depth8, c.analysis_width16, c.analysis_depth16)
         self.g_s = Synthesis(
             c.latent, c.synthesis_width16, c.synthesis_depth16, c.synthesis_width8, c.synthesis_depth8, c.cond
         )
-        grid = ScaleGrid(e.scale_low, e.scale_high, e.scales)
-        self.entropy = TwoPassEntropy(c.latent, e.hyper, e.width, e.context, e.hidden, e.cond, grid)
-        self.f = Reverse(c.latent, c.reverse, grid) if c.reverse is not None else None
+        self.entropy = entropy_model(c.latent, c.entropy)
+        self.f = Reverse(c.latent, c.reverse, self.entropy.grid) if c.reverse is not None else None
 
     def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
         """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""

@@ -1,4 +1,4 @@
-"""The denoising U-Net of `cdc`, conditioned on the context maps of the latent, on time and on realism.
+"""The denoising U-Net of `cdc`, conditioned on the context maps of the latent, on time, realism and rate.
 
     x_t, base ──►┤unshuffle├──►(cat map 0)──►┤blocks├─┬──────────────►(cat)──►┤3×3├──►┤shuffle├──►(+ base)──►
                                       ┌──────────────┘                 ▲
@@ -6,10 +6,11 @@
                                                ┌─────────────────────┘    ▲
                                                └►┤down├─► … ┤blocks, attention, blocks├ … ┤up├┘
 
-Yang & Mandt, arXiv 2209.06950, and the authors' code. The network knows nothing of what its output means (x, ε, …);
-time and realism reach every block. `DenoiserConfig.paper()` has the published size. The default runs on an image unshuffled
-by 4, and without attention. Attention over the whole image would forbid windows; within blocks of 16 positions in the
-middle it costs hardly any time, but takes the halo from 15 positions to 32: windows of 96 then compute 1.6 times as much.
+Yang & Mandt, arXiv 2209.06950, and the authors' code. The network knows nothing of what its output means (x, ε, …); time
+and what else it is told of an image reach every block. `DenoiserConfig.paper()` has the published size. The default runs on
+an image unshuffled by 4, and without attention. Attention over the whole image would forbid windows; within blocks of 16
+positions in the middle it costs hardly any time, but takes the halo from 15 positions to 32: windows of 96 then compute 1.6
+times as much.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class DenoiserConfig:
 
     widths, depths: channels and residual blocks of each level on the way down; the middle has two blocks more of the
     coarsest. up_widths, up_depths: the same on the way up, the finest level left out, which has a single convolution there.
-    cond: channels of the embedding of time and realism. octaves: of sine and cosine features of the time, beside the time
-    itself. attention: "global", after every level and in the middle; "blocks", in the middle only and within fixed blocks of
+    cond: channels of the embedding of time and scalars. octaves: of sine and cosine features of the time, beside the time
+    itself. scalars: how many numbers it is told of an image beside the time: realism, and the rate where it varies.
+    attention: "global", after every level and in the middle; "blocks", in the middle only and within fixed blocks of
     block×block positions; or "none". skip: whether the finest level's features reach the last layer. kernel: of the first
     and the last convolution. residual: whether the output is added to the linear decode. Raises OptionError naming the
     field out of range.
@@ -52,6 +54,7 @@ class DenoiserConfig:
     up_depths: tuple[int, ...] = (2, 1)
     cond: int = 128
     octaves: int = 4
+    scalars: int = 2
     attention: str = "none"
     block: int = 16
     skip: bool = True
@@ -70,8 +73,9 @@ class DenoiserConfig:
         for name, count in (("depths", 0), ("up_widths", 1), ("up_depths", 1)):
             if len(getattr(self, name)) != len(self.widths) - count:
                 raise OptionError(f"{name}: {len(self.widths) - count} numbers, not {getattr(self, name)}")
-        if self.octaves < 0:
-            raise OptionError(f"octaves: at least 0, not {self.octaves}")
+        for name in ("octaves", "scalars"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name}: at least 0, not {getattr(self, name)}")
         if self.attention not in ATTENTIONS:
             raise OptionError(f"attention: one of {', '.join(ATTENTIONS)}, not {self.attention!r}")
 
@@ -79,24 +83,24 @@ class DenoiserConfig:
     def paper(cls) -> DenoiserConfig:
         """The published size: 40.1 M parameters, 387 G multiply-accumulates a step at 768×512."""
         widths = (64, 128, 192, 256, 320, 384)
-        return cls(widths, (2,) * 6, widths[:-1], (2,) * 5, 64, 0, "global", 16, False, 7, False)
+        return cls(widths, (2,) * 6, widths[:-1], (2,) * 5, 64, 0, 1, "global", 16, False, 7, False)
 
 
 class Embedding(nn.Module):
-    """Time and realism to the condition of the blocks.
+    """Time and scalars to the condition of the blocks.
 
-    The paper's code embeds t/N itself through a two-layer network; here ρ stands beside it, and with octaves > 0 also
-    sin(2^i·π·t/N) and the cosine, as such a network is slow to learn what changes fast near the ends.
+    The paper's code embeds t/N itself through a two-layer network; here the scalars stand beside it, and with octaves > 0
+    also sin(2^i·π·t/N) and the cosine, as such a network is slow to learn what changes fast near the ends.
     """
 
-    def __init__(self, width: int, octaves: int) -> None:
+    def __init__(self, width: int, octaves: int, scalars: int) -> None:
         super().__init__()
         self.octaves = octaves
-        self.first = nn.Linear(2 + 2 * octaves, 4 * width)
+        self.first = nn.Linear(1 + scalars + 2 * octaves, 4 * width)
         self.second = nn.Linear(4 * width, width)
 
-    def forward(self, time: Float[Tensor, " b"], realism: Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        features = [time, realism]
+    def forward(self, time: Float[Tensor, " b"], told: Float[Tensor, "b k"]) -> Float[Tensor, "b e"]:
+        features = [time, *told.unbind(1)]
         for i in range(self.octaves):
             angle = math.pi * 2**i * time
             features += [angle.sin(), angle.cos()]
@@ -126,7 +130,7 @@ class Denoiser(nn.Module):
             return AttentionResidual(width, block) if here else nn.Identity()
 
         image = 3 * self.stride**2
-        self.embedding = Embedding(c.cond, c.octaves)
+        self.embedding = Embedding(c.cond, c.octaves, c.scalars)
         inputs = [image * (2 if compressor.linear else 1), *c.widths[:-1]]
         for i, channels in enumerate(maps):
             inputs[i] += channels
@@ -177,17 +181,18 @@ class Denoiser(nn.Module):
         x_t: Float[Tensor, "b 3 h w"],
         time: Float[Tensor, " b"],
         context: Context,
-        realism: Float[Tensor, " b"],
+        told: Float[Tensor, "b k"],
     ) -> Float[Tensor, "b 3 h w"]:
         """Returns the raw output (b, 3, h, w), float32; with `residual` it starts as the linear decode, else as 0.
 
         x_t: a noisy image, the image in [-1, 1] (as is the linear decode that is added), h and w multiples of 16. time:
-        t/N_train in [0, 1], 0 for a clean image. context: of the same image (or window). realism: ρ in [0, 1].
+        t/N_train in [0, 1], 0 for a clean image. context: of the same image (or window). told: the `scalars` of each image,
+        roughly in [−1, 1].
         """
         base = None if context.base is None else 2 * context.base - 1
         h = x_t if base is None else torch.cat([x_t, base.to(x_t.dtype)], dim=1)
         h = F.pixel_unshuffle(h, self.stride)
-        cond = self.embedding(time, realism)
+        cond = self.embedding(time, told)
         skips: list[Tensor] = []
         for i, (stage, attention) in enumerate(zip(self.downs, self.down_attention, strict=True)):
             if i:

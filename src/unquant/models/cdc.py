@@ -1,0 +1,203 @@
+"""The conditional diffusion codec: a compressor whose decoder is a diffusion of pixels, conditioned on the latent.
+
+    x ──►┤g_a├──► y ──►┤round(y/q − μ)├──► ŷ ──►┤g_s├──► context maps, base
+                              ▲ μ, σ                           │
+                        ┤entropy model(log2 q)├                ▼
+    γ·ρ·noise | 0 ──► x_T ──►┤f(·, t, context; ρ, log2 q)├──► x̂_0 ──►┤DDIM├──► x_t' ──► … ──► x̂
+
+Yang & Mandt, arXiv 2209.06950. g_a is the `CompressorEncoder`, g_s the `ContextDecoder`, f the `Denoiser`. What is ours
+beside: symbols are those of y/q for any step q (one weight set for every rate), and one U-Net that hears ρ and log2 q serves
+every realism, so that the file does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unquant.diffusion.parameterisation import Parameterisation, Signal, diffuse
+from unquant.diffusion.samplers import sample_ddim
+from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
+from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
+from unquant.entropy.quantise import EntropyOutput, quantise
+from unquant.errors import OptionError, WeightsError
+from unquant.models.config import EntropyConfig, entropy_model, filled
+from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
+from unquant.nn.denoiser import Denoiser, DenoiserConfig
+from unquant.shapes import Image, Latent, QMap
+
+__all__ = ["SCHEDULES", "Cdc", "CdcConfig", "CdcOutput"]
+
+SCHEDULES = {"cosine": cosine_alphas, "linear": linear_alphas}
+Network = Callable[[Signal, Float[Tensor, " b"], Context, Float[Tensor, "b k"]], Signal]
+"""f(x_t, t/N, context, (ρ, log2 q)): the raw output."""
+
+
+@dataclass(frozen=True, slots=True)
+class CdcConfig:
+    """Everything that fixes the networks' shapes, the meaning of a latent, and what the U-Net's output means.
+
+    q_index_min, q_index_max, tile, default_realism: as in `RatevarConfig`. parameterisation: "x" or "epsilon". schedule:
+    "cosine" or "linear", over train_steps levels. steps: of DDIM by default. gamma: standard deviation of the start at
+    realism 1, which is 0 at realism 0. Raises OptionError naming the field out of range.
+    """
+
+    q_index_min: int = 16
+    q_index_max: int = 344
+    tile: int = 64
+    default_realism: float = 1.0
+    parameterisation: str = "x"
+    schedule: str = "cosine"
+    train_steps: int = 8193
+    steps: int = 17
+    gamma: float = 0.8
+    compressor: CompressorConfig = field(default_factory=CompressorConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    entropy: EntropyConfig = field(default_factory=lambda: EntropyConfig(entroformer=EntroformerConfig()))
+
+    def __post_init__(self) -> None:
+        Parameterisation(self.parameterisation)
+        if self.schedule not in SCHEDULES:
+            raise OptionError(f"schedule: one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
+        if not 0 <= self.default_realism <= 1:
+            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+        if not 1 <= self.steps <= self.train_steps:
+            raise OptionError(f"steps: in 1..train_steps, not {self.steps}")
+        if not 0 <= self.gamma <= 1:
+            raise OptionError(f"gamma: in 0..1, not {self.gamma}")
+
+    @classmethod
+    def paper(cls) -> CdcConfig:
+        """The published size: compressor 13.8 M with the published hyperprior, U-Net 40.1 M; Entroformer as published."""
+        return cls(
+            compressor=CompressorConfig.paper(),
+            denoiser=DenoiserConfig.paper(),
+            entropy=EntropyConfig(entroformer=PUBLISHED),
+        )
+
+    @property
+    def latent(self) -> int:
+        """Channels of y."""
+        return self.compressor.latent
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CdcConfig:
+        """The inverse of `to_dict`; a missing key takes its default. Raises WeightsError for anything that does not fit."""
+        try:
+            return filled(cls, values, "cdc")
+        except OptionError as e:
+            raise WeightsError(f"bad configuration: {e}") from None
+
+
+class CdcOutput(NamedTuple):
+    """One training pass. error: the parameterisation's loss, (b,). denoised: the estimate of the image, in [0, 1] but not
+    clamped. base: the linear decode. bits_y, bits_z: per latent and hyper-latent.
+    """
+
+    error: Float[Tensor, " b"]
+    denoised: Image
+    base: Image | None
+    bits_y: Float[Tensor, "b c h16 w16"]
+    bits_z: Float[Tensor, "b m h64 w64"]
+
+
+class Cdc(nn.Module):
+    """Encoder g_a, context decoder g_s, entropy model and denoising U-Net f as one module."""
+
+    alphas: Float[Tensor, " t"]
+
+    def __init__(self, config: CdcConfig) -> None:
+        super().__init__()
+        c = config
+        self.config = config
+        self.g_a = CompressorEncoder(c.compressor)
+        self.g_s = ContextDecoder(c.compressor)
+        self.f = Denoiser(c.denoiser, c.compressor)
+        self.entropy = entropy_model(c.latent, c.entropy)
+        self.parameterisation = Parameterisation(c.parameterisation)
+        with torch.device("cpu"):  # it is in no weights file, so it must exist under the meta device too
+            self.register_buffer("alphas", SCHEDULES[c.schedule](c.train_steps), persistent=False)
+
+    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
+        """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
+        self.g_a.start_from(basis)
+        self.g_s.start_from(basis)
+        self.entropy.start_from(std)
+
+    def quantise(self, y: Latent, log2_q: QMap, *, noise: bool) -> EntropyOutput:
+        """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
+        return quantise(self.entropy, y, log2_q, noise=noise)
+
+    def scalars(self, log2_q: QMap, realism: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b k"]:
+        """What f is told of an image: ρ and log2 q, of a q map its mean, as far as its configuration has room for them."""
+        told = torch.stack([realism[:, 0, 0, 0], log2_q.mean((1, 2, 3)) / 3 - 1], dim=1)
+        return told[:, : self.config.denoiser.scalars]
+
+    def forward(
+        self,
+        x: Image,
+        log2_q: QMap,
+        realism: Float[Tensor, "b 1 1 1"],
+        level: Int[Tensor, " b"],
+        noise: Float[Tensor, "b 3 h w"],
+    ) -> CdcOutput:
+        """One training pass: image → latent → symbols (straight-through) → context; x_t at `level` → the estimate of x.
+
+        x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: ρ in [0, 1].
+        level: indices into the trained levels, 0 the cleanest. noise: standard normal. Section 3 of the paper.
+        """
+        y = self.g_a(x)
+        coded = self.quantise(y, log2_q, noise=True)
+        context = self.g_s(coded.v_hat * torch.exp2(log2_q))
+        alpha = self.alphas[level].view(-1, 1, 1, 1)
+        clean = 2 * x - 1
+        x_t = diffuse(clean, noise, alpha)
+        out = self.f(x_t, self._time(level), context, self.scalars(log2_q, realism))
+        kind = self.parameterisation
+        denoised = kind.to_x(out, x_t, alpha)
+        return CdcOutput(
+            kind.loss(out, clean, noise, alpha), (denoised + 1) / 2, context.base, coded.bits_y, coded.bits_z
+        )
+
+    def sample(
+        self,
+        context: Context,
+        log2_q: QMap,
+        realism: float,
+        start: Float[Tensor, "b 3 h w"] | None,
+        *,
+        steps: int | None = None,
+        network: Network | None = None,
+    ) -> Image:
+        """The decode: DDIM from γ·ρ·`start` down to the image, in [0, 1] but not clamped where the sampler does not.
+
+        start: standard normal noise; None for zero, the deterministic decode. steps: None for the configuration's. network:
+        in place of f, which it has to agree with; for windows.
+        """
+        f = network or self.f
+        kind = self.parameterisation
+        finest = context.maps[0]
+        b, (h, w) = len(finest), finest.shape[-2:]
+        shape = (b, 3, h * context.stride, w * context.stride)
+        told = self.scalars(log2_q, finest.new_full((b, 1, 1, 1), realism, dtype=torch.float32))
+
+        def denoise(x_t: Signal, alpha: Tensor) -> Signal:
+            time = time_of(alpha, self.alphas).float().expand(b)
+            return kind.to_x(f(x_t, time, context, told), x_t, alpha)
+
+        x = torch.zeros(shape, device=finest.device) if start is None else self.config.gamma * realism * start
+        alphas = subsequence(self.alphas, self.config.steps if steps is None else steps)
+        return (sample_ddim(denoise, x, alphas, clamp=kind.clamps) + 1) / 2
+
+    def _time(self, level: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """t/N of trained levels, as the sampler tells it."""
+        return (level + 1) / self.config.train_steps
