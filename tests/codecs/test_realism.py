@@ -246,15 +246,15 @@ def test_windows_give_the_same_image(
     codec = RatevarCodec.from_file(reverse_weights)
     codec._precision = torch.float32
     assert codec.model.f is not None
-    assert ratevar._WINDOW % 2 == codec.model.f.halo % 2 == 0  # windows start on the grid of the fold
+    assert RatevarCodec.window % 2 == codec.model.f.halo % 2 == 0  # windows start on the grid of the fold
     latents = -(-shape[1] // 16), -(-shape[0] // 16)
     q_map = np.random.default_rng(0).integers(150, 345, latents)
     data = codec.encode(photo.rotate(90, expand=True).crop((0, 0, *shape)), q_index=q_map)
     whole = codec.decode(data, realism=1, seed=3)
     for window in (2, 6, 10, 16):
-        monkeypatch.setattr(ratevar, "_WINDOW", window)
+        monkeypatch.setattr(RatevarCodec, "window", window)
         assert difference(codec.decode(data, realism=1, seed=3), whole) <= 1
-    monkeypatch.setattr(ratevar, "_WINDOW", 2)
+    monkeypatch.setattr(RatevarCodec, "window", 2)
     monkeypatch.setattr(codec.model.f, "halo", 0)
     assert difference(codec.decode(data, realism=1, seed=3), whole) > 3
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from unquant.codecs import ratevar
 from unquant.codecs.images import to_picture
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.codecs.windows import run_windowed, spans
@@ -107,7 +106,7 @@ def test_the_codec_in_windows(
     q_map = np.random.default_rng(0).integers(16, 345, (14, 19))
     data = single.encode(photo.crop((100, 60, 395, 270)), q_index=q_map)
     y, image = single._plan(picture).y, np.asarray(single.decode(data), int)
-    monkeypatch.setattr(ratevar, "_WINDOW", window)
+    monkeypatch.setattr(RatevarCodec, "window", window)
     torch.testing.assert_close(single._plan(picture).y, y, rtol=1e-4, atol=2e-3)
     assert np.abs(np.asarray(single.decode(data), int) - image).max() <= 1
     for network in (single.model.g_a, single.model.g_s):

@@ -6,11 +6,11 @@ position sees exactly the inputs that it would see in one piece, padding include
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-__all__ = ["run_windowed", "spans"]
+__all__ = ["run_windowed", "run_windows", "spans"]
 
 
 def spans(length: int, window: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
@@ -18,6 +18,29 @@ def spans(length: int, window: int, halo: int) -> Iterator[tuple[int, int, int, 
     for start in range(0, length, window):
         stop = min(start + window, length)
         yield start, stop, max(0, start - halo), min(length, stop + halo)
+
+
+def run_windows(
+    network: Callable[[int, int, int, int], Sequence[Tensor]],
+    outs: Sequence[Tensor],
+    scales: Sequence[int],
+    size: tuple[int, int],
+    window: int,
+    halo: int,
+) -> None:
+    """Fill several planes, each (b, c, scale·h, scale·w) with a scale of its own, by windows of one of `size` (h, w).
+
+    network(top, bottom, left, right): its outputs for that part of the plane, one for each of `outs`.
+    """
+    for top, bottom, read_top, read_bottom in spans(size[0], window, halo):
+        for left, right, read_left, read_right in spans(size[1], window, halo):
+            parts = network(read_top, read_bottom, read_left, read_right)
+            for out, part, scale in zip(outs, parts, scales, strict=True):
+                out[..., top * scale : bottom * scale, left * scale : right * scale] = part[
+                    ...,
+                    (top - read_top) * scale : (bottom - read_top) * scale,
+                    (left - read_left) * scale : (right - read_left) * scale,
+                ]
 
 
 def run_windowed(
@@ -32,12 +55,5 @@ def run_windowed(
 
     network(top, bottom, left, right): its output for that part of the plane, `scale` outputs per position.
     """
-    for top, bottom, read_top, read_bottom in spans(size[0], window, halo):
-        for left, right, read_left, read_right in spans(size[1], window, halo):
-            part = network(read_top, read_bottom, read_left, read_right)
-            out[..., top * scale : bottom * scale, left * scale : right * scale] = part[
-                ...,
-                (top - read_top) * scale : (bottom - read_top) * scale,
-                (left - read_left) * scale : (right - read_left) * scale,
-            ]
+    run_windows(lambda *part: [network(*part)], [out], [scale], size, window, halo)
     return out
