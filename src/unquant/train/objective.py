@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
+from unquant.models.families import Config
+from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.models.reverse import SideInfo
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
@@ -57,7 +58,7 @@ class Objective(nn.Module):
 
 
 def draw_log2_q(
-    batch: int, latent_size: int, model: RatevarConfig, q_map: float, generator: torch.Generator
+    batch: int, latent_size: int, model: Config, q_map: float, generator: torch.Generator
 ) -> Float[Tensor, "b 1 _ _"]:
     """log2 q, uniform over the model's range and stratified over the batch; at times (q_map) a map of two values."""
     low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE
