@@ -355,7 +355,9 @@ class LatentCodec(ABC, Generic[C, M]):
             elif realism is None:
                 realism = self.config.default_realism if header.realism is None else header.realism / 100
             chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
-            wanted = self._steps_of((header.steps or None) if steps is None else steps, realism, preview=preview)
+            if steps is None and not preview:
+                steps = header.steps or None
+            wanted = self._steps_of(steps, realism, preview=preview)
             drawing = Drawing(realism, wanted, chosen, header.height, header.width)
             # not kept here: the planes are as large as y, and the callee lets go of them
             rgb = self._draw(self._dequantise(container, path=self._needs_side(wanted)), drawing)
@@ -366,7 +368,7 @@ class LatentCodec(ABC, Generic[C, M]):
 
     @abstractmethod
     def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
-        """Steps of a decode at a realism. asked: by the caller or else by the file; None for the weights' default."""
+        """Steps of a decode at a realism. asked: by the caller or else, but for a preview, by the file."""
 
     def _needs_side(self, steps: int) -> bool:
         """Whether a decode of so many steps reads μ and the scales."""
