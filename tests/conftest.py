@@ -17,6 +17,8 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 if TYPE_CHECKING:
+    from unquant.codecs.base import AnyCodec
+    from unquant.codecs.cdc import CdcCodec
     from unquant.codecs.ratevar import RatevarCodec
 
 CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows")
@@ -39,6 +41,32 @@ def tiny(tiny_weights: Path) -> RatevarCodec:
     from unquant.codecs.ratevar import RatevarCodec
 
     return RatevarCodec.from_file(tiny_weights)
+
+
+@pytest.fixture(scope="session")
+def tiny_cdc_weights() -> Path:
+    """The same of the family `cdc`: an Entroformer of several windows a tile, two steps of DDIM."""
+    return HERE / "golden" / "tiny_cdc.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_cdc(tiny_cdc_weights: Path) -> CdcCodec:
+    """The codec of `tiny_cdc_weights`; tests must leave it as it is."""
+    from unquant.codecs.cdc import CdcCodec
+
+    return CdcCodec.from_file(tiny_cdc_weights)
+
+
+@pytest.fixture(scope="session", params=["tiny", "tiny_cdc"])
+def either_weights(request: pytest.FixtureRequest) -> Path:
+    """The tiny weights file of each family in turn."""
+    return request.getfixturevalue(f"{request.param}_weights")
+
+
+@pytest.fixture(scope="session")
+def either(request: pytest.FixtureRequest, either_weights: Path) -> AnyCodec:
+    """The tiny codec of each family in turn: for what must hold of any."""
+    return request.getfixturevalue(either_weights.stem)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from unquant.errors import ModelMissing, WeightsError
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.weights import (
     FORMAT,
+    group_hashes,
     group_of,
     installed,
     join_shards,
@@ -131,6 +132,46 @@ def test_the_latent_definition_changes_the_stream_id_and_the_default_realism_doe
     tile = write(tmp_path / "b.safetensors", state, replace(CONFIG, tile=32))
     realism = write(tmp_path / "c.safetensors", state, replace(CONFIG, default_realism=0.5))
     assert tile.stream_id != before.stream_id == realism.stream_id
+
+
+def test_what_a_configuration_does_not_have_is_not_part_of_the_stream_id(state: dict[str, Tensor]) -> None:
+    """Weights from before there was an Entroformer, trained on, keep their stream id."""
+    config = CONFIG.to_dict()
+    assert config["entropy"]["entroformer"] is None
+    before = {key: value for key, value in config["entropy"].items() if value is not None}
+    hashes = group_hashes("ratevar", config, state)
+    assert hashes == group_hashes("ratevar", config | {"entropy": before}, state)
+    assert (
+        hashes["stream"] != group_hashes("ratevar", config | {"entropy": before | {"entroformer": {}}}, state)["stream"]
+    )
+
+
+def test_of_the_other_family_the_drawing_is_not_part_of_the_stream_id(tiny_cdc_weights: Path) -> None:
+    weights = read_weights(tiny_cdc_weights)
+    assert {name.split(".")[0] for name in weights.tensors} == {"g_a", "g_s", "f", "entropy", "tables"}
+
+    def changed(config: dict[str, Any] = {}, tensor: str | None = None) -> set[str]:  # noqa: B006
+        tensors = dict(weights.tensors)
+        if tensor is not None:
+            tensors[tensor] = tensors[tensor] + 1
+        hashes = group_hashes("cdc", weights.config | config, tensors)
+        return {group for group in hashes if hashes[group] != weights.hashes[group]}
+
+    for config in ({"steps": 9}, {"gamma": 0.5}, {"parameterisation": "epsilon"}, {"default_realism": 0.1}):
+        assert changed(config) == set()
+    compressor = weights.config["compressor"]
+    assert changed({"compressor": compressor | {"maps": [8, 8, 8]}}) == set()
+    for config in ({"tile": 16}, {"compressor": compressor | {"latent": 17}}, {"entropy": {}}):
+        assert changed(config) == {"stream"}
+    for tensor, group in (
+        ("g_a.linear", "analysis"),
+        ("entropy.analysis.stem.weight", "analysis"),
+        ("entropy.context.blocks.0.table", "stream"),
+        ("entropy.params.head.bias", "stream"),
+        ("g_s.linear", "synthesis"),
+        ("f.head.weight", "reverse"),
+    ):
+        assert changed(tensor=tensor) == {group}
 
 
 def test_tampered_tensors_are_found(tmp_path: Path, state: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,9 @@ from typer.testing import Result
 from unquant.cli.exits import Code, code_of, describe
 from unquant.container import Container, Header, Tile
 from unquant.errors import ImageTooLarge, OptionError, TrainingError, WeightsError
+
+if TYPE_CHECKING:
+    from unquant.codecs.cdc import CdcCodec
 
 Call = Callable[..., Result]
 Spawn = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -305,6 +308,40 @@ def test_decoding_without_the_reverse_network(
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"unquant: error: {cause}")
     assert files(tmp_path) == ["a.png", "a.unq", "b.png"]
+
+
+def test_the_other_family(
+    call: Call, tiny_cdc_weights: Path, tiny_cdc: CdcCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-m` chooses it when encoding; when decoding the file does."""
+    monkeypatch.setenv("UNQUANT_WEIGHTS", str(tiny_cdc_weights.parent))
+    picture = save(tmp_path / "a.png")
+    original = Image.open(picture)
+    for rate, options in (
+        (("-q", 60), {"quality": 60}),
+        (("--bpp", 0.5), {"bpp": 0.5}),
+        (("--target-size", 180), {"target_bytes": 180}),
+    ):
+        assert call("encode", "a.png", "-m", "tiny_cdc", *rate, "--steps", 3, "--force").exit_code == 0
+        data = (tmp_path / "a.unq").read_bytes()
+        assert data == tiny_cdc.encode(original, steps=3, **options)
+    (row,) = rows(call("info", "a.unq", "--json"))
+    assert (row["family"], row["model"], row["steps"]) == ("cdc", "tiny_cdc", 3)
+    for arguments, options in (
+        ((), {}),
+        (("--realism", 1, "--steps", 4, "--seed", 9), {"realism": 1.0, "steps": 4, "seed": 9}),
+        (("--preview",), {"preview": True}),
+    ):
+        assert call("decode", "a.unq", "b.png", *arguments, "--force").exit_code == 0
+        assert Image.open(tmp_path / "b.png") == tiny_cdc.decode(data, **options)
+    result = call("decode", "a.unq", "c.png", "--steps", 0)
+    assert result.exit_code == Code.USAGE
+    assert result.stderr == "unquant: error: a.unq: steps must be a whole number in 1..256, got 0\n"
+    assert ["tiny_cdc", "cdc"] in [line.split()[:2] for line in call("models").stdout.splitlines()]
+    (tmp_path / "d.unq").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    damaged = call("decode", "d.unq")
+    assert damaged.exit_code == Code.CORRUPT
+    assert damaged.stderr.startswith("unquant: error: d.unq: ")
 
 
 def test_help_says_what_the_options_of_the_reverse_path_are_for(spawn: Spawn) -> None:

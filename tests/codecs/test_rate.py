@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unquant.codecs.base import AnyCodec, LatentCodec
 from unquant.codecs.images import to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
-from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse_header
 from unquant.errors import OptionError, RateUnreachable
 
@@ -80,7 +80,7 @@ def picture(photo: Image.Image) -> Image.Image:
     return photo.crop((120, 60, 440, 300))
 
 
-def check_met(codec: RatevarCodec, picture: Image.Image, data: bytes, target: int) -> None:
+def check_met(codec: AnyCodec, picture: Image.Image, data: bytes, target: int) -> None:
     """Never above; below by at most 2%, 16 bytes or one q index, whichever is largest."""
     assert len(data) <= target
     if target - len(data) > max(0.02 * target, 16):
@@ -92,77 +92,77 @@ def step_of(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("target", [440, 500, 555, 700, 1000, 1411, 2000, 2650])
-def test_target_bytes(tiny: RatevarCodec, picture: Image.Image, target: int) -> None:
-    data = tiny.encode(picture, target_bytes=target)
-    check_met(tiny, picture, data, target)
-    assert data == tiny.encode(picture, q_index=step_of(data))
+def test_target_bytes(either: AnyCodec, picture: Image.Image, target: int) -> None:
+    data = either.encode(picture, target_bytes=target)
+    check_met(either, picture, data, target)
+    assert data == either.encode(picture, q_index=step_of(data))
 
 
 @pytest.mark.parametrize("bpp", [0.05, 0.11, 0.25])
-def test_bpp(tiny: RatevarCodec, picture: Image.Image, bpp: float) -> None:
-    data = tiny.encode(picture, bpp=bpp)
+def test_bpp(either: AnyCodec, picture: Image.Image, bpp: float) -> None:
+    data = either.encode(picture, bpp=bpp)
     target = int(bpp * picture.width * picture.height / 8)
-    assert data == tiny.encode(picture, target_bytes=target)
-    check_met(tiny, picture, data, target)
+    assert data == either.encode(picture, target_bytes=target)
+    check_met(either, picture, data, target)
 
 
-def test_target_counts_the_whole_file(tiny: RatevarCodec, picture: Image.Image) -> None:
+def test_target_counts_the_whole_file(either: AnyCodec, picture: Image.Image) -> None:
     picture = picture.crop((0, 0, 200, 160))
     translucent = picture.copy()
     translucent.putalpha(Image.linear_gradient("L").resize(picture.size))
     translucent.info["xmp"] = b"<x:xmpmeta/>" * 20
-    fixed = len(tiny.encode(translucent, q_index=200)) - len(tiny.encode(picture, q_index=200))
+    fixed = len(either.encode(translucent, q_index=200)) - len(either.encode(picture, q_index=200))
     assert fixed > 300
-    data = tiny.encode(translucent, target_bytes=600 + fixed)
+    data = either.encode(translucent, target_bytes=600 + fixed)
     assert 600 + fixed - 25 <= len(data) <= 600 + fixed
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 17), (130, 130)])
-def test_targets_of_small_pictures(tiny: RatevarCodec, photo: Image.Image, size: tuple[int, int]) -> None:
+def test_targets_of_small_pictures(either: AnyCodec, photo: Image.Image, size: tuple[int, int]) -> None:
     """130×130 has a tile of one single position."""
     small = photo.crop((200, 100, 200 + size[0], 100 + size[1]))
-    smallest = len(tiny.encode(small, q_index=344))
+    smallest = len(either.encode(small, q_index=344))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert len(tiny.encode(small, target_bytes=smallest + 10)) <= smallest + 10
+        assert len(either.encode(small, target_bytes=smallest + 10)) <= smallest + 10
     with pytest.raises(RateUnreachable):
-        tiny.encode(small, target_bytes=smallest - 1)
+        either.encode(small, target_bytes=smallest - 1)
 
 
-def test_a_target_above_the_highest_rate(tiny: RatevarCodec, picture: Image.Image) -> None:
+def test_a_target_above_the_highest_rate(either: AnyCodec, picture: Image.Image) -> None:
     with pytest.warns(UserWarning, match="above the highest rate"):
-        data = tiny.encode(picture, target_bytes=10**6)
-    assert data == tiny.encode(picture, q_index=16)
+        data = either.encode(picture, target_bytes=10**6)
+    assert data == either.encode(picture, q_index=16)
     with pytest.warns(UserWarning, match="above the highest rate"):
-        assert tiny.encode(picture, bpp=24) == data
+        assert either.encode(picture, bpp=24) == data
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        near = tiny.encode(picture, target_bytes=len(data))
-    check_met(tiny, picture, near, len(data))
+        near = either.encode(picture, target_bytes=len(data))
+    check_met(either, picture, near, len(data))
 
 
-def test_a_target_below_the_lowest_rate(tiny: RatevarCodec, picture: Image.Image) -> None:
-    smallest = tiny.encode(picture, q_index=344)
+def test_a_target_below_the_lowest_rate(either: AnyCodec, picture: Image.Image) -> None:
+    smallest = either.encode(picture, q_index=344)
     for target in (1, len(smallest) - 1):
         with pytest.raises(RateUnreachable, match=str(len(smallest))) as caught:
-            tiny.encode(picture, target_bytes=target)
+            either.encode(picture, target_bytes=target)
         assert caught.value.smallest == len(smallest)
-    assert tiny.encode(picture, target_bytes=len(smallest)) == smallest
+    assert either.encode(picture, target_bytes=len(smallest)) == smallest
 
 
 @pytest.mark.parametrize("q_index", [16, 100, 200, 300, 344])
-def test_the_estimate(tiny: RatevarCodec, picture: Image.Image, q_index: int) -> None:
+def test_the_estimate(either: AnyCodec, picture: Image.Image, q_index: int) -> None:
     """Targets are searched with an estimate: it must be close, or every encode to a target is slow."""
-    plan = tiny._plan(to_picture(picture))
-    data = tiny.encode(picture, q_index=q_index)
-    assert tiny._estimate(plan, q_index) == pytest.approx(len(data), rel=0.03, abs=40)
+    plan = either._plan(to_picture(picture))
+    data = either.encode(picture, q_index=q_index)
+    assert either._estimate(plan, q_index) == pytest.approx(len(data), rel=0.03, abs=40)
 
 
-def test_the_latent_is_computed_once(tiny: RatevarCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latent_is_computed_once(either: AnyCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    analyse, encode_at = RatevarCodec._analyse, RatevarCodec._encode_at
-    monkeypatch.setattr(RatevarCodec, "_analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])
-    monkeypatch.setattr(RatevarCodec, "_encode_at", lambda *a: (calls.append("exact"), encode_at(*a))[1])
-    tiny.encode(picture, target_bytes=1234)
+    analyse, encode_at = LatentCodec._analyse, LatentCodec._encode_at
+    monkeypatch.setattr(LatentCodec, "_analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])
+    monkeypatch.setattr(LatentCodec, "_encode_at", lambda *a: (calls.append("exact"), encode_at(*a))[1])
+    either.encode(picture, target_bytes=1234)
     assert calls.count("g_a") == 1
     assert calls.count("exact") <= 6

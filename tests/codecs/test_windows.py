@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+import unquant
+from unquant.codecs.base import AnyCodec, LatentCodec
 from unquant.codecs.images import to_picture
-from unquant.codecs.ratevar import RatevarCodec
 from unquant.codecs.windows import run_windowed, spans
 from unquant.nn.transforms import Analysis, Synthesis
 
@@ -91,22 +92,22 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
 
 
 @pytest.fixture
-def single(tiny_weights: Path) -> RatevarCodec:
+def single(either_weights: Path) -> AnyCodec:
     """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
-    codec = RatevarCodec.from_file(tiny_weights)
+    codec = unquant.load(str(either_weights))
     codec._precision = torch.float32
     return codec
 
 
 @pytest.mark.parametrize("window", [3, 5, 16])
 def test_the_codec_in_windows(
-    single: RatevarCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch
+    single: AnyCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = to_picture(photo.crop((100, 60, 395, 270)))
     q_map = np.random.default_rng(0).integers(16, 345, (14, 19))
     data = single.encode(photo.crop((100, 60, 395, 270)), q_index=q_map)
     y, image = single._plan(picture).y, np.asarray(single.decode(data), int)
-    monkeypatch.setattr(RatevarCodec, "window", window)
+    monkeypatch.setattr(LatentCodec, "window", window)
     torch.testing.assert_close(single._plan(picture).y, y, rtol=1e-4, atol=2e-3)
     assert np.abs(np.asarray(single.decode(data), int) - image).max() <= 1
     for network in (single.model.g_a, single.model.g_s):

@@ -21,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import unquant
+from unquant.codecs.base import AnyCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.entropy import exact
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
@@ -37,7 +39,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     # on the CPU the float64 products are MKL's: its portable code path sums in another order
     "mkl compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
-WEIGHTS = ("tiny", "ratevar")
+WEIGHTS = ("tiny", "tiny_cdc", "ratevar")
 
 
 def blocks() -> Image.Image:
@@ -47,7 +49,7 @@ def blocks() -> Image.Image:
     return Image.fromarray(colours).resize((256, 144), Image.Resampling.NEAREST)
 
 
-def encoded(codec: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
+def encoded(codec: AnyCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
     """Files by name, each with the digest of what the encoder put into it."""
     low, high = codec.q_index_range
     crop = photo.crop((200, 120, 360, 264))
@@ -59,22 +61,25 @@ def encoded(codec: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, s
 
 
 @pytest.fixture(scope="session")
-def files(tiny: RatevarCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
-    """`encoded` of the tiny model."""
-    return encoded(tiny, photo)
+def files(either: AnyCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
+    """`encoded` of a tiny model."""
+    return encoded(either, photo)
 
 
 @pytest.fixture(scope="session")
 def outcomes(
-    tmp_path_factory: pytest.TempPathFactory, tiny: RatevarCodec, tiny_weights: Path, photo: Image.Image
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, photo: Image.Image
 ) -> dict[str, Any]:
     """By variant: the capability that torch reports, and by weights the results of `exactness.run` with what is right."""
     folder = tmp_path_factory.mktemp("exactness")
-    codecs = {"tiny": (tiny, tiny_weights, ["fine", "map", "coarse", "blocks"])}
-    source = tiny_weights.parents[2] / "src"
+    codecs: dict[str, tuple[AnyCodec, Path, list[str]]] = {}
+    for name in ("tiny", "tiny_cdc"):
+        weights: Path = request.getfixturevalue(f"{name}_weights")
+        codecs[name] = (request.getfixturevalue(name), weights, ["fine", "map", "coarse", "blocks"])
+    source = Path(unquant.__file__).parents[1]
     shipped = source / "unquant" / "weights" / "ratevar.safetensors"
     if shipped.is_file():
-        codecs["ratevar"] = (RatevarCodec.from_file(shipped), shipped, ["fine", "map"])
+        codecs["ratevar"] = (unquant.load(str(shipped)), shipped, ["fine", "map"])
     right: dict[str, dict[str, str]] = {}
     jobs: list[dict[str, Any]] = []
     for name, (codec, weights, kept) in codecs.items():
@@ -87,7 +92,7 @@ def outcomes(
 
     def run(number: int, environment: dict[str, str]) -> Any:
         spec = folder / f"{number}.json"
-        seeds = {"tiny": [2 * number, 2 * number + 1], "ratevar": [number]}
+        seeds = {name: [number] if name == "ratevar" else [2 * number, 2 * number + 1] for name in codecs}
         spec.write_text(json.dumps([job | {"seeds": seeds[name]} for name, job in zip(codecs, jobs, strict=True)]))
         done = subprocess.run(
             [sys.executable, exactness.__file__, spec],
@@ -150,29 +155,29 @@ def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["fine", "coarse", "blocks"])
-def test_large_noise_is_caught(tiny: RatevarCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
+def test_large_noise_is_caught(either: AnyCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
     """So the tests above can fail: an error that the guard does not cover ends in CorruptStream, never in a picture."""
     data, right = files[name]
-    assert exactness.decode_digest(tiny, data) == right
-    with exactness.disturbed(tiny.exact, 1e-3, seed=0):
-        assert exactness.decode_digest(tiny, data) == "CorruptStream"
+    assert exactness.decode_digest(either, data) == right
+    with exactness.disturbed(either.exact, 1e-3, seed=0):
+        assert exactness.decode_digest(either, data) == "CorruptStream"
         with pytest.raises(CorruptStream):
-            tiny.decode(data)
+            either.decode(data)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_gpu_decodes_the_same(request: pytest.FixtureRequest, weights: str, photo: Image.Image) -> None:
-    cpu: RatevarCodec = request.getfixturevalue("tiny" if weights == "tiny" else "shipped")
-    path: Path = request.getfixturevalue("tiny_weights" if weights == "tiny" else "shipped_weights")
-    gpu = RatevarCodec.from_file(path, "cuda")
+    name = "shipped" if weights == "ratevar" else weights
+    cpu: AnyCodec = request.getfixturevalue(name)
+    gpu = type(cpu).from_file(request.getfixturevalue(f"{name}_weights"), "cuda")
     for data, right in encoded(cpu, photo).values():
         assert exactness.decode_digest(gpu, data) == right
     for data, right in encoded(gpu, photo).values():
         assert exactness.decode_digest(cpu, data) == right
 
 
-def test_the_files_hold_what_is_hard(tiny: RatevarCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_hold_what_is_hard(either: AnyCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """Escapes, uncoded positions and several tiles are really among what is tested."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -182,7 +187,7 @@ def test_the_files_hold_what_is_hard(tiny: RatevarCodec, photo: Image.Image, mon
             super().encode(symbols, table_index)
 
     monkeypatch.setattr(exact, "SymbolEncoder", Recorder)
-    encoded(tiny, photo)
+    encoded(either, photo)
     symbols, index = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
     assert len(seen) == 3 * 4 * 4  # stages, tiles, files
     assert (index == -1).sum() > 20
@@ -288,10 +293,10 @@ def test_unsafe_states_the_side() -> None:
     assert snap(grid, (positions, sides)).tolist() == [1, 1, 0, 2, 3, 3, -4, 0]
 
 
-def test_guard_is_rare(tiny: RatevarCodec, photo: Image.Image) -> None:
+def test_guard_is_rare(either: AnyCodec, photo: Image.Image) -> None:
     """On real pictures hardly any value is unsafe: the list costs nothing."""
     with exactness.recorded_grids() as grids:
-        tiny.encode(photo.crop((0, 0, 384, 256)), q_index=tiny.q_index_range[0])
+        either.encode(photo.crop((0, 0, 384, 256)), q_index=either.q_index_range[0])
     total = sum(g.numel() for g in grids)
     assert total > 10_000
     assert sum(unsafe(g)[0].size for g in grids) <= 2

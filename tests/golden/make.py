@@ -1,8 +1,8 @@
 """Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
 
-    python tests/golden/make.py ratevar   ratevar-*.unq, of the package's weights, and their part of golden.json
-    python tests/golden/make.py tiny      tiny-*.unq, of tiny.safetensors, likewise
-    python tests/golden/make.py weights   trains tiny.safetensors anew (a minute or two), then as `tiny`
+    python tests/golden/make.py NAME             NAME-*.unq and their part of golden.json. NAME: that of a model of the
+                                                 package, such as ratevar, or tiny or tiny_cdc, which lie here
+    python tests/golden/make.py weights tiny     trains tiny.safetensors (or tiny_cdc) anew, in minutes, then as above
 
 A golden file that no longer decodes to its recorded symbols means that files in users' hands are lost: the change is
 wrong unless it comes with a new stream id. `weights` never gives the same bytes twice across versions of torch, which is
@@ -23,42 +23,78 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from exactness import recorded_tiles
 
-from unquant.codecs.ratevar import RatevarCodec
+import unquant
+from unquant.codecs.base import AnyCodec
 from unquant.coding import gaussian_tables, scale_grid
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.entropy.entroformer import EntroformerConfig
+from unquant.models.cdc import Cdc, CdcConfig
+from unquant.models.families import Config, Model, family_of
+from unquant.models.ratevar import EntropyConfig, RatevarConfig, RatevarOutput
+from unquant.nn.compressor import CompressorConfig
+from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
-from unquant.train.stage1 import Stage1Config, draw_conditions, stage1_loss
+from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 from unquant.weights import shipped_folder, write_weights
 
 FOLDER = Path(__file__).parent
-TINY = FOLDER / "tiny.safetensors"
 RECORD = FOLDER / "golden.json"
-SHIPPED = shipped_folder() / "ratevar.safetensors"
 PHOTO = shipped_folder().parent / "demo" / "coffee.png"
 
-CONFIG = RatevarConfig(
-    latent=16,
-    analysis_width8=12,
-    analysis_depth8=1,
-    analysis_width16=16,
-    analysis_depth16=1,
-    synthesis_width16=16,
-    synthesis_depth16=1,
-    synthesis_width8=12,
-    synthesis_depth8=1,
-    cond=8,
-    tile=8,
-    default_realism=0.5,
-    entropy=EntropyConfig(hyper=8, width=16, context=16, hidden=24, cond=8, scale_high=32.0, scales=32),
-)
+TINY: dict[str, Config] = {
+    "tiny": RatevarConfig(
+        latent=16,
+        analysis_width8=12,
+        analysis_depth8=1,
+        analysis_width16=16,
+        analysis_depth16=1,
+        synthesis_width16=16,
+        synthesis_depth16=1,
+        synthesis_width8=12,
+        synthesis_depth8=1,
+        cond=8,
+        tile=8,
+        default_realism=0.5,
+        entropy=EntropyConfig(hyper=8, width=16, context=16, hidden=24, cond=8, scale_high=32.0, scales=32),
+    ),
+    # several attention windows in a tile
+    "tiny_cdc": CdcConfig(
+        tile=8,
+        default_realism=0.5,
+        train_steps=1000,
+        steps=2,
+        compressor=CompressorConfig(16, 4, (8, 12, 16), (1, 1, 1), (8, 12, 16), (1, 1, 1)),
+        denoiser=DenoiserConfig((12, 16, 24), (1, 1, 1), (16, 16), (1, 1), 16, 2),
+        entropy=EntropyConfig(
+            scale_high=32.0,
+            scales=32,
+            entroformer=EntroformerConfig(
+                hyper=8, width=16, heads=2, depth=2, mlp=2, hidden=24, top=4, window=4, cond=8
+            ),
+        ),
+    ),
+}
+FAMILY = {RatevarConfig: "ratevar", CdcConfig: "cdc"}
 STEPS, BATCH, CROP = 2400, 8, 64
 
 
-def train_tiny() -> None:
-    """A model of some 70 000 parameters, trained on the demo's photograph, so that its μ and σ mean something."""
+def one_pass(model: Model, x: torch.Tensor, draw: Draw, generator: torch.Generator) -> RatevarOutput:
+    """What the loss of stage 1 sees; of `cdc` the estimate of the image, for half of the batch at the noisiest level."""
+    if not isinstance(model, Cdc):
+        return model(x, draw.log2_q, draw.realism)
+    last = model.config.train_steps - 1
+    level = torch.randint(last + 1, (len(x),), generator=generator)
+    level[::2] = last
+    out = model(x, draw.log2_q, draw.realism, level, torch.randn(x.shape, generator=generator))
+    return RatevarOutput(out.denoised, out.bits_y, out.bits_y, out.bits_y, out.bits_z)
+
+
+def train(name: str) -> None:
+    """A model of some 100 000 parameters, trained on the demo's photograph, so that its μ and σ mean something."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     photo = torch.from_numpy(np.array(Image.open(PHOTO).convert("RGB"))).permute(2, 0, 1).float() / 255
+    config = TINY[name]
+    family = FAMILY[type(config)]
 
     def crops(count: int) -> torch.Tensor:
         tops = torch.randint(photo.shape[1] - CROP, (count,), generator=generator).tolist()
@@ -66,18 +102,18 @@ def train_tiny() -> None:
         batch = torch.stack([photo[:, a : a + CROP, b : b + CROP] for a, b in zip(tops, lefts, strict=True)])
         return batch.rot90(int(torch.randint(4, (), generator=generator)), (2, 3))
 
-    model = Ratevar(CONFIG)
+    model: Model = family_of(family).model(config)
     model.start_from(
         *klt_basis(torch.nn.functional.pixel_unshuffle(crops(512), 16).movedim(1, -1).reshape(-1, 768), 16)
     )
-    stage = Stage1Config(lpips_weight=0.0, q_map=0.25)
+    stage = Stage1Config(lpips_weight=0.0 if family == "ratevar" else 1.0, q_map=0.25)
     optimiser = torch.optim.Adam(model.parameters())
     for step in range(STEPS):
         for group in optimiser.param_groups:
             group["lr"] = 4e-3 * 0.5 * (1 + np.cos(np.pi * step / STEPS)) + 1e-5
         x = crops(BATCH)
-        draw = draw_conditions(BATCH, CROP // 16, CONFIG, stage, generator, torch.device("cpu"))
-        terms = stage1_loss(x, model(x, draw.log2_q, draw.realism), draw, stage, None)
+        draw = draw_conditions(BATCH, CROP // 16, config, stage, generator, torch.device("cpu"))
+        terms = stage1_loss(x, one_pass(model, x, draw, generator), draw, stage, None)
         optimiser.zero_grad()
         terms.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -86,14 +122,14 @@ def train_tiny() -> None:
             print(
                 f"step {step}: loss {terms.loss.item():.3f}, {terms.bpp.item():.3f} bpp, d {terms.distortion.item():.1f}"
             )
-    entropy = CONFIG.entropy
+    entropy = config.entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales)).to_arrays()
     tensors = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
     tensors |= {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in tables.items()}
-    write_weights(TINY, "ratevar", CONFIG.to_dict(), tensors, {"purpose": "tests only"})
+    write_weights(FOLDER / f"{name}.safetensors", family, config.to_dict(), tensors, {"purpose": "tests only"})
 
 
-def pictures(codec: RatevarCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
+def pictures(codec: AnyCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
     """The golden pictures of one model by name, each with the options of its encode."""
     photo = Image.open(PHOTO).convert("RGB")
     low, high = codec.q_index_range
@@ -113,7 +149,7 @@ def pictures(codec: RatevarCodec) -> dict[str, tuple[Image.Image, dict[str, obje
     }
 
 
-def symbols_of(codec: RatevarCodec, data: bytes) -> bytes:
+def symbols_of(codec: AnyCodec, data: bytes) -> bytes:
     """The symbols of every tile of a file, int32 little-endian in coding order, as the decoder finds them."""
     with recorded_tiles(codec.exact) as tiles:
         codec.decode(data)
@@ -126,7 +162,7 @@ def make_files(weights: Path) -> None:
     record = [entry for entry in record if entry["weights"] != weights.stem]
     for path in FOLDER.glob(f"{weights.stem}-*.unq"):
         path.unlink()
-    codec = RatevarCodec.from_file(weights)
+    codec = unquant.load(str(weights))
     for name, (picture, options) in pictures(codec).items():
         path = FOLDER / f"{weights.stem}-{name}.unq"
         path.write_bytes(codec.encode(picture, **options))
@@ -145,12 +181,10 @@ def make_files(weights: Path) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["weights"]:
-            train_tiny()
-            make_files(TINY)
-        case ["tiny"]:
-            make_files(TINY)
-        case ["ratevar"]:
-            make_files(SHIPPED)
+        case ["weights", name] if name in TINY:
+            train(name)
+        case [name] if name != "weights":
+            pass
         case _:
             raise SystemExit(__doc__)
+    make_files((FOLDER if name in TINY else shipped_folder()) / f"{name}.safetensors")

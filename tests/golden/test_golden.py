@@ -11,6 +11,7 @@ import exactness
 import pytest
 import torch
 
+from unquant.codecs.base import AnyCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
@@ -20,11 +21,11 @@ RECORD: list[dict[str, Any]] = json.loads((FOLDER / "golden.json").read_text())
 NAMES = ("point", "fine", "coarse", "map", "alpha", "blocks")
 
 
-def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> RatevarCodec:
-    return request.getfixturevalue({"tiny": "tiny", "ratevar": "shipped"}[entry["weights"]])
+def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> AnyCodec:
+    return request.getfixturevalue("shipped" if entry["weights"] == "ratevar" else entry["weights"])
 
 
-def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: RatevarCodec) -> list[CodedTile]:
+def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: AnyCodec) -> list[CodedTile]:
     """Every tile of a file decoded to ẑ and ŷ/q, and those encoded: their rounding gives the recorded symbols back."""
     hyper: list[torch.Tensor] = []
     synthesis = coder.networks.hyper_synthesis
@@ -51,7 +52,7 @@ def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: Ra
 def test_the_record_is_whole() -> None:
     files = {entry["file"] for entry in RECORD}
     assert files == {path.name for path in FOLDER.glob("*.unq")}
-    assert {f"tiny-{name}.unq" for name in NAMES} <= files
+    assert {f"{model}-{name}.unq" for model in ("tiny", "tiny_cdc") for name in NAMES} <= files
 
 
 def test_the_package_s_weights_have_golden_files(shipped: RatevarCodec) -> None:

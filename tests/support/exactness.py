@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unquant.codecs.ratevar import RatevarCodec
+import unquant
+from unquant.codecs.base import AnyCodec
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.errors import BitstreamError
@@ -125,14 +126,14 @@ def digest(tiles: list[exact.CodedTile | exact.DecodedTile]) -> str:
     return hasher.hexdigest()
 
 
-def encode_recorded(codec: RatevarCodec, image: Any, **options: Any) -> tuple[bytes, str]:
+def encode_recorded(codec: AnyCodec, image: Any, **options: Any) -> tuple[bytes, str]:
     """A file and the digest of what the encoder put into it."""
     with recorded_tiles(codec.exact) as tiles:
         data = codec.encode(image, **options)
     return data, digest(tiles)
 
 
-def decode_digest(codec: RatevarCodec, data: bytes) -> str:
+def decode_digest(codec: AnyCodec, data: bytes) -> str:
     """The digest of what a decoder finds in a file, or the name of the error that it raises."""
     with recorded_tiles(codec.exact) as tiles, torch.inference_mode():
         try:
@@ -154,7 +155,7 @@ def run(weights: Path, files: list[Path], scale: float, seeds: list[int], thread
     Returns a list of file, threads, seed (None without noise), digest, deviation from the first run, a checksum of the
     values before the snap, and how many outputs of layers the noise met.
     """
-    codec = RatevarCodec.from_file(weights, device)
+    codec = unquant.load(str(weights), device)
     results: list[dict[str, Any]] = []
     for path in files:
         data = path.read_bytes()

@@ -94,7 +94,7 @@ def encode(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps of the reverse network.", show_default="the model's", rich_help_panel=_WISHES),
+        typer.Option(min=1, help="Steps of the drawing.", show_default="the model's", rich_help_panel=_WISHES),
     ] = None,
     seed: Annotated[
         int | None,
@@ -174,7 +174,9 @@ def decode(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Steps of the reverse network; 0: without the reverse network.", show_default="the file's"
+            min=0,
+            help="Steps of the drawing; 0: without the reverse network (ratevar only).",
+            show_default="the file's",
         ),
     ] = None,
     seed: Annotated[
@@ -188,7 +190,8 @@ def decode(
         ),
     ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="The plain decode, in one pass; excludes --realism.")
+        bool,
+        typer.Option("--preview", help="The plain decode in one pass, whatever the file asks for; excludes --realism."),
     ] = False,
     device: Device = None,
     jobs: Jobs = 1,

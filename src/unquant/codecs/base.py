@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, overload
 
@@ -20,6 +19,14 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
+from unquant.codecs.arguments import (
+    checked_seed,
+    checked_unit,
+    fast_precision,
+    memory_errors,
+    target_size,
+    usable_device,
+)
 from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
@@ -107,7 +114,7 @@ class LatentCodec(ABC, Generic[C, M]):
         self.config = cast(C, family.read(weights.config))
         self.name = name or self.family
         self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
-        self.device = _device(device)
+        self.device = usable_device(device)
         state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
         arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
         try:
@@ -119,7 +126,7 @@ class LatentCodec(ABC, Generic[C, M]):
         model = model.eval().requires_grad_(False)
         self.exact = ExactCoder(model.entropy, Tables.from_arrays(arrays), self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._precision = _fast_precision(self.device)
+        self._precision = fast_precision(self.device)
         self._lock = threading.Lock()
 
     @classmethod
@@ -181,11 +188,11 @@ class LatentCodec(ABC, Generic[C, M]):
             raise OptionError(f"{' and '.join(chosen)} exclude each other")
         wishes = self._wishes(realism, steps, seed)
         low, high = self.q_index_range
-        with _memory_errors(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             plan = self._plan(to_picture(image, keep_metadata=metadata))
             height, width = plan.picture.rgb.shape[:2]
             if bpp is not None or target_bytes is not None:
-                target = _target(bpp, target_bytes, height * width)
+                target = target_size(bpp, target_bytes, height * width)
                 return self._encode_to_size(plan, target, wishes)
             if q_index is None:
                 index = quality_to_q_index(DEFAULT_QUALITY if quality is None else quality, low, high)
@@ -201,13 +208,13 @@ class LatentCodec(ABC, Generic[C, M]):
             return self._encode_at(plan, indices if indices.ndim else int(indices), wishes)
 
     def _wishes(self, realism: float | None, steps: int | None, seed: int | None) -> _Wishes:
-        percent = None if realism is None else round(100 * _unit("realism", realism))
+        percent = None if realism is None else round(100 * checked_unit("realism", realism))
         if steps is not None:
             self._check_steps(steps)
             if steps == 0:
                 raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
         defaults = round(100 * self.config.default_realism), self._default_steps, DEFAULT_SEED
-        given = percent, None if steps is None else int(steps), _check_seed(seed)
+        given = percent, None if steps is None else int(steps), checked_seed(seed)
         return _Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
 
     @property
@@ -215,10 +222,10 @@ class LatentCodec(ABC, Generic[C, M]):
     def _default_steps(self) -> int | None:
         """Steps of a decode for which nobody asks otherwise; None where there is nothing to step through."""
 
-    def _check_steps(self, steps: int, lowest: int = 0) -> None:
+    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
         """Raises OptionError for a number of steps that these weights cannot be decoded with."""
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= MAX_STEPS:
-            raise OptionError(f"steps must be a whole number in {lowest}..{MAX_STEPS}, got {steps!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
+            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
 
     def _plan(self, picture: Picture) -> _Plan:
         alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
@@ -319,7 +326,7 @@ class LatentCodec(ABC, Generic[C, M]):
 
         realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
         family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
-        that of the weights. preview: realism 0, as fast as it can be had.
+        that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, ImageTooLarge.
         """
         if isinstance(data, list | tuple):
@@ -339,10 +346,10 @@ class LatentCodec(ABC, Generic[C, M]):
             raise OptionError("preview is the plain decode: it excludes a realism above 0")
         if steps is not None:
             self._check_steps(steps)
-        _check_seed(seed)
+        checked_seed(seed)
         if realism is not None:
-            _unit("realism", realism)
-        with _memory_errors(), torch.inference_mode():
+            checked_unit("realism", realism)
+        with memory_errors(), torch.inference_mode():
             container = parse(data)
             header = container.header
             if header.family != self.family or header.stream_id != self.stream_id:
@@ -412,59 +419,3 @@ class LatentCodec(ABC, Generic[C, M]):
 
 AnyCodec: TypeAlias = LatentCodec[Any, Any]
 """A codec of any family."""
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as e:
-        raise OptionError(f"device {device!r} cannot be used: {str(e).splitlines()[0]}") from None
-    return chosen
-
-
-def _fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it natively, else float32. Only g_a, g_s and f use it, never the exact path."""
-    if device.type == "cpu":
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return torch.bfloat16 if supported is not None and supported() else torch.float32
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
-
-
-@contextmanager
-def _memory_errors() -> Generator[None]:
-    try:
-        yield
-    except MemoryError as e:
-        raise ImageTooLarge("not enough memory for this image") from e
-    except torch.OutOfMemoryError as e:
-        raise ImageTooLarge("not enough memory on the device for this image") from e
-    except RuntimeError as e:
-        # the CPU allocator has no error type of its own
-        if "DefaultCPUAllocator" not in str(e):
-            raise
-        raise ImageTooLarge("not enough memory for this image") from e
-
-
-def _unit(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise OptionError(f"{name} must lie in 0..1, got {value!r}")
-    return float(value)
-
-
-def _check_seed(seed: int | None) -> int | None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64):
-        raise OptionError(f"seed must be a whole number in 0..2^64-1, got {seed!r}")
-    return None if seed is None else int(seed)
-
-
-def _target(bpp: float | None, target_bytes: int | None, pixels: int) -> int:
-    if target_bytes is not None:
-        if isinstance(target_bytes, bool) or not isinstance(target_bytes, int) or target_bytes <= 0:
-            raise OptionError(f"target_bytes must be a positive whole number, got {target_bytes!r}")
-        return target_bytes
-    if not (isinstance(bpp, int | float) and 0 < bpp < float("inf")):
-        raise OptionError(f"bpp must be positive, got {bpp!r}")
-    return int(bpp * pixels / 8)

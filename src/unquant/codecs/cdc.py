@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unquant.codecs.base import Drawing, LatentCodec
 from unquant.codecs.windows import run_windowed, run_windows
+from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.models.cdc import Cdc, CdcConfig
 from unquant.models.reverse import SideInfo
@@ -25,7 +26,10 @@ __all__ = ["CdcCodec"]
 
 
 class CdcCodec(LatentCodec[CdcConfig, Cdc]):
-    """A loaded `cdc` model. steps of a decode: of DDIM, 1 and more; a preview takes one step to realism 0."""
+    """A loaded `cdc` model. steps of a decode: of DDIM, 1 and more; a preview takes one step to realism 0.
+
+    f and g_s run in windows as if the picture were one piece, unless f has global attention: then it is one piece. Memory
+    grows with the pixels: about 28 bytes of context maps and 50 bytes of planes each at the default size."""
 
     family = "cdc"
 
@@ -33,13 +37,14 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
     def _default_steps(self) -> int | None:
         return self.config.steps
 
-    def _check_steps(self, steps: int, lowest: int = 1) -> None:
-        super()._check_steps(steps, lowest)
+    def _check_steps(self, steps: int, lowest: int = 1, highest: int = MAX_STEPS) -> None:
+        super()._check_steps(steps, lowest, min(highest, self.config.train_steps))
 
     def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
-        if asked is not None:
-            return asked
-        return 1 if preview else self.config.steps
+        if asked is None:
+            return 1 if preview else self.config.steps
+        # a file may ask for more steps than other weights of its stream id have noise levels
+        return min(asked, self.config.train_steps)
 
     def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
         context, log2_q = self._context(side.y_file), side.log2_q_file
@@ -94,5 +99,5 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
 
         window, halo = max(size), 0
         if f.halo is not None and f.align is not None:
-            window, halo = self.window // f.align * f.align, f.halo
+            window, halo = max(self.window // f.align, 1) * f.align, f.halo
         return run_windowed(network, torch.empty_like(x_t), size, window, halo, s)

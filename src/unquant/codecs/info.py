@@ -16,7 +16,7 @@ class Info:
     """The header of a `.unq` file and what else it holds.
 
     stream_id: hex, the weights it needs; model: the installed model that has it, or None. q_index: the quantisation step
-    is 2^(q_index/64). realism (0..1), steps of the reverse network, seed of its noise: what the file asks of a decoder,
+    is 2^(q_index/64). realism (0..1), steps and seed of the drawing: what the file asks of a decoder,
     None where it leaves that to the weights. bpp: 8·bytes/pixels.
     sections: sizes in bytes of alpha, icc, exif, xmp where present.
     """

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unquant.codecs.base import DEFAULT_QUALITY, DEFAULT_SEED, Drawing, LatentCodec
 from unquant.codecs.windows import run_windowed
+from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
 from unquant.models.ratevar import Ratevar, RatevarConfig
@@ -35,8 +36,8 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     def _default_steps(self) -> int | None:
         return self.config.reverse.steps if self.config.reverse else None
 
-    def _check_steps(self, steps: int, lowest: int = 0) -> None:
-        super()._check_steps(steps, lowest)
+    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
+        super()._check_steps(steps, lowest, highest)
         if steps and self.config.reverse is None:
             raise OptionError(f"the weights {self.name} have no reverse network for {steps} steps")
 
