@@ -125,7 +125,7 @@ def train(name: str) -> None:
             )
     if isinstance(model, Cdc):
         # trained for so short it would learn to leave the noise alone: it draws at random, a few levels of 255
-        torch.nn.init.normal_(model.f.head.weight, std=0.01)
+        torch.nn.init.normal_(model.f.head.weight, std=0.006)
     entropy = config.entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales)).to_arrays()
     tensors = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
