@@ -92,13 +92,13 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
         hasher = hashers.setdefault(group_of(name), hashlib.sha256())
         hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
-    entropy = config.get("entropy")
+    entropy, compressor = config.get("entropy"), config.get("compressor")
     if isinstance(entropy, dict):
         # what a model does not have is as if its key had never been thought of: a later key changes no stream id
         entropy = {key: value for key, value in entropy.items() if value is not None}
     latent = {
         "family": family,
-        "latent": config.get("compressor", config).get("latent"),
+        "latent": (compressor if isinstance(compressor, dict) else config).get("latent"),
         "tile": config.get("tile"),
         "entropy": entropy,
         "q_index_octave": Q_INDEX_OCTAVE,

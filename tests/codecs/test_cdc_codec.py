@@ -20,7 +20,7 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
-from unquant.errors import OptionError
+from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.models.cdc import CdcConfig
 from unquant.models.config import EntropyConfig
 from unquant.models.families import Config, family_of
@@ -176,6 +176,19 @@ def test_steps(codec: CdcCodec, picture: Image.Image, data: bytes) -> None:
     assert codec.decode(asking, preview=True, steps=3) == codec.decode(data, realism=0, steps=3)
 
 
+def test_f_is_run_as_often_as_asked(tiny_cdc_weights: Path, picture: Image.Image) -> None:
+    codec = CdcCodec.from_file(tiny_cdc_weights)
+    calls: list[int] = []
+    codec.model.f.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    asking = codec.encode(picture, q_index=150, steps=3)
+    counts: list[int] = []
+    for options in ({"realism": 0.0}, {"realism": 0.0, "steps": 5}, {"preview": True}, {"realism": 0.5}):
+        calls.clear()
+        codec.decode(asking, **options)
+        counts.append(len(calls))
+    assert counts == [3, 5, 1, 6]
+
+
 @pytest.mark.parametrize("steps", [0, -1, 257, 2.0, True])
 def test_steps_out_of_range(codec: CdcCodec, picture: Image.Image, data: bytes, steps: Any) -> None:
     for work in (lambda: codec.decode(data, steps=steps), lambda: codec.encode(picture, steps=steps)):
@@ -192,6 +205,33 @@ def test_a_schedule_of_few_levels(tiny_cdc_weights: Path, codec: CdcCodec, pictu
     assert few.decode(asking) == few.decode(asking, steps=40)
     with pytest.raises(OptionError, match=r"in 1\.\.40, got 41"):
         few.decode(asking, steps=41)
+
+
+# --- beside the other family ----------------------------------------------------------------------------------------
+
+
+def test_families_are_told_apart(
+    codec: CdcCodec,
+    tiny: RatevarCodec,
+    tiny_weights: Path,
+    tiny_cdc_weights: Path,
+    picture: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, other = codec.encode(picture, q_index=100), tiny.encode(picture, q_index=100)
+    with pytest.raises(ModelMissing, match="this file needs cdc weights"):
+        tiny.decode(data)
+    with pytest.raises(ModelMissing, match="this file needs ratevar weights"):
+        codec.decode(other)
+    with pytest.raises(WeightsError, match="of the family 'cdc', not ratevar"):
+        RatevarCodec.from_file(tiny_cdc_weights)
+    with pytest.raises(WeightsError, match="of the family 'ratevar', not cdc"):
+        CdcCodec.from_file(tiny_weights)
+    monkeypatch.setenv("UNQUANT_WEIGHTS", str(tiny_weights.parent))
+    assert isinstance(unquant.load("tiny_cdc"), CdcCodec)
+    assert [unquant.info(each).family for each in (data, other)] == ["cdc", "ratevar"]
+    assert unquant.decode(other, realism=0) == tiny.decode(other, realism=0)
+    assert unquant.decode(data, preview=True).size == picture.size
 
 
 # --- every way to build it ------------------------------------------------------------------------------------------
