@@ -29,7 +29,8 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
     """A loaded `cdc` model. steps of a decode: of DDIM, 1 and more; a preview takes one step to realism 0.
 
     f and g_s run in windows as if the picture were one piece, unless f has global attention: then it is one piece. Memory
-    grows with the pixels, by 150 to 300 bytes each at the default size."""
+    grows with the pixels, by 150 to 300 bytes each at the default size.
+    """
 
     family = "cdc"
 
