@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unquant.errors import OptionError
 from unquant.nn.attention import ChannelNorm
-from unquant.nn.blocks import zero_init
+from unquant.nn.blocks import Down, zero_init
 from unquant.nn.transforms import (
     LATENT_GAIN,
     LATENT_STRIDE,
@@ -180,7 +180,7 @@ class CompressorEncoder(nn.Module):
         )
         coarsest = c.unshuffle << (len(c.widths) - 1)
         downs = c.widths if coarsest < LATENT_STRIDE else c.widths[:-1]
-        self.downs = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for width in downs)
+        self.downs = nn.ModuleList(Down(width) for width in downs)
         self.linear = nn.Parameter(dct_directions(c.latent) * LATENT_GAIN) if c.linear else None
         self.head = nn.Conv2d(c.widths[-1], c.latent, 1) if c.linear else None
         if self.head is not None:

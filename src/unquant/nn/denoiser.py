@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unquant.errors import OptionError
 from unquant.nn.attention import AttentionResidual, ChannelNorm
-from unquant.nn.blocks import zero_init
+from unquant.nn.blocks import Down, zero_init
 from unquant.nn.compressor import CompressorConfig, Context, Stage, check_sizes
 from unquant.nn.transforms import LATENT_STRIDE
 
@@ -139,7 +139,7 @@ class Denoiser(nn.Module):
             for i, (a, b, depth) in enumerate(zip(inputs, c.widths, c.depths, strict=True))
         )
         self.down_attention = nn.ModuleList(attention(width) for width in c.widths)
-        self.down_steps = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for width in c.widths[:-1])
+        self.down_steps = nn.ModuleList(Down(width) for width in c.widths[:-1])
         mid = c.widths[-1]
         self.before = Stage(mid, mid, 1, c.cond)
         self.mid_attention = attention(mid, middle=True)
