@@ -21,7 +21,7 @@ def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 class Down(nn.Conv2d):
-    """A 3×3 convolution to half the resolution, of as many channels. x: (b, c, h, w) to (b, c, ⌈h/2⌉, ⌈w/2⌉).
+    """A 3×3 convolution to half the resolution, of as many channels. input: (b, c, h, w) to (b, c, ⌈h/2⌉, ⌈w/2⌉).
 
     On CPUs with matrix units torch's bfloat16 kernel (2.13) reads memory that nobody wrote where an output is one column
     wide and five rows or more high. Such an input is computed with a column of zeros more, which changes nothing in it.
@@ -30,11 +30,11 @@ class Down(nn.Conv2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        width = x.shape[-1]
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        width = input.shape[-1]
         if width > 2:
-            return super().forward(x)
-        return super().forward(F.pad(x, (0, 3 - width)))[..., :1]
+            return super().forward(input)
+        return super().forward(F.pad(input, (0, 3 - width)))[..., :1]
 
 
 def resize_map(m: Float[Tensor, "b k hq wq"], height: int, width: int, shrink: int = 1) -> Float[Tensor, "b k ho wo"]:
