@@ -200,7 +200,7 @@ def join_shards(folder: Path, path: Path) -> Weights:
     from unquant.coding.tables import gaussian_tables, scale_grid
 
     export = read_shards(folder)
-    entropy = family_of(export.family).read(export.config).entropy
+    entropy = family_of(export.family).config.from_dict(export.config).entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
     arrays = tables.to_arrays()
     extra = {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}

@@ -111,7 +111,7 @@ class LatentCodec(ABC, Generic[C, M]):
         if weights.family != self.family:
             raise WeightsError(f"weights of the family {weights.family!r}, not {self.family}")
         family = family_of(self.family)
-        self.config = cast(C, family.read(weights.config))
+        self.config = cast(C, family.config.from_dict(weights.config))
         self.name = name or self.family
         self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
         self.device = usable_device(device)

@@ -161,7 +161,7 @@ class Cdc(nn.Module):
         alpha = self.alphas[level].view(-1, 1, 1, 1)
         clean = 2 * x - 1
         x_t = diffuse(clean, noise, alpha)
-        out = self.f(x_t, self._time(level), context, self.scalars(log2_q, realism))
+        out = self.f(x_t, self._time(alpha.flatten()), context, self.scalars(log2_q, realism))
         kind = self.parameterisation
         denoised = kind.to_x(out, x_t, alpha)
         return CdcOutput(
@@ -191,13 +191,13 @@ class Cdc(nn.Module):
         told = self.scalars(log2_q, finest.new_full((b, 1, 1, 1), realism, dtype=torch.float32))
 
         def denoise(x_t: Signal, alpha: Tensor) -> Signal:
-            time = time_of(alpha, self.alphas).float().expand(b)
+            time = self._time(alpha).expand(b)
             return kind.to_x(f(x_t, time, context, told), x_t, alpha)
 
         x = torch.zeros(shape, device=finest.device) if start is None else self.config.gamma * realism * start
         alphas = subsequence(self.alphas, self.config.steps if steps is None else steps)
         return (sample_ddim(denoise, x, alphas, clamp=kind.clamps) + 1) / 2
 
-    def _time(self, level: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """t/N of trained levels, as the sampler tells it."""
-        return (level + 1) / self.config.train_steps
+    def _time(self, alpha: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """t/N of noise levels, as f is told it."""
+        return time_of(alpha, self.alphas).float()

@@ -24,10 +24,6 @@ class Family(NamedTuple):
     config: type[Config]
     model: type[Any]
 
-    def read(self, values: dict[str, Any]) -> Config:
-        """A configuration from JSON-ready values. Raises WeightsError."""
-        return self.config.from_dict(values)
-
 
 _FAMILIES = {"ratevar": Family(RatevarConfig, Ratevar), "cdc": Family(CdcConfig, Cdc)}
 

@@ -121,7 +121,6 @@ def diffusion_loss(
     bits_y = out.bits_y.sum(1, keepdim=True)
     rate = (bits_y / root_lambda).sum((1, 2, 3)) + out.bits_z.sum((1, 2, 3)) / weight
     squared = (out.denoised - x).square().mean((1, 2, 3))
-    error = squared
     if model.parameterisation == Parameterisation.X.value:
         # out.error is of [-1, 1] and weighed by min(SNR, 5); 1 at most here
         noisiest = draw.level == model.train_steps - 1

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from unquant.errors import ModelMissing, TrainingError
 from unquant.models.ratevar import Ratevar, RatevarConfig
@@ -302,7 +302,7 @@ class _Trainer:
             # f has a rate of its own, and so has what is trained beside the model: those stay with AdamW
             plain = {p for group in groups if group["lr_scale"] == 1.0 for p in group["params"]}
             modules = self.plain.named_modules()
-            kernels = [m.weight for n, m in modules if isinstance(m, nn.Conv2d) and is_kernel(m, n)]
+            kernels = [m.weight for n, m in modules if is_kernel(m, n)]
             kernels = [kernel for kernel in kernels if kernel in plain]
             chosen = set(kernels)
             for group in groups:

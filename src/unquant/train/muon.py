@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ SMALLEST = 64
 """Input and output channels from which a kernel is worth orthogonalising."""
 
 
-def is_kernel(module: nn.Module, name: str) -> bool:
+def is_kernel(module: nn.Module, name: str) -> TypeGuard[nn.Conv2d]:
     """Whether a parameter of a module is for Muon: a convolution's weight between many channels, of no output layer."""
     if not isinstance(module, nn.Conv2d) or name.endswith(("head", "proj")):
         return False
