@@ -14,7 +14,6 @@ training only: random masks (pretraining) and raster order (a bound to compare t
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, Film, resize_map, zero_init
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["PUBLISHED", "PUBLISHED_LATENT", "Entroformer", "EntroformerConfig", "MaskedParams"]
+__all__ = ["PUBLISHED", "PUBLISHED_LATENT", "Entroformer", "EntroformerConfig", "hidden_positions"]
 
 _LEVELS = 3
 """Resolutions of the hyperprior, each half of the one before: 1/16, 1/32 and 1/64 of the image."""
@@ -77,11 +76,15 @@ PUBLISHED = EntroformerConfig(hyper=192, width=384, heads=6, depth=6, hidden=153
 PUBLISHED_LATENT = 384
 
 
-class MaskedParams(NamedTuple):
-    """Positions that were hidden, (n,), flat, ascending, and their parameters (b, c, n, 1)."""
+def hidden_positions(height: int, width: int, generator: torch.Generator, ratio: float = 0.5) -> Int[Tensor, " n"]:
+    """Random positions to hide, flat, ascending (random-mask pretraining; section 3 of the paper).
 
-    positions: Int[Tensor, " n"]
-    params: Params
+    ratio: of the positions, in (0, 1]; at least one is hidden. Raises OptionError for another ratio.
+    """
+    if not 0 < ratio <= 1:
+        raise OptionError(f"ratio: above 0 and up to 1, not {ratio}")
+    order = torch.randperm(height * width, generator=generator, device=generator.device)
+    return order[: max(1, round(ratio * height * width))].sort().values
 
 
 class Entroformer(EntropyModel):
@@ -134,23 +137,17 @@ class Entroformer(EntropyModel):
         v: Latent,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
-        generator: torch.Generator,
-        ratio: float = 0.5,
-    ) -> MaskedParams:
-        """Parameters of randomly hidden positions, given all others (random-mask pretraining; section 3 of the paper).
+        hidden: Int[Tensor, " n"],
+    ) -> Params:
+        """Parameters (b, c, n, 1) of hidden positions (flat, row-major), given all others: for pretraining.
 
-        v: k + μ, or its surrogate, everywhere. generator: draws the positions, the same for all images of a batch. ratio: of
-        positions that are hidden, in (0, 1], at least one. Raises OptionError for another ratio.
+        v: k + μ, or its surrogate, at the others; what stands at the hidden ones does not matter. hidden: see
+        `hidden_positions`; the same for all images of a batch.
         """
-        if not 0 < ratio <= 1:
-            raise OptionError(f"ratio: above 0 and up to 1, not {ratio}")
         h16, w16 = v.shape[-2:]
-        order = torch.randperm(h16 * w16, generator=generator, device=generator.device).to(v.device)
-        positions = order[: max(1, round(ratio * h16 * w16))].sort().values
-        visible = torch.ones(h16 * w16, dtype=torch.bool, device=v.device).index_fill(0, positions, False)
-        visible = visible.view(h16, w16)
-        context = self._context(v * visible, features, cond, Sight(visible=visible)).flatten(2)[:, :, positions, None]
-        return MaskedParams(positions, self._params_at(positions, features, context, cond, log2_q))
+        visible = torch.ones(h16 * w16, dtype=torch.bool, device=v.device).index_fill(0, hidden, False).view(h16, w16)
+        context = self._context(v * visible, features, cond, Sight(visible=visible)).flatten(2)[:, :, hidden, None]
+        return self._params_at(hidden, features, context, cond, log2_q)
 
     def causal_params(
         self, features: Float[Tensor, "b f h16 w16"], v: Latent, cond: Float[Tensor, "b e hq wq"], log2_q: QMap

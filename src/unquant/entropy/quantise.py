@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.gaussian import gaussian_bits, round_ste
 from unquant.entropy.two_pass import EntropyModel, positions_of
 from unquant.shapes import Hyper, Latent, QMap
@@ -34,12 +35,16 @@ class EntropyOutput(NamedTuple):
     t: Latent
 
 
-def quantise(entropy: EntropyModel, y: Latent, log2_q: QMap, *, noise: bool) -> EntropyOutput:
+def quantise(
+    entropy: EntropyModel, y: Latent, log2_q: QMap, *, noise: bool, hidden: Int[Tensor, " n"] | None = None
+) -> EntropyOutput:
     """Quantise y with step q and count bits, in the networks' own precision (training, rate search).
 
     Symbols are round(y/q − μ), straight-through in the gradient. With `noise` the bits are those of y/q − μ + U(−½, ½)
     (the training surrogate, an upper bound on average), the gradient of σ being that of the symbols' own bits; without
     it they are the bits of the symbols, 0 where σ is below the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
+    hidden: positions (flat, ascending) of the second pass in place of the checkerboard's, the first has the others; for the
+    random-mask pretraining of an `Entroformer`, no other can.
     """
     grid = entropy.grid
     size = (y.shape[-2], y.shape[-1])
@@ -71,10 +76,16 @@ def quantise(entropy: EntropyModel, y: Latent, log2_q: QMap, *, noise: bool) -> 
     bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
     for pass_index in (0, 1):
         positions = positions_of(pass_index, *size, device=y.device)
+        if hidden is not None:
+            positions = hidden if pass_index else _others(hidden, size[0] * size[1])
         if not len(positions):  # a latent of 1×1 has no odd position
             continue
         known = v_hat.unflatten(2, size) if pass_index else None
-        params = entropy.pass_params(pass_index, features, known, cond, log2_q, positions)
+        if hidden is not None and known is not None:
+            assert isinstance(entropy, Entroformer)
+            params = entropy.masked_params(features, known, cond, log2_q, hidden)
+        else:
+            params = entropy.pass_params(pass_index, features, known, cond, log2_q, positions)
         decoded, bits = code(v.flatten(2)[:, :, positions, None], *params)
         v_hat = v_hat.index_copy(2, positions, decoded[..., 0])
         bits_y = bits_y.index_copy(2, positions, bits[..., 0])
@@ -83,3 +94,10 @@ def quantise(entropy: EntropyModel, y: Latent, log2_q: QMap, *, noise: bool) -> 
     planes = (plane.unflatten(2, size) for plane in (bits_y, v_hat, all_mu, all_t))
     bits_y, v_hat, all_mu, all_t = planes
     return EntropyOutput(bits_y, bits_z, v_hat, z_hat, all_mu, all_t.round().clamp(-1, grid.count - 1))
+
+
+def _others(hidden: Int[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
+    """The flat positions of `count` that are not hidden, ascending."""
+    # a stable sort of the mask rather than nonzero, whose length a compiled graph could not know
+    mask = torch.zeros(count, dtype=torch.long, device=hidden.device).index_fill(0, hidden, 1)
+    return mask.argsort(stable=True)[: count - len(hidden)]

@@ -133,9 +133,11 @@ class Cdc(nn.Module):
         self.g_s.start_from(basis)
         self.entropy.start_from(std)
 
-    def quantise(self, y: Latent, log2_q: QMap, *, noise: bool) -> EntropyOutput:
+    def quantise(
+        self, y: Latent, log2_q: QMap, *, noise: bool, hidden: Int[Tensor, " n"] | None = None
+    ) -> EntropyOutput:
         """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
-        return quantise(self.entropy, y, log2_q, noise=noise)
+        return quantise(self.entropy, y, log2_q, noise=noise, hidden=hidden)
 
     def scalars(self, log2_q: QMap, realism: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b k"]:
         """What f is told of an image: ρ and log2 q, of a q map its mean, as far as its configuration has room for them."""
@@ -149,14 +151,16 @@ class Cdc(nn.Module):
         realism: Float[Tensor, "b 1 1 1"],
         level: Int[Tensor, " b"],
         noise: Float[Tensor, "b 3 h w"],
+        hidden: Int[Tensor, " n"] | None = None,
     ) -> CdcOutput:
         """One training pass: image → latent → symbols (straight-through) → context; x_t at `level` → the estimate of x.
 
         x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: ρ in [0, 1].
-        level: indices into the trained levels, 0 the cleanest. noise: standard normal. Section 3 of the paper.
+        level: indices into the trained levels, 0 the cleanest. noise: standard normal. hidden: as in `quantise`.
+        Section 3 of the paper.
         """
         y = self.g_a(x)
-        coded = self.quantise(y, log2_q, noise=True)
+        coded = self.quantise(y, log2_q, noise=True, hidden=hidden)
         context = self.g_s(coded.v_hat * torch.exp2(log2_q))
         alpha = self.alphas[level].view(-1, 1, 1, 1)
         clean = 2 * x - 1

@@ -5,27 +5,45 @@
 Yang & Mandt, arXiv 2209.06950, section 3, with β·bpp as ρ-independent rate at the step q. ρ is 0 or the one trained value.
 E is the parameterisation's loss. A share of the images stands at the noisiest level, where x_t says nothing: there E is the
 squared error of what the latent alone gives, which calibrates rate against distortion and makes one-step decodes. a rises
-from nearly 0 to 1 at the start of the schedule: at the full price of bits a fresh U-Net takes the latent for useless.
+from nearly 0 to 1 at the start of the schedule: at the full price of bits a fresh U-Net takes the latent for useless. An
+Entroformer is pretrained on random masks there (Qian et al., arXiv 2202.05492, section 3).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unquant.diffusion.parameterisation import MAX_SNR, Parameterisation
+from unquant.entropy.entroformer import Entroformer, hidden_positions
 from unquant.errors import OptionError
-from unquant.models.cdc import CdcConfig, CdcOutput
+from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
+from unquant.models.ratevar import Q_INDEX_OCTAVE
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
-from unquant.train.objective import draw_log2_q
+from unquant.train.data import Photos
+from unquant.train.objective import Objective, draw_log2_q
+from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, save_rows, validation_indices
 
-__all__ = ["DiffusionConfig", "DiffusionTerms", "LevelDraw", "diffusion_loss", "draw_levels", "rate_share"]
+__all__ = [
+    "Diffusion",
+    "DiffusionConfig",
+    "DiffusionDraw",
+    "DiffusionTerms",
+    "LevelDraw",
+    "diffusion_loss",
+    "draw_levels",
+    "rate_share",
+]
+
+_VALIDATION_STEPS = 4
+"""Of DDIM, at realism 1; more would take longer than they tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +53,9 @@ class DiffusionConfig:
     lambda0: λ = lambda0/q². realism: the loss's ρ of a decode at realism 1. lpips_weight: w, network lpips_net; 0 trains
     realism 0 alone. error_weight: of E for "epsilon", whose error is of another kind. realism_zero: fraction of a batch with
     realism 0. at_start: fraction at the noisiest level ("x" only). q_map: fraction of batches whose step differs across the
-    image. rate_warmup: share of the schedule in which a rises to 1. Raises OptionError naming the key out of range.
+    image. rate_warmup: share of the schedule in which a rises to 1. mask_pretraining: share of it in which half of the
+    positions, drawn at random, take the place of the Entroformer's second pass. Raises OptionError naming the key that is out
+    of range.
     """
 
     lambda0: float = 0.12
@@ -47,6 +67,7 @@ class DiffusionConfig:
     at_start: float = 0.5
     q_map: float = 0.0625
     rate_warmup: float = 0.05
+    mask_pretraining: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("lambda0", "error_weight"):
@@ -56,7 +77,7 @@ class DiffusionConfig:
             raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
         if self.lpips_net not in ("alex", "vgg"):
             raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
-        for name in ("realism", "realism_zero", "at_start", "q_map", "rate_warmup"):
+        for name in ("realism", "realism_zero", "at_start", "q_map", "rate_warmup", "mask_pretraining"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
 
@@ -68,6 +89,17 @@ class LevelDraw(NamedTuple):
     realism: Float[Tensor, "b 1 1 1"]
     zeros: int
     level: Int[Tensor, " b"]
+
+
+class DiffusionDraw(NamedTuple):
+    """All conditions of one training batch. share: a, (), a tensor so that a compiled pass is one for every value of it.
+
+    hidden: positions (flat) of the Entroformer's second pass while it is pretrained, else None.
+    """
+
+    levels: LevelDraw
+    share: Float[Tensor, ""]
+    hidden: Int[Tensor, " n"] | None
 
 
 class DiffusionTerms(NamedTuple):
@@ -137,3 +169,81 @@ def diffusion_loss(
         loss = loss + config.lpips_weight * scaled.sum() / x.shape[0]
     bpp = (out.bits_y.sum() + out.bits_z.sum()) / (pixels * x.shape[0])
     return DiffusionTerms(loss, bpp, error.mean(), squared.mean() * 255.0**2, perceptual)
+
+
+class Diffusion(Objective[Cdc]):
+    """The one stage of `cdc`: everything together, at every rate, noise level and realism."""
+
+    stage = 1
+
+    def __init__(self, model: Cdc, config: DiffusionConfig, lpips: LPIPS | None) -> None:
+        super().__init__(model)
+        self.config, self.lpips, self.q_map = config, lpips, config.q_map
+
+    def draw(
+        self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
+    ) -> DiffusionDraw:
+        config = self.config if q_map is None else replace(self.config, q_map=q_map)
+        levels = draw_levels(batch, latent_size, self.model.config, config, generator, device)
+        hidden = None
+        if isinstance(self.model.entropy, Entroformer) and self.progress < config.mask_pretraining:
+            hidden = hidden_positions(latent_size, latent_size, generator).to(device)
+        return DiffusionDraw(levels, torch.tensor(rate_share(self.progress, config), device=device), hidden)
+
+    def forward(self, x: Image, draw: DiffusionDraw) -> dict[str, Tensor]:
+        """`loss` and its parts: `bpp`, `error`, `distortion`, and `lpips` where it is trained for."""
+        levels = draw.levels
+        out = self.model(x, levels.log2_q, levels.realism, levels.level, torch.randn_like(x), draw.hidden)
+        config = self.model.config
+        terms = diffusion_loss(x, out, levels, config, self.config, self.lpips, draw.share)._asdict()
+        return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
+
+    @torch.no_grad()
+    def validate(self, model: Cdc, photos: Photos, size: int, count: int) -> dict[str, float]:
+        """At three steps N: `bpp_N`; `psnr_N` of the one-step decode at realism 0; `lpips_N` of four steps at realism 1.
+
+        `loss`: (R + λ·255²·MSE)/√λ of the one-step decodes, the mean over the three, as in stage 1 of `ratevar`; `gap`: the
+        PSNR of held-out crops over that of training crops, in dB.
+        """
+        row: dict[str, float] = {}
+        losses: list[float] = []
+        gaps: list[float] = []
+        x, seen = (fixed_crops(photos, count, size, held_out=held) for held in (True, False))
+        for q_index in validation_indices(model):
+            plain, bits = _decoded(model, x, q_index, 0.0, 1)
+            mse, bpp = (plain - x).square().mean((1, 2, 3)), float(bits.mean())
+            row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": psnr_of(mse)}
+            other = (_decoded(model, seen, q_index, 0.0, 1)[0] - seen).square().mean((1, 2, 3))
+            gaps.append(psnr_of(mse) - psnr_of(other))
+            root_lambda = math.sqrt(self.config.lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
+            losses.append(bpp / root_lambda + root_lambda * float(mse.mean()) * 255**2)
+            if self.lpips is not None:
+                drawn = _decoded(model, x, q_index, 1.0, _VALIDATION_STEPS)[0]
+                row[f"lpips_{q_index}"] = float(self.lpips(drawn, x).mean())
+        return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
+
+    def save_samples(self, model: Cdc, photos: Photos, size: int, path: Path) -> None:
+        """Four held-out crops a row; rows are the originals, then realism 0 and 1 at three steps, finest first."""
+        x = fixed_crops(photos, 4, size, held_out=True)
+        rows = [x]
+        for q_index in validation_indices(model):
+            rows += [_decoded(model, x, q_index, realism, model.config.steps)[0] for realism in (0.0, 1.0)]
+        save_rows(rows, path)
+
+    def notes(self) -> dict[str, Any]:
+        c = self.config
+        lpips = f"{c.lpips_net} {c.lpips_weight:g}" if c.lpips_weight else None
+        return {"lambda0": c.lambda0, "lpips": lpips, "parameterisation": self.model.config.parameterisation}
+
+
+@torch.no_grad()
+def _decoded(model: Cdc, x: Image, q_index: int, realism: float, steps: int) -> tuple[Image, Float[Tensor, " b"]]:
+    """A decode with real rounding, clamped to [0, 1], always with the same noise; and bits per pixel of each image."""
+    log2_q = torch.full((len(x), 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+    coded = model.quantise(model.g_a(x), log2_q, noise=False)
+    context = model.g_s(coded.v_hat * torch.exp2(log2_q))
+    with fixed_noise(x.device):
+        start = torch.randn_like(x) if realism else None
+    drawn = model.sample(context, log2_q, realism, start, steps=min(steps, model.config.train_steps))
+    bits = coded.bits_y.sum((1, 2, 3)) + coded.bits_z.sum((1, 2, 3))
+    return drawn.clamp(0, 1), bits / (x.shape[-2] * x.shape[-1])

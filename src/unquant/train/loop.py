@@ -26,12 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unquant.errors import ModelMissing, TrainingError
+from unquant.models.cdc import Cdc
+from unquant.models.families import Config, Model, family_of
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 from unquant.train.data import Photos
 from unquant.train.devices import open_devices
+from unquant.train.diffusion import Diffusion
 from unquant.train.ema import Ema
 from unquant.train.growth import grow
 from unquant.train.journal import Journal, StopSwitch, Window
@@ -41,7 +44,6 @@ from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
 from unquant.train.stage1 import Stage1
 from unquant.train.stage2 import Stage2
 from unquant.train.stage3 import Stage3
-from unquant.train.validation import save_samples
 from unquant.weights import Weights, read_shards, read_weights, write_shards
 
 __all__ = ["LoopConfig", "Recipe", "Run", "learning_rate", "load_recipe", "train"]
@@ -126,6 +128,8 @@ class _Trainer:
 
     def __init__(self, recipe: Recipe, run: Run) -> None:
         self.recipe, self.run = recipe, run
+        if recipe.family == "cdc" and run.stage > 1:
+            raise TrainingError("cdc is trained in one stage: `unquant train stage1`")
         self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
         self.notes = [note] if note else []
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
@@ -143,7 +147,8 @@ class _Trainer:
         self.position, self.steps, self.crops_seen = 0.0, 0, 0
         self.generator = torch.Generator()
         self._seed(rank=0)  # the same weights on every device
-        self.plain = self._start(Ratevar(self._model_config(initial)), initial)
+        model = family_of(recipe.family).model(self._model_config(initial))
+        self.plain: Model = self._start(model, initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective = self._objective(lpips, dists).to(self.device)
         self.ema = Ema(self.plain, recipe.loop.ema)
@@ -167,14 +172,16 @@ class _Trainer:
         """The feature networks that the stage needs, by name."""
         recipe, stage = self.recipe, self.run.stage
         names: set[str] = set()
-        if stage == 1 and recipe.stage1.lpips_weight:
-            names = {recipe.stage1.lpips_net}
+        loss = recipe.diffusion if recipe.family == "cdc" else recipe.stage1
+        if stage == 1 and loss.lpips_weight:
+            names = {loss.lpips_net}
         elif stage == 3:
             names = set(recipe.stage3.networks)
         try:
             loaded = {name: load_lpips("vgg" if name == "vgg" else "alex", self.run.metrics) for name in sorted(names)}
         except ModelMissing as e:
-            hint = "; or set lpips_weight = 0 in [stage1] to train without LPIPS" if stage == 1 else ""
+            table = "diffusion" if recipe.family == "cdc" else "stage1"
+            hint = f"; or set lpips_weight = 0 in [{table}] to train without LPIPS" if stage == 1 else ""
             raise ModelMissing(f"{e}{hint}") from None
         return {
             name: network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -198,12 +205,13 @@ class _Trainer:
         path = Path(self.source)
         return read_shards(path) if path.is_dir() else read_weights(path)
 
-    def _model_config(self, initial: Weights | None) -> RatevarConfig:
+    def _model_config(self, initial: Weights | None) -> Config:
         """The recipe's model in stage 1, later that of the initial weights with the recipe's reverse network, if any."""
-        wanted = self.recipe.model.reverse
         if self.run.stage == 1:
             return self.recipe.model
         assert initial is not None
+        assert isinstance(self.recipe.model, RatevarConfig)
+        wanted = self.recipe.model.reverse
         found = RatevarConfig.from_dict(initial.config)
         if self.run.stage == 3 and found.reverse is None and wanted is None:
             raise TrainingError(
@@ -213,15 +221,18 @@ class _Trainer:
             raise TrainingError(f"{self.source}: another reverse network than that of the recipe's [model.reverse]")
         return replace(found, reverse=wanted or found.reverse)
 
-    def _objective(self, lpips: dict[str, LPIPS], dists: DISTS | None) -> Objective:
-        recipe = self.recipe
+    def _objective(self, lpips: dict[str, LPIPS], dists: DISTS | None) -> Objective[Any]:
+        recipe, model = self.recipe, self.plain
+        one = next(iter(lpips.values()), None)
+        if isinstance(model, Cdc):
+            return Diffusion(model, recipe.diffusion, one)
         if self.run.stage == 2:
-            return Stage2(self.plain, recipe.stage2)
+            return Stage2(model, recipe.stage2)
         if self.run.stage == 3:
-            return Stage3(self.plain, recipe.stage3, lpips, dists)
-        return Stage1(self.plain, recipe.stage1, next(iter(lpips.values()), None))
+            return Stage3(model, recipe.stage3, lpips, dists)
+        return Stage1(model, recipe.stage1, one)
 
-    def _start(self, model: Ratevar, initial: Weights | None) -> Ratevar:
+    def _start(self, model: Model, initial: Weights | None) -> Model:
         """Fill a new model with the starting weights, and take over where on the stage's schedule they stand."""
         if self.going_on:
             return model  # the checkpoint follows
@@ -232,28 +243,37 @@ class _Trainer:
                 patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
                 model.start_from(*klt_basis(torch.cat(patches), self.recipe.model.latent))
             return model
+        if initial.family != self.recipe.family:
+            raise TrainingError(f"{self.source}: weights of {initial.family}, the recipe is of {self.recipe.family}")
         state = {k: v.float() for k, v in initial.tensors.items() if not k.startswith("tables.")}
-        # in stage 2 a reverse network of another shape or training makes way for a new one, which returns its input
-        found = RatevarConfig.from_dict(initial.config).reverse
-        fresh = self.run.stage > 1 and not _same_network(found, model.config.reverse)
-        if fresh:
-            state = {k: v for k, v in state.items() if not k.startswith("f.")}
-            state |= {k: v for k, v in model.state_dict().items() if k.startswith("f.")}
-        elif model.f is None:  # stage 1 leaves the reverse network to the later ones, which need a new one then
-            state = {k: v for k, v in state.items() if not k.startswith("f.")}
+        fresh = isinstance(model, Ratevar) and self._new_reverse(model, initial, state)
         try:
-            grown = grow(model, state, ("g_a.", "g_s.") if self.run.stage == 1 else ())
+            larger = isinstance(model, Ratevar) and self.run.stage == 1
+            grown = grow(model, state, ("g_a.", "g_s.") if larger else ())
         except TrainingError as e:
             raise TrainingError(f"{self.source}: these weights do not fit the recipe's model: {e}") from None
         if grown:
             self.notes.append(f"{grown} tensors are larger than in {self.source} or new; they begin without effect")
         stage = int(initial.training.get("stage", 1))
         if self.run.stage == 3 and stage < 3:
+            assert isinstance(model, Ratevar)
             model.g_s.forget_step()
         if not fresh and stage == self.run.stage:
             self.position = float(initial.training.get("schedule_seconds", 0.0))
             self.steps, self.crops_seen = (int(initial.training.get(k, 0)) for k in ("steps", "crops"))
         return model
+
+    def _new_reverse(self, model: Ratevar, initial: Weights, state: dict[str, Tensor]) -> bool:
+        """Whether the reverse network of the weights makes way for a new one, which returns its input; changes `state`."""
+        # that is so for another shape or training, but never in stage 1
+        found = RatevarConfig.from_dict(initial.config).reverse
+        fresh = self.run.stage > 1 and not _same_network(found, model.config.reverse)
+        if fresh or model.f is None:  # stage 1 leaves the reverse network to the later ones, which need a new one then
+            for name in [name for name in state if name.startswith("f.")]:
+                del state[name]
+        if fresh:
+            state |= {k: v for k, v in model.state_dict().items() if k.startswith("f.")}
+        return fresh
 
     def _load_checkpoint(self) -> None:
         try:
@@ -330,6 +350,7 @@ class _Trainer:
         """Gradients of the loss of a fresh batch, and its terms."""
         loop = self.recipe.loop
         x = self.photos.crops(loop.batch, loop.crop, self.generator)
+        self.objective.progress = min(1.0, self.scheduled / self.planned)
         draw = self.objective.draw(loop.batch, loop.crop // LATENT_STRIDE, self.generator, self.device, q_map)
         with self.fabric.autocast():
             terms: dict[str, Tensor] = self.model(x, draw)
@@ -387,15 +408,13 @@ class _Trainer:
         """On the first device: held-out and training crops through the EMA weights, a row and a picture. Returns seconds."""
         begin = time.monotonic()
         loop, model = self.recipe.loop, self.ema.module
-        assert isinstance(model, Ratevar)
         if not self.first:
             return 0.0
         if self.photos.count(loop.crop, held_out=True):
             row = self.objective.validate(model, self.photos, loop.crop, loop.validation_crops)
             journal.write("validation", {**self.at(), **row})
             picture = self.run.out / "samples" / f"{self.steps:07d}.png"
-            control = self.run.stage == 3 and not self.recipe.stage3.reverse
-            save_samples(model, self.photos, loop.crop, picture, reverse=self.run.stage > 1 and not control)
+            self.objective.save_samples(model, self.photos, loop.crop, picture)
         else:
             text = f"no held-out image of at least {loop.crop}×{loop.crop} pixels: validation skipped"
             journal.write("note", {**self.at(), "text": text})
@@ -436,7 +455,7 @@ class _Trainer:
         partial, old = folder.with_name("export.part"), folder.with_name("export.old")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        write_shards(partial, "ratevar", self.plain.config.to_dict(), self.ema.module.state_dict(), training)
+        write_shards(partial, self.recipe.family, self.plain.config.to_dict(), self.ema.module.state_dict(), training)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)

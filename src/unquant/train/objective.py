@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.models.families import Config
+from unquant.models.families import Config, Model
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.models.reverse import SideInfo
 from unquant.shapes import Image, Latent
@@ -16,8 +17,10 @@ from unquant.train.data import Photos
 
 __all__ = ["Objective", "draw_log2_q", "encode_frozen"]
 
+M = TypeVar("M", bound=Model)
 
-class Objective(nn.Module):
+
+class Objective(nn.Module, Generic[M]):
     """One stage over one model; the loop compiles it, wraps it for several devices, and calls it.
 
     forward(x, draw): the loss terms of a batch, `loss` among them, means over the batch.
@@ -29,11 +32,16 @@ class Objective(nn.Module):
 
     companion: nn.Module | None
     """A network that is trained beside the model and goes into checkpoints, but not into exports."""
+    progress: float
+    """Where the run stands on its schedule, in [0, 1]; the loop sets it before every draw."""
 
-    def __init__(self, model: Ratevar) -> None:
+    model: M
+
+    def __init__(self, model: M) -> None:
         super().__init__()
         self.model = model
         self.companion = None
+        self.progress = 0.0
 
     def draw(
         self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
@@ -44,8 +52,12 @@ class Objective(nn.Module):
     def forward(self, x: Image, draw: Any) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
+    def validate(self, model: M, photos: Photos, size: int, count: int) -> dict[str, float]:
         """A row of figures of held-out crops, `loss` among them. model: the averaged weights, in evaluation mode."""
+        raise NotImplementedError
+
+    def save_samples(self, model: M, photos: Photos, size: int, path: Path) -> None:
+        """A picture of held-out crops and what the model makes of them."""
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:

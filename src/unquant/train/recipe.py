@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unquant.errors import OptionError
+from unquant.errors import OptionError, WeightsError
 from unquant.models.config import filled
+from unquant.models.families import Config, family_of
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
+from unquant.train.diffusion import DiffusionConfig
 from unquant.train.stage1 import Stage1Config
 from unquant.train.stage2 import Stage2Config
 from unquant.train.stage3 import Stage3Config
@@ -70,14 +72,17 @@ class LoopConfig:
 class Recipe:
     """A training recipe: the model, the loop, the loss of each stage. Read from a TOML file by `load_recipe`.
 
-    Stages 2 and 3 take the model of the weights that they start from; of `model` only `reverse` then counts, if it is given.
+    family: "ratevar", whose stages 2 and 3 take the model of the weights that they start from (of `model` only `reverse` then
+    counts, if it is given), or "cdc", which has stage 1 alone, with the loss of `diffusion`.
     """
 
-    model: RatevarConfig = field(default_factory=RatevarConfig)
+    family: str = "ratevar"
+    model: Config = field(default_factory=RatevarConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     stage3: Stage3Config = field(default_factory=Stage3Config)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Run:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe: tables [model] (with [model.entropy] and [model.reverse]), [loop], [stage1], [stage2], [stage3].
+    """Read a recipe: `family`, tables [model] (with its own tables), [loop], and [stage1], [stage2], [stage3] or [diffusion].
 
     A missing key takes its default. Raises OptionError naming file and key.
     """
@@ -120,13 +125,17 @@ def load_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise OptionError(f"{path}: not a readable recipe: {e}") from e
-    kinds: dict[str, Any] = {
-        "model": RatevarConfig,
-        "loop": LoopConfig,
-        "stage1": Stage1Config,
-        "stage2": Stage2Config,
-        "stage3": Stage3Config,
-    }
+    family = values.pop("family", "ratevar")
+    if not isinstance(family, str):
+        raise OptionError(f"{path}: family: must be a name, not {family!r}")
+    try:
+        model = family_of(family).config
+    except WeightsError as e:
+        raise OptionError(f"{path}: family: {e}") from None
+    stages = {"stage1": Stage1Config, "stage2": Stage2Config, "stage3": Stage3Config}
+    losses: dict[str, Any] = stages if family == "ratevar" else {"diffusion": DiffusionConfig}
+    kinds: dict[str, Any] = {"model": model, "loop": LoopConfig, **losses}
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
-    return Recipe(**{name: filled(cls, values.get(name, {}), f"{path}: {name}") for name, cls in kinds.items()})
+    parts = {name: filled(cls, values.get(name, {}), f"{path}: {name}") for name, cls in kinds.items()}
+    return Recipe(family=family, **parts)

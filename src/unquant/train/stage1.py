@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q
-from unquant.train.validation import validate
+from unquant.train.validation import save_samples, validate
 
 __all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 
@@ -109,7 +110,7 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     return Stage1Terms(loss, (rate + rate_z).mean(), distortion.mean(), perceptual)
 
 
-class Stage1(Objective):
+class Stage1(Objective[Ratevar]):
     """All of the codec but f, with every rate and realism in one run."""
 
     stage = 1
@@ -134,6 +135,9 @@ class Stage1(Objective):
 
     def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
         return validate(model, photos, size, count, self.config.lambda0, self.lpips)
+
+    def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
+        save_samples(model, photos, size, path)
 
     def notes(self) -> dict[str, Any]:
         c = self.config

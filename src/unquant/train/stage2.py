@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from unquant.models.reverse import Reverse, SideInfo
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, encode_frozen
-from unquant.train.validation import fixed_crops, fixed_noise, validation_indices
+from unquant.train.validation import fixed_crops, fixed_noise, save_samples, validation_indices
 
 __all__ = ["Stage2", "Stage2Config", "energy_score", "latent_energy_score", "noisy_state"]
 
@@ -104,7 +105,7 @@ class Draw(NamedTuple):
     log2_q: Tensor
 
 
-class Stage2(Objective):
+class Stage2(Objective[Ratevar]):
     """The loss of f alone: its training is that of the model's configuration."""
 
     stage = 2
@@ -176,6 +177,9 @@ class Stage2(Objective):
                 row[f"variance_{q_index}"] = float((estimate - side.y_file).square().sum() / lost)
                 losses.append(float(loss.mean()))
         return {**row, "loss": sum(losses) / len(losses)}
+
+    def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
+        save_samples(model, photos, size, path, reverse=True)
 
     def notes(self) -> dict[str, Any]:
         f = self.model.f

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, encode_frozen
 from unquant.train.stage2 import energy_score
-from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, validation_indices
+from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, save_samples, validation_indices
 
 __all__ = ["Stage3", "Stage3Config", "feature_energy_score"]
 
@@ -115,7 +116,7 @@ class Draw(NamedTuple):
     corner: Tensor
 
 
-class Stage3(Objective):
+class Stage3(Objective[Ratevar]):
     """Realism: the decoder as it is shipped, against the original, in feature space.
 
     lpips: the feature networks by name, those that `Stage3Config.networks` names. dists: needed where it has a weight.
@@ -259,6 +260,9 @@ class Stage3(Objective):
             judge = {"params": list(self.companion.parameters()), "lr_scale": self.config.discriminator_lr}
             groups.append({**judge, "betas": (0.0, 0.9)})
         return groups
+
+    def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
+        save_samples(model, photos, size, path, reverse=self.config.reverse)
 
     def notes(self) -> dict[str, Any]:
         c = self.config

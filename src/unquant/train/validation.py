@@ -11,13 +11,23 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from unquant.models.families import Model
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos
 from unquant.train.objective import encode_frozen
 
-__all__ = ["fixed_crops", "fixed_noise", "psnr_of", "reconstruct", "save_samples", "validate", "validation_indices"]
+__all__ = [
+    "fixed_crops",
+    "fixed_noise",
+    "psnr_of",
+    "reconstruct",
+    "save_rows",
+    "save_samples",
+    "validate",
+    "validation_indices",
+]
 
 
 @torch.no_grad()
@@ -36,7 +46,7 @@ def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Ima
     return photos.crops(count, size, torch.Generator().manual_seed(7), held_out=held_out, augment=False)
 
 
-def validation_indices(model: Ratevar) -> list[int]:
+def validation_indices(model: Model) -> list[int]:
     """Three steps of the model's range: at a sixth, a half and five sixths."""
     low, high = model.config.q_index_min, model.config.q_index_max
     return [round(low + (high - low) * f / 6) for f in (1, 3, 5)]
@@ -92,6 +102,11 @@ def save_samples(model: Ratevar, photos: Photos, size: int, path: Path, *, rever
         for q_index in validation_indices(model):
             rows.append(reconstruct(model, x, q_index, 0.0)[0])
             rows.append(_reversed(model, x, q_index) if reverse else reconstruct(model, x, q_index, 1.0)[0])
+    save_rows(rows, path)
+
+
+def save_rows(rows: list[Image], path: Path) -> None:
+    """A picture of rows of images of one size, in [0, 1]."""
     grid = torch.cat([torch.cat(list(r), dim=2) for r in rows], dim=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     PILImage.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
