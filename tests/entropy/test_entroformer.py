@@ -19,8 +19,9 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy import attention
 from unquant.entropy.attention import BUCKETS, Sight, Stage, diamond_buckets, topk_attention, windows
-from unquant.entropy.entroformer import PUBLISHED, PUBLISHED_LATENT, Entroformer, EntroformerConfig
+from unquant.entropy.entroformer import PUBLISHED, PUBLISHED_LATENT, Entroformer, EntroformerConfig, hidden_positions
 from unquant.entropy.exact import GUARD, CodedTile, ExactCoder
+from unquant.entropy.quantise import quantise
 from unquant.entropy.two_pass import Params, checkerboard, hyper_size, positions_of
 from unquant.errors import CorruptStream, OptionError
 from unquant.models.ratevar import Ratevar
@@ -360,30 +361,46 @@ def test_raster_order(net: Entroformer, size: tuple[int, int]) -> None:
 def test_random_masks(net: Entroformer, size: tuple[int, int], ratio: float) -> None:
     """Hidden positions are told from the others alone, which all have their say; and the generator decides all."""
     _, features, v, cond, log2_q = given(net, size)
-    found = net.masked_params(features, v, cond, log2_q, torch.Generator().manual_seed(3), ratio)
+    positions = hidden_positions(*size, torch.Generator().manual_seed(3), ratio)
+    found = net.masked_params(features, v, cond, log2_q, positions)
     n = size[0] * size[1]
-    hidden = torch.zeros(n, dtype=torch.bool).index_fill(0, found.positions, True)
-    assert int(hidden.sum()) == len(found.positions) == max(1, round(ratio * n))
-    assert found.params.mu.shape == found.params.t.shape == (1, LATENT, len(found.positions), 1)
-    for part in found.params:
+    hidden = torch.zeros(n, dtype=torch.bool).index_fill(0, positions, True)
+    assert int(hidden.sum()) == len(positions) == max(1, round(ratio * n))
+    assert positions.tolist() == sorted(positions.tolist())
+    assert found.mu.shape == found.t.shape == (1, LATENT, len(positions), 1)
+    for part in found:
         (gradient,) = torch.autograd.grad(part.square().sum(), v, retain_graph=True)
         seen = gradient.flatten(2).any(dim=1)[0]
         assert not bool(seen[hidden].any())
         # with most positions visible not all of them are among the best keys of the few that are hidden
         assert bool(seen[~hidden].all()) if ratio == 0.5 else bool(seen.any()) == (ratio < 1)
-    again = net.masked_params(features, v, cond, log2_q, torch.Generator().manual_seed(3), ratio)
-    assert torch.equal(found.positions, again.positions)
-    assert torch.equal(found.params.mu, again.params.mu)
+    assert torch.equal(positions, hidden_positions(*size, torch.Generator().manual_seed(3), ratio))
     if ratio == 0.5:
-        other = net.masked_params(features, v, cond, log2_q, torch.Generator().manual_seed(4), ratio)
-        assert not torch.equal(found.positions, other.positions)
+        assert not torch.equal(positions, hidden_positions(*size, torch.Generator().manual_seed(4), ratio))
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, math.nan])
-def test_mask_ratio_out_of_range(net: Entroformer, ratio: float) -> None:
-    _, features, v, cond, log2_q = given(net, (2, 2))
+def test_mask_ratio_out_of_range(ratio: float) -> None:
     with pytest.raises(OptionError, match=r"^ratio: "):
-        net.masked_params(features, v, cond, log2_q, torch.Generator(), ratio)
+        hidden_positions(2, 2, torch.Generator(), ratio)
+
+
+def test_quantising_by_masks(net: Entroformer) -> None:
+    """Hiding the even positions is the checkerboard; any others are coded last, given the visible ones."""
+    y = 8 * torch.randn(2, LATENT, 6, 7, generator=torch.Generator().manual_seed(5))
+    log2_q = torch.full((2, 1, 1, 1), 1.5)
+    plain = quantise(net, y, log2_q, noise=False)
+    masked = quantise(net, y, log2_q, noise=False, hidden=positions_of(1, 6, 7))
+    for a, b in zip(plain, masked, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    hidden = hidden_positions(6, 7, torch.Generator().manual_seed(1))
+    other = quantise(net, y, log2_q, noise=False, hidden=hidden)
+    features = net.hyper_synthesis(other.z_hat, net.condition_of(log2_q), (6, 7))
+    expected = net.masked_params(features, other.v_hat, net.condition_of(log2_q), log2_q, hidden)
+    torch.testing.assert_close(other.mu.flatten(2)[:, :, hidden, None], expected.mu, atol=1e-4, rtol=1e-4)
+    # every position has its turn
+    assert bool((other.v_hat - y * 2**-1.5).abs().max() <= 0.5 + 1e-4) == bool((other.t >= 0).all())
+    assert bool((other.bits_y.sum(1) > 0).all())
 
 
 @pytest.mark.parametrize("size", [(6, 7), (13, 12)])
@@ -473,7 +490,7 @@ def test_masks_and_raster_order_train(net: Entroformer) -> None:
     model = lively()
     _, features, v, cond, log2_q = given(model, (6, 7))
     for params in (
-        model.masked_params(features, v, cond, log2_q, torch.Generator().manual_seed(0)).params,
+        model.masked_params(features, v, cond, log2_q, hidden_positions(6, 7, torch.Generator().manual_seed(0))),
         model.causal_params(features, v, cond, log2_q),
     ):
         model.zero_grad()

@@ -1,31 +1,37 @@
-"""The loss of `cdc`: against sums by hand, and that it trains a small model."""
+"""The training of `cdc`: its loss against sums by hand, and the smoke recipe in the loop, up to a codec."""
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 import unquant
-from unquant.errors import OptionError
+from unquant.errors import OptionError, TrainingError
 from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
 from unquant.models.config import EntropyConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.perceptual import LPIPS
 from unquant.train.diffusion import (
+    Diffusion,
     DiffusionConfig,
     LevelDraw,
     diffusion_loss,
     draw_levels,
     rate_share,
 )
+from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
+from unquant.weights import join_shards
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
 MODEL = CdcConfig(
@@ -151,3 +157,111 @@ def test_a_small_model_learns() -> None:
     assert found[-1][0] < 0.7 * found[0][0]
     assert found[-1][1] < found[0][1]
     assert found[-1][2] < found[0][2]
+
+
+# --- in the loop ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(run_steps: Callable[..., Trained], smoke: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """60 steps of the smoke recipe; tests must leave it as it is."""
+    out = tmp_path_factory.mktemp("cdc") / "run"
+    out.mkdir()
+    return run_steps(smoke, out, 60)
+
+
+@pytest.fixture(scope="module")
+def smoke(configs: Path) -> Recipe:
+    recipe = load_recipe(configs / "cdc-smoke.toml")
+    # warm-up and pretraining are over after a few of the 100 s that a run of the tests plans for
+    return replace(recipe, diffusion=replace(recipe.diffusion, rate_warmup=0.0, mask_pretraining=0.0))
+
+
+def test_held_out_loss_falls(trained: Trained) -> None:
+    assert trained.after["loss"] < trained.before["loss"]
+    keys = {f"{name}_{q}" for name in ("bpp", "psnr") for q in (111, 204, 297)}
+    assert keys | {"loss", "gap"} == set(trained.before) == set(trained.after)
+    assert trained.after["bpp_111"] > trained.after["bpp_204"] > trained.after["bpp_297"]
+
+
+def test_the_export_is_a_codec(trained: Trained, tmp_path: Path) -> None:
+    weights = join_shards(trained.out / "export", tmp_path / "smoke.safetensors")
+    assert weights.family == "cdc"
+    assert weights.training["parameterisation"] == "x"
+    codec = unquant.load(str(tmp_path / "smoke.safetensors"))
+    with Image.open(PHOTO) as opened:
+        photo = opened.convert("RGB").crop((100, 80, 260, 192))
+    data = codec.encode(photo, q_index=150)
+    decoded = codec.decode(data)
+    assert decoded.size == photo.size
+    error = (np.asarray(photo, float) - np.asarray(decoded, float)) / 255
+    assert -10 * math.log10(np.square(error).mean()) > 20
+
+
+def test_a_run_goes_on(trained: Trained, smoke: Recipe, pieces: Path, tmp_path: Path) -> None:
+    """From the checkpoint with everything, without it from the averaged weights and their place on the schedule."""
+    out = tmp_path / "run"
+    shutil.copytree(trained.out, out)
+    run = Run(data=pieces, out=out, time_budget=10.0, resume=True, device="cpu")
+    again = _Trainer(smoke, run)
+    assert (again.steps, again.crops_seen) == (60, 480)
+    for a, b in zip(again.plain.parameters(), trained.trainer.plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+    (out / "checkpoint.ckpt").unlink()
+    from_export = _Trainer(smoke, run)
+    assert (from_export.steps, from_export.position) == (60, again.position)
+    assert any("checkpoint" in note for note in from_export.notes)
+
+
+def test_what_does_not_go_together(
+    trained: Trained, smoke: Recipe, smoke_recipe: Recipe, tiny_weights: Path, pieces: Path, tmp_path: Path
+) -> None:
+    def start(recipe: Recipe, **options: Any) -> None:
+        _Trainer(recipe, Run(**{"data": pieces, "out": tmp_path, "time_budget": 1.0, "device": "cpu", **options}))
+
+    with pytest.raises(TrainingError, match="weights of ratevar, the recipe is of cdc"):
+        start(smoke, init=str(tiny_weights))
+    with pytest.raises(TrainingError, match="weights of cdc, the recipe is of ratevar"):
+        start(smoke_recipe, init=str(trained.out / "export"))
+    with pytest.raises(TrainingError, match="one stage"):
+        start(smoke, stage=2, init=str(trained.out / "export"))
+    with pytest.raises(TrainingError, match="do not fit"):
+        start(replace(smoke, model=MODEL), init=str(trained.out / "export"))
+
+
+def test_pretraining_and_warm_up_follow_the_schedule(smoke: Recipe) -> None:
+    assert isinstance(smoke.model, CdcConfig)
+    stage = Diffusion(Cdc(smoke.model), DiffusionConfig(lpips_weight=0.0, rate_warmup=0.2, mask_pretraining=0.5), None)
+    generator, found = torch.Generator().manual_seed(0), list[tuple[float, int | None]]()
+    for stage.progress in (0.0, 0.1, 0.4, 0.5, 1.0):
+        draw = stage.draw(4, 4, generator, torch.device("cpu"))
+        found.append((float(draw.share), None if draw.hidden is None else len(draw.hidden)))
+    assert found == [(pytest.approx(1e-3), 8), (pytest.approx(10**-1.5), 8), (1.0, 8), (1.0, None), (1.0, None)]
+    # the two-pass convolutions know no masks
+    assert Diffusion(Cdc(MODEL), DiffusionConfig(), None).draw(4, 4, generator, torch.device("cpu")).hidden is None
+
+
+def test_masks_train_the_context(smoke: Recipe) -> None:
+    """A pass with hidden positions gives every weight of the Entroformer's context a gradient."""
+    assert isinstance(smoke.model, CdcConfig)
+    torch.manual_seed(0)
+    stage = Diffusion(Cdc(smoke.model), DiffusionConfig(lpips_weight=0.0), None)
+    x = torch.rand(2, 3, 64, 64)
+    for _ in range(2):  # the heads are zero at first
+        terms = stage(x, stage.draw(2, 4, torch.Generator().manual_seed(1), torch.device("cpu")))
+        stage.zero_grad()
+        terms["loss"].backward()
+        with torch.no_grad():
+            for parameter in stage.parameters():
+                parameter -= 0 if parameter.grad is None else 1e-3 * parameter.grad
+    for name, parameter in stage.model.entropy.named_parameters():
+        assert parameter.grad is not None, name
+        assert "context" not in name or bool(parameter.grad.any()), name
+
+
+def test_samples_are_a_picture(trained: Trained, tmp_path: Path) -> None:
+    trained.trainer.objective.save_samples(
+        trained.trainer.ema.module, trained.trainer.photos, 64, tmp_path / "s" / "a.png"
+    )
+    with Image.open(tmp_path / "s" / "a.png") as picture:
+        assert picture.size == (4 * 64, 7 * 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.errors import OptionError
+from unquant.models.cdc import CdcConfig
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
@@ -19,10 +21,21 @@ from unquant.train.stage3 import Stage3Config
 
 def test_shipped_recipes_load(configs: Path) -> None:
     paths = sorted(configs.glob("*.toml"))
-    assert {"ratevar", "ratevar-cpu", "ratevar-smoke", "ratevar-smoke-reverse"} <= {path.stem for path in paths}
+    names = {
+        "ratevar",
+        "ratevar-cpu",
+        "ratevar-smoke",
+        "ratevar-smoke-reverse",
+        "cdc-x",
+        "cdc-epsilon",
+        "cdc-cpu",
+        "cdc-smoke",
+    }
+    assert names <= {path.stem for path in paths}
     for path in paths:
         recipe = load_recipe(path)
-        assert RatevarConfig.from_dict(recipe.model.to_dict()) == recipe.model
+        assert path.stem.startswith(recipe.family)
+        assert type(recipe.model).from_dict(recipe.model.to_dict()) == recipe.model
 
 
 def test_full_size_recipe_is_the_default_model(configs: Path) -> None:
@@ -30,6 +43,20 @@ def test_full_size_recipe_is_the_default_model(configs: Path) -> None:
     assert recipe.model == RatevarConfig()
     assert (recipe.loop.crop, recipe.loop.batch, recipe.loop.compile) == (256, 64, True)
     assert (recipe.loop.lr, recipe.loop.lr_end, recipe.stage1.lpips_weight) == (5e-4, 1e-5, 600.0)
+
+
+def test_full_size_cdc_recipes_differ_in_the_parameterisation_alone(configs: Path) -> None:
+    x, epsilon = (load_recipe(configs / f"cdc-{name}.toml") for name in ("x", "epsilon"))
+    assert x.model == CdcConfig()
+    assert isinstance(epsilon.model, CdcConfig)
+    turned = replace(
+        epsilon.model,
+        **{name: getattr(x.model, name) for name in ("parameterisation", "schedule", "train_steps", "steps")},
+        denoiser=replace(epsilon.model.denoiser, residual=True),
+    )
+    assert turned == x.model
+    assert (epsilon.model.schedule, epsilon.model.train_steps) == ("linear", 20000)
+    assert x.loop == epsilon.loop
 
 
 def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
@@ -55,6 +82,7 @@ def test_full_size_model_keeps_its_budgets() -> None:
 def test_cpu_recipe_fixes_what_it_trains_with(configs: Path) -> None:
     """Its weights are trained: its numbers may not follow a change of the defaults."""
     model = load_recipe(configs / "ratevar-cpu.toml").model
+    assert isinstance(model, RatevarConfig)
     text = (configs / "ratevar-cpu.toml").read_text()
     given = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
     inherited = {"latent", "q_index_min", "q_index_max", "tile", "default_realism", "entropy", "reverse"}
@@ -76,6 +104,7 @@ def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
     path.write_text("[model.reverse]\nwidth = 32\n[stage3]\nreverse = false\n")
     recipe = load_recipe(path)
     assert recipe.stage3 == Stage3Config(reverse=False)
+    assert isinstance(recipe.model, RatevarConfig)
     assert recipe.model.reverse == ReverseConfig(width=32)
 
 
@@ -112,6 +141,12 @@ def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
         ("[stage3]\nrealism_zero = 1.8", ("stage3", "realism_zero")),
         ("[stage3]\nreverse_lr = 0", ("stage3", "reverse_lr")),
         ("[stage3]\nreverse = 1", ("stage3.reverse", "bool")),
+        ("family = 3", ("family",)),
+        ("family = 'jpeg'", ("family", "jpeg", "ratevar, cdc")),
+        ("[diffusion]\nlambda0 = 1", ("unknown", "diffusion")),
+        ("family = 'cdc'\n[stage1]\nlambda0 = 1", ("unknown", "stage1")),
+        ("family = 'cdc'\n[diffusion]\nat_start = 2", ("diffusion", "at_start")),
+        ("family = 'cdc'\n[model]\nparameterisation = 'v'", ("parameterisation",)),
         ("[loop\n", ("not a readable recipe",)),
     ],
 )
