@@ -41,6 +41,9 @@ def test_steps_are_for_models_at_realism_above_0() -> None:
     assert made.decodings(MODEL) == [Decoding(0, None), Decoding(1, 0), Decoding(1, 2)]
     assert made.decodings(JPEG) == [Decoding()]
     assert replace(made, metrics=()).decodings(MODEL) == [Decoding()]
+    # the decoder of cdc takes steps at every realism
+    always = replace(MODEL, always_steps=True)
+    assert made.decodings(always) == [Decoding(0, 0), Decoding(0, 2), Decoding(1, 0), Decoding(1, 2)]
     assert replace(made, steps=()).decodings(MODEL) == [Decoding(0, None), Decoding(1, None)]
 
 

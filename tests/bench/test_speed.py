@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from unquant.bench import __main__ as command
 from unquant.bench import speed
 from unquant.bench.environment import limited_threads
+from unquant.codecs.cdc import CdcCodec
 from unquant.errors import OptionError
 
 
@@ -36,6 +37,21 @@ def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stan
 
     monkeypatch.setattr(stand_in, "decode", refusing)
     assert len(speed.warm_times(stand_in, picture, 1.0, 1)) == 4
+
+
+def test_a_step_stands_beside_one_of_the_published_size(picture: Image.Image, stand_in, tiny_cdc_weights: Path) -> None:
+    assert speed.unet_times(stand_in, picture, 1) == []
+    codec = CdcCodec.from_file(tiny_cdc_weights)
+    ours, published, ratio = speed.unet_times(codec, picture.crop((0, 0, 40, 33)), 1)
+    assert 0 < ours.value < published.value
+    assert ratio.value == pytest.approx(ours.value / published.value)
+    measures = speed.warm_times(codec, picture.crop((0, 0, 64, 48)), 2.0, 1)
+    assert [m.what for m in measures[4:]] == [
+        "decode, realism 1, 1 steps",
+        "decode, realism 1, 4 steps",
+        "decode, realism 1, 17 steps",
+        "one reverse step",
+    ]
 
 
 def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

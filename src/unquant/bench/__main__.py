@@ -41,6 +41,7 @@ def seconds(
         place = environment({model: codec.weights_id})
         with log.status("measuring"):
             measures = speed.warm_times(codec, picture, bpp, repeats)
+            measures += speed.unet_times(codec, picture, repeats)
             measures += speed.fresh_times(model, image, bpp, min(repeats, 3))
             measures += speed.command_times(codec.encode(picture, bpp=bpp), repeats)
     print(f"{image.name}, {picture.width}×{picture.height}; {place['cpu']}, {place['threads']} threads\n")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Subject:
     """A codec to be measured. name: in the rows; source: what loads it, the name of an anchor or of a model or a path.
 
     version: the weights id of a model, the library's version of an anchor. fingerprint: all that its results depend on
-    beside the picture and the setting.
+    beside the picture and the setting. always_steps: whether a model's decode takes steps at realism 0 as well.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Subject:
     version: str
     fingerprint: str
     is_model: bool
+    always_steps: bool = False
 
     @property
     def suffix(self) -> str:
@@ -77,8 +78,8 @@ class Plan:
     """What to measure on each image.
 
     bpps: sizes, in bits per pixel, that every codec is brought to from below. qualities: in 0..100 on each codec's own scale.
-    q_indices: quantiser steps, for models only. realisms: in [0, 1], for models. steps: of the reverse path, for models at a
-    realism above 0; empty: the model's own. metrics: by name; empty: nothing is decoded. Raises OptionError.
+    q_indices: quantiser steps, for models only. realisms: in [0, 1], for models. steps: of the decoder, for models (ratevar:
+    at a realism above 0); empty: the model's own. metrics: by name; empty: nothing is decoded. Raises OptionError.
     """
 
     subjects: tuple[Subject, ...]
@@ -120,10 +121,14 @@ class Plan:
         return list(dict.fromkeys(asked))
 
     def decodings(self, subject: Subject) -> list[Decoding]:
-        """How each of a codec's files is decoded; realism 0 has no reverse path, so it stands once."""
+        """How each of a codec's files is decoded; where realism 0 takes no steps, it stands once."""
         if not subject.is_model or not self.metrics:
             return [Decoding()]
-        every = [Decoding(realism, n) for realism in self.realisms for n in (self.steps if realism else ()) or (None,)]
+        every = [
+            Decoding(realism, n)
+            for realism in self.realisms
+            for n in (self.steps if realism or subject.always_steps else ()) or (None,)
+        ]
         return list(dict.fromkeys(every))
 
     def items(self) -> Iterator[Item]:
@@ -153,7 +158,7 @@ def resolve(names: Sequence[str]) -> tuple[list[Subject], list[str]]:
         found[name] = Subject(name, name, anchor.version, anchor.fingerprint, is_model=False)
     if not found:
         raise OptionError(f"no codec is left to measure: {' '.join(notes)}")
-    return [Subject(name, s.source, s.version, s.fingerprint, s.is_model) for name, s in found.items()], notes
+    return [replace(subject, name=name) for name, subject in found.items()], notes
 
 
 def _model(name: str) -> Subject:
@@ -166,7 +171,8 @@ def _model(name: str) -> Subject:
     # the weights id leaves out the configuration, and with it the schedule of the reverse path
     digest = hashlib.sha256(info.path.read_bytes()).hexdigest()
     fingerprint = f"{digest} {unquant.__version__} {code_id()}"
-    return Subject(Path(name).stem if is_path else name, name, info.weights_id, fingerprint, is_model=True)
+    title = Path(name).stem if is_path else name
+    return Subject(title, name, info.weights_id, fingerprint, is_model=True, always_steps=info.family == "cdc")
 
 
 def file_key(image_id: str, subject: Subject, request: Request) -> str:

@@ -15,18 +15,24 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import torch
 from PIL import Image
 
 from unquant.bench import anchors
 from unquant.bench.subject import Codec
 from unquant.bench.tables import markdown_table
+from unquant.codecs.arguments import fast_precision
+from unquant.codecs.cdc import CdcCodec
 from unquant.errors import OptionError
+from unquant.models.cdc import Cdc, CdcConfig
+from unquant.nn.transforms import LATENT_STRIDE
 
-__all__ = ["Measure", "command_times", "fresh_times", "table", "warm_times"]
+__all__ = ["Measure", "command_times", "fresh_times", "table", "unet_times", "warm_times"]
 
 QUALITY = 40
 REALISMS = (0.0, 1.0)
 STEPS = (0, 1, 2)
+CDC_STEPS = (1, 4, 17)
 
 # argv: codec, image, bpp; prints one JSON object. The peak is VmHWM where there is one: ru_maxrss of a child counts the
 # memory of the process that started it.
@@ -61,7 +67,7 @@ IMPORT = "import time; start = time.perf_counter(); import unquant; print(time.p
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure. unit: s or MB (10⁶ bytes). avif: the same of AVIF in this run, where that has a meaning."""
+    """One figure. unit: s, MB (10⁶ bytes) or none. avif: the same of AVIF in this run, where that has a meaning."""
 
     what: str
     value: float
@@ -104,14 +110,43 @@ def warm_times(codec: Codec, image: Image.Image, bpp: float, repeats: int) -> li
 
 
 def _reverse_times(codec: Codec, data: bytes, repeats: int) -> list[Measure]:
-    """Decodes at realism 1 by steps of the reverse path, and what one step costs; nothing without a reverse network."""
+    """Decodes at realism 1 by steps, and what one step costs; nothing where there are no steps."""
     try:
         codec.decode(data, realism=1.0, steps=1)
     except OptionError:
         return []
-    seconds = [_median_seconds(lambda n=n: codec.decode(data, realism=1.0, steps=n), repeats) for n in STEPS]
-    measures = [Measure(f"decode, realism 1, {n} steps", s) for n, s in zip(STEPS, seconds, strict=True)]
-    return [*measures, Measure("one reverse step", (seconds[-1] - seconds[0]) / (STEPS[-1] - STEPS[0]))]
+    counts = CDC_STEPS if isinstance(codec, CdcCodec) else STEPS
+    seconds = [_median_seconds(lambda n=n: codec.decode(data, realism=1.0, steps=n), repeats) for n in counts]
+    measures = [Measure(f"decode, realism 1, {n} steps", s) for n, s in zip(counts, seconds, strict=True)]
+    return [*measures, Measure("one reverse step", (seconds[-1] - seconds[0]) / (counts[-1] - counts[0]))]
+
+
+@torch.no_grad()
+def unet_times(codec: Codec, image: Image.Image, repeats: int) -> list[Measure]:
+    """One step of a `cdc` model's U-Net, and of the published size in the same run; nothing for another family.
+
+    Both at the picture's size (rounded up to a multiple of 16), with random weights, in one piece, in the codec's precision.
+    """
+    if not isinstance(codec, CdcCodec):
+        return []
+    h16, w16 = (-(-length // LATENT_STRIDE) for length in (image.height, image.width))
+    precision = fast_precision(codec.device)
+    seconds: list[float] = []
+    for config in (codec.config, CdcConfig.paper()):
+        model = Cdc(config).to(codec.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        with torch.autocast(codec.device.type, precision, enabled=precision is not torch.float32):
+            context = model.g_s(torch.zeros(1, config.latent, h16, w16, device=codec.device))
+            x = torch.zeros(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, device=codec.device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            time, told = x.new_zeros(1), x.new_zeros(1, config.denoiser.scalars)
+            seconds.append(
+                _median_seconds(lambda m=model, c=context, x=x, t=time, k=told: m.f(x, t, c, k), min(repeats, 3))
+            )
+    return [
+        Measure("one step of the U-Net", seconds[0]),
+        Measure("one step of the U-Net, published size", seconds[1]),
+        Measure("the ratio of the two", seconds[0] / seconds[1], ""),
+    ]
 
 
 def _run(*arguments: str) -> str:
@@ -146,7 +181,7 @@ def table(measures: list[Measure]) -> str:
     """The figures as a Markdown table with their ratio to AVIF's."""
 
     def figure(value: float | None, unit: str) -> str:
-        return "–" if value is None else f"{value:.0f} {unit}" if unit == "MB" else f"{value:.3f} {unit}"
+        return "–" if value is None else f"{value:.0f} {unit}" if unit == "MB" else f"{value:.3f} {unit}".rstrip()
 
     lines = [
         [row.what, figure(row.value, row.unit), figure(row.avif, row.unit), f"{row.ratio:.1f}" if row.ratio else "–"]
