@@ -69,13 +69,24 @@ def either(request: pytest.FixtureRequest, either_weights: Path) -> AnyCodec:
     return request.getfixturevalue(either_weights.stem)
 
 
-@pytest.fixture(scope="session")
-def shipped_weights() -> Path:
-    """The weights file of the package; the test is skipped where it is not installed."""
-    path = SOURCE / "unquant" / "weights" / "ratevar.safetensors"
+def installed(name: str) -> Path:
+    """A weights file of the package; the test is skipped where it is not installed."""
+    path = SOURCE / "unquant" / "weights" / f"{name}.safetensors"
     if not path.is_file():
         pytest.skip("the package's weights are not installed")
     return path
+
+
+@pytest.fixture(scope="session")
+def shipped_weights() -> Path:
+    """The package's weights of `ratevar`."""
+    return installed("ratevar")
+
+
+@pytest.fixture(scope="session")
+def shipped_cdc_weights() -> Path:
+    """The package's weights of `cdc`."""
+    return installed("cdc")
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +95,14 @@ def shipped(shipped_weights: Path) -> RatevarCodec:
     from unquant.codecs.ratevar import RatevarCodec
 
     return RatevarCodec.from_file(shipped_weights)
+
+
+@pytest.fixture(scope="session")
+def shipped_cdc(shipped_cdc_weights: Path) -> CdcCodec:
+    """The codec of the package's own weights of `cdc`; tests must leave it as it is."""
+    from unquant.codecs.cdc import CdcCodec
+
+    return CdcCodec.from_file(shipped_cdc_weights)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     # on the CPU the float64 products are MKL's: its portable code path sums in another order
     "mkl compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
-WEIGHTS = ("tiny", "tiny_cdc", "ratevar")
+SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
+WEIGHTS = ("tiny", "tiny_cdc", *SHIPPED)
 
 
 def blocks() -> Image.Image:
@@ -77,9 +78,10 @@ def outcomes(
         weights: Path = request.getfixturevalue(f"{name}_weights")
         codecs[name] = (request.getfixturevalue(name), weights, ["fine", "map", "coarse", "blocks"])
     source = Path(unquant.__file__).parents[1]
-    shipped = source / "unquant" / "weights" / "ratevar.safetensors"
-    if shipped.is_file():
-        codecs["ratevar"] = (unquant.load(str(shipped)), shipped, ["fine", "map"])
+    for name in SHIPPED:
+        shipped = source / "unquant" / "weights" / f"{name}.safetensors"
+        if shipped.is_file():
+            codecs[name] = (unquant.load(str(shipped)), shipped, ["fine", "map"])
     right: dict[str, dict[str, str]] = {}
     jobs: list[dict[str, Any]] = []
     for name, (codec, weights, kept) in codecs.items():
@@ -92,7 +94,7 @@ def outcomes(
 
     def run(number: int, environment: dict[str, str]) -> Any:
         spec = folder / f"{number}.json"
-        seeds = {name: [number] if name == "ratevar" else [2 * number, 2 * number + 1] for name in codecs}
+        seeds = {name: [number] if name in SHIPPED else [2 * number, 2 * number + 1] for name in codecs}
         spec.write_text(json.dumps([job | {"seeds": seeds[name]} for name, job in zip(codecs, jobs, strict=True)]))
         done = subprocess.run(
             [sys.executable, exactness.__file__, spec],
@@ -168,7 +170,7 @@ def test_large_noise_is_caught(either: AnyCodec, files: dict[str, tuple[bytes, s
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_gpu_decodes_the_same(request: pytest.FixtureRequest, weights: str, photo: Image.Image) -> None:
-    name = "shipped" if weights == "ratevar" else weights
+    name = SHIPPED.get(weights, weights)
     cpu: AnyCodec = request.getfixturevalue(name)
     gpu = type(cpu).from_file(request.getfixturevalue(f"{name}_weights"), "cuda")
     for data, right in encoded(cpu, photo).values():

@@ -12,17 +12,18 @@ import pytest
 import torch
 
 from unquant.codecs.base import AnyCodec
-from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
 
 FOLDER = Path(__file__).parent
 RECORD: list[dict[str, Any]] = json.loads((FOLDER / "golden.json").read_text())
+SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
 NAMES = ("point", "fine", "coarse", "map", "alpha", "blocks")
 
 
 def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> AnyCodec:
-    return request.getfixturevalue("shipped" if entry["weights"] == "ratevar" else entry["weights"])
+    name = entry["weights"]
+    return request.getfixturevalue(SHIPPED.get(name, name))
 
 
 def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: AnyCodec) -> list[CodedTile]:
@@ -55,10 +56,12 @@ def test_the_record_is_whole() -> None:
     assert {f"{model}-{name}.unq" for model in ("tiny", "tiny_cdc") for name in NAMES} <= files
 
 
-def test_the_package_s_weights_have_golden_files(shipped: RatevarCodec) -> None:
+@pytest.mark.parametrize("family", SHIPPED)
+def test_the_package_s_weights_have_golden_files(request: pytest.FixtureRequest, family: str) -> None:
     """New weights come with new golden files: `python tests/golden/make.py ratevar`."""
-    ids = {entry["file"]: entry["stream_id"] for entry in RECORD if entry["weights"] == "ratevar"}
-    assert ids == {f"ratevar-{name}.unq": shipped.stream_id.hex() for name in NAMES}
+    shipped: AnyCodec = request.getfixturevalue(SHIPPED[family])
+    ids = {entry["file"]: entry["stream_id"] for entry in RECORD if entry["weights"] == family}
+    assert ids == {f"{family}-{name}.unq": shipped.stream_id.hex() for name in NAMES}
 
 
 @pytest.mark.parametrize("entry", RECORD, ids=lambda entry: entry["file"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from unquant.codecs.cdc import CdcCodec
 from unquant.diffusion.parameterisation import diffuse
 from unquant.entropy.entroformer import Entroformer, EntroformerConfig
 from unquant.entropy.two_pass import TwoPassEntropy
@@ -63,6 +66,18 @@ def test_budgets() -> None:
     assert sizes[2] + sizes[3] == pytest.approx(13.8e6 - 8.3e6, rel=0.02)
     assert isinstance(default.entropy, Entroformer)
     assert isinstance(paper.entropy, Entroformer)
+
+
+def test_the_shipped_weights_keep_the_budgets(shipped_cdc: CdcCodec, shipped_cdc_weights: Path) -> None:
+    """≤ 16 M parameters, ≤ 80 k multiply-accumulates a pixel and step; all families of the package together ≤ 72 MB."""
+    model = shipped_cdc.model
+    assert sum(p.numel() for p in model.parameters()) <= 16_000_000
+    assert sum(path.stat().st_size for path in shipped_cdc_weights.parent.glob("*.safetensors")) <= 72e6
+    x, told = torch.zeros(1, 3, 128, 128), torch.zeros(1, 2)
+    context = model.g_s(torch.zeros(1, shipped_cdc.config.latent, 8, 8))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.f(x, torch.zeros(1), context, told)
+    assert 10_000 < counter.get_total_flops() / 2 / 128**2 <= 80_000
 
 
 def test_the_configuration_survives_json() -> None:
