@@ -74,8 +74,8 @@ def quantise(
     b, c = y.shape[:2]
     v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
     bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
-    for pass_index in (0, 1):
-        positions = positions_of(pass_index, *size, device=y.device)
+    for pass_index in range(entropy.pass_count):
+        positions = positions_of(pass_index, *size, device=y.device, passes=entropy.pass_count)
         if hidden is not None:
             positions = hidden if pass_index else _others(hidden, size[0] * size[1])
         if not len(positions):  # a latent of 1×1 has no odd position

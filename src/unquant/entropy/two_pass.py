@@ -1,9 +1,11 @@
-"""The rate-variable entropy model: hyperprior, factorised hyper-latent prior and two-pass checkerboard context.
+"""The rate-variable entropy model: hyperprior, factorised hyper-latent prior, checkerboard context in two or four passes.
 
     y/q ──►┤h_a├──► z ──► ẑ ──►┤h_s├──► features ──►┤pass 1├──► μ, σ of positions with odd i+j ──► v = k + μ
                                      └──────────────►┤pass 2├◄──┤3×3 context├◄── v (odd positions, 0 elsewhere)
                                                         └──► μ, σ of positions with even i+j
 
+With four passes each colour of the checkerboard goes in two: (i mod 2, j mod 2) = (0, 1), (1, 0), (1, 1), (0, 0), every pass
+but the first with a context of its own over all that is known.
 Everything is in units of q and sees log2 q (Film). Ballé et al. 2018 (hyperprior), He et al. 2021, arXiv 2103.15306
 (checkerboard context). All of it but h_a runs in float64 on the exact path (`unquant.entropy.exact`), so every operation
 is continuous and the layers are 1×1 or small dense convolutions.
@@ -31,6 +33,8 @@ _T_MIN, _T_SOFT = -6.0, 4.0
 _INPUT_SCALE = 0.25
 _HYPER_GAIN = 32.0
 """z in steps per unit of h_a's output: without it z starts below half a step, rounds to 0 and never comes to life."""
+_CORNERS = ((0, 1), (1, 0), (1, 1), (0, 0))
+"""(i mod 2, j mod 2) of four passes: two by two the colours of two passes, so that a two-pass model can grow into four."""
 
 
 def hyper_size(h16: int, w16: int) -> tuple[int, int]:
@@ -52,9 +56,18 @@ def checkerboard(height: int, width: int, device: torch.device | None = None) ->
     return (i + j) % 2 == 1
 
 
-def positions_of(pass_index: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, "n"]:
-    """Flat row-major positions of pass 0 (odd i + j) or pass 1 (even i + j), ascending."""
+def positions_of(
+    pass_index: int, height: int, width: int, device: torch.device | None = None, *, passes: int = 2
+) -> Int[Tensor, "n"]:
+    """Flat row-major positions of one of two or four passes, ascending; of a narrow tile there may be none.
+
+    Of two passes: odd, then even i + j. Of four: (i mod 2, j mod 2) = (0, 1), (1, 0), (1, 1), (0, 0).
+    """
     # in closed form: picking them from the mask would make a GPU wait and break a compiled graph
+    if passes == 4:
+        top, left = _CORNERS[pass_index]
+        rows = torch.arange(top, height, 2, device=device)[:, None]
+        return (rows * width + torch.arange(left, width, 2, device=device)[None, :]).flatten()
     if width % 2:
         return torch.arange(1 - pass_index, height * width, 2, device=device)
     i = torch.arange(height, device=device)[:, None]
@@ -84,9 +97,11 @@ class EntropyModel(nn.Module, ABC):
     """What the models and the exact path ask of the entropy networks, and the parts that all of them share.
 
     latent, hyper: channels of y and of z, z of size `hyper_size`. Symbols are coded z first, then the positions of
-    `positions_of` in two passes. A subclass makes the attributes below; what only the encoder needs lies in `analysis`.
+    `positions_of` in `pass_count` passes, 2 or 4. A subclass makes the attributes below; what only the encoder needs lies in
+    `analysis`.
     """
 
+    pass_count: int = 2
     latent: int
     hyper: int
     grid: ScaleGrid
@@ -131,7 +146,7 @@ class EntropyModel(nn.Module, ABC):
     ) -> Params:
         """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
 
-        features: h_s(ẑ). v: k + μ at the first pass's positions and 0 elsewhere; None for the first pass.
+        features: h_s(ẑ). v: k + μ at the positions of the passes before and 0 elsewhere; None for the first pass.
         """
 
     def _soft_floor(self, t: Tensor) -> Tensor:
@@ -148,15 +163,26 @@ class EntropyModel(nn.Module, ABC):
 
 
 class TwoPassEntropy(EntropyModel):
-    """Hyperprior with a two-pass checkerboard context over `latent` channels.
+    """Hyperprior with a checkerboard context in two or four passes over `latent` channels.
 
-    hyper: channels of z. width: channels of the hyper-synthesis features. context: channels of the 3×3 context.
+    hyper: channels of z. width: channels of the hyper-synthesis features. context: channels of each 3×3 context. passes:
+    2 or 4.
     """
 
     def __init__(
-        self, latent: int, hyper: int, width: int, context: int, hidden: int, cond: int, grid: ScaleGrid | None = None
+        self,
+        latent: int,
+        hyper: int,
+        width: int,
+        context: int,
+        hidden: int,
+        cond: int,
+        grid: ScaleGrid | None = None,
+        *,
+        passes: int = 2,
     ) -> None:
         super().__init__()
+        self.pass_count = passes
         self.latent = latent
         self.hyper = hyper
         self.grid = grid or ScaleGrid()
@@ -169,10 +195,12 @@ class TwoPassEntropy(EntropyModel):
         self.up = nn.Conv2d(width, 4 * width, 1)
         self.film16 = Film(cond, width)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.context = nn.Conv2d(latent, context, 3, padding=1)
-        self.passes = nn.ModuleList(
-            [_ParamNet(width, hidden, latent, cond), _ParamNet(width + context, hidden, latent, cond)]
-        )
+        if passes == 2:
+            self.context = nn.Conv2d(latent, context, 3, padding=1)
+        else:  # each computed at the positions of its pass alone
+            self.contexts = nn.ModuleList([nn.Conv2d(latent, context, 3, stride=2) for _ in range(passes - 1)])
+        inputs = [width] + [width + context] * (passes - 1)
+        self.passes = nn.ModuleList([_ParamNet(n, hidden, latent, cond) for n in inputs])
         self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
 
     def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
@@ -198,13 +226,20 @@ class TwoPassEntropy(EntropyModel):
         positions: Int[Tensor, " n"],
     ) -> Params:
         gathered = [features.flatten(2)[:, :, positions]]
-        if pass_index == 1:
+        if pass_index:
             assert v is not None
-            gathered.append(self.context(v * _INPUT_SCALE).flatten(2)[:, :, positions])
+            gathered.append(self._context(pass_index, v * _INPUT_SCALE, positions))
         if cond.shape[-2:] != (1, 1):
             cond = cond.flatten(2)[:, :, positions, None]
             log2_q = log2_q.flatten(2)[:, :, positions, None]
         return self._scaled(self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond), log2_q)
+
+    def _context(self, pass_index: int, known: Latent, positions: Int[Tensor, " n"]) -> Float[Tensor, "b c n"]:
+        """The context of a pass after the first at its positions, zero-padded at the tile's borders."""
+        if self.pass_count == 2:
+            return self.context(known).flatten(2)[:, :, positions]
+        top, left = _CORNERS[pass_index]
+        return self.contexts[pass_index - 1](F.pad(known, (1, 1, 1, 1))[..., top:, left:]).flatten(2)
 
 
 class _HyperAnalysis(nn.Module):

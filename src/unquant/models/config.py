@@ -19,8 +19,8 @@ T = TypeVar("T")
 class EntropyConfig:
     """Sizes of the entropy model and of its grid of scales.
 
-    hyper, width, context, hidden, cond: of `TwoPassEntropy`. entroformer: the sizes of an `Entroformer` in place of that,
-    which has no use for the five.
+    hyper, width, context, hidden, cond, passes: of `TwoPassEntropy`. entroformer: the sizes of an `Entroformer` in place of
+    that, which has no use for the first five and always two passes. Raises OptionError for another number of passes.
     """
 
     hyper: int = 96
@@ -32,6 +32,13 @@ class EntropyConfig:
     scale_high: float = 64.0
     scales: int = 64
     entroformer: EntroformerConfig | None = None
+    passes: int = 2
+
+    def __post_init__(self) -> None:
+        if self.passes not in (2, 4):
+            raise OptionError(f"passes: 2 or 4, not {self.passes}")
+        if self.entroformer is not None and self.passes != 2:
+            raise OptionError(f"passes: 2 with an Entroformer, not {self.passes}")
 
 
 def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:
@@ -40,7 +47,7 @@ def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:
     grid = ScaleGrid(c.scale_low, c.scale_high, c.scales)
     if c.entroformer is not None:
         return Entroformer(latent, c.entroformer, grid)
-    return TwoPassEntropy(latent, c.hyper, c.width, c.context, c.hidden, c.cond, grid)
+    return TwoPassEntropy(latent, c.hyper, c.width, c.context, c.hidden, c.cond, grid, passes=c.passes)
 
 
 def filled(cls: type[T], values: Any, name: str) -> T:
