@@ -94,7 +94,8 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
         hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     entropy, compressor = config.get("entropy"), config.get("compressor")
     if isinstance(entropy, dict):
-        # what a model does not have is as if its key had never been thought of: a later key changes no stream id
+        # what a model does not have is as if its key had never been thought of: a later key changes no stream id; without
+        # a key there are two passes
         entropy = {key: value for key, value in entropy.items() if value is not None and (key, value) != ("passes", 2)}
     latent = {
         "family": family,

@@ -58,7 +58,7 @@ def cross_entropy(codec: AnyCodec, image: Image.Image, q_index: int, *, noise: b
         return float(out.bits_y.double().sum() + out.bits_z.double().sum()) / 8
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny_cdc", "shipped", "shipped_cdc"])
+@pytest.fixture(scope="module", params=["tiny", "tiny_four", "tiny_cdc", "shipped", "shipped_cdc"])
 def codec(request: pytest.FixtureRequest) -> AnyCodec:
     path: Path = request.getfixturevalue(f"{request.param}_weights")
     codec = unquant.load(str(path))

@@ -5,61 +5,99 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from unquant.codecs.ratevar import RatevarCodec
 from unquant.entropy.two_pass import Params, TwoPassEntropy, checkerboard, positions_of
 
 SIZE = (7, 6)
+CLASSES = {2: (((0, 1), (1, 0)), ((0, 0), (1, 1))), 4: (((0, 1),), ((1, 0),), ((1, 1),), ((0, 0),))}
+"""By number of passes: (i mod 2, j mod 2) of each pass."""
 
 
-@pytest.fixture(scope="module")
-def net(tiny: RatevarCodec) -> TwoPassEntropy:
-    return tiny.model.entropy
+@pytest.fixture(scope="module", params=["tiny", "tiny_four"])
+def net(request: pytest.FixtureRequest) -> TwoPassEntropy:
+    return request.getfixturevalue(request.param).model.entropy
+
+
+def places(passes: int, size: tuple[int, int]) -> list[Tensor]:
+    return [positions_of(i, *size, passes=passes) for i in range(passes)]
+
+
+def class_mask(classes: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Tensor:
+    mask = torch.zeros(size, dtype=torch.bool)
+    for top, left in classes:
+        mask[top::2, left::2] = True
+    return mask
 
 
 def params_of(
     net: TwoPassEntropy, z_hat: Tensor, v: Tensor, log2_q: Tensor | None = None, size: tuple[int, int] = SIZE
 ) -> list[Params]:
-    """Parameters of both passes, as the coder asks for them: of v the second pass is given the first pass's positions."""
+    """Parameters of all passes, as the coder asks for them: of v each is given what those before it have coded."""
     log2_q = torch.full((1, 1, 1, 1), 2.0) if log2_q is None else log2_q
     cond = net.condition_of(log2_q)
     features = net.hyper_synthesis(z_hat, cond, size)
-    known = torch.where(checkerboard(*size), v, torch.zeros_like(v))
-    return [net.pass_params(i, features, known if i else None, cond, log2_q, positions_of(i, *size)) for i in (0, 1)]
+    known, params = torch.zeros_like(v), []
+    for i, classes in enumerate(CLASSES[net.pass_count]):
+        positions = positions_of(i, *size, passes=net.pass_count)
+        if len(positions):
+            params.append(net.pass_params(i, features, known if i else None, cond, log2_q, positions))
+        known = torch.where(class_mask(classes, size), v, known)
+    return params
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 5), (8, 8)])
-def test_the_passes_cover_every_position_once(size: tuple[int, int]) -> None:
-    both = [positions_of(i, *size).tolist() for i in (0, 1)]
-    assert sorted(both[0] + both[1]) == list(range(size[0] * size[1]))
-    for p in both[0]:
-        assert (p // size[1] + p % size[1]) % 2 == 1
-    assert both[0] == checkerboard(*size).flatten().nonzero().flatten().tolist()
+@pytest.mark.parametrize("passes", [2, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 5), (2, 2), (3, 4), (3, 5), (7, 5), (8, 8)])
+def test_the_passes_cover_every_position_once_in_order(passes: int, size: tuple[int, int]) -> None:
+    found = places(passes, size)
+    assert torch.cat(found).sort().values.tolist() == list(range(size[0] * size[1]))
+    for positions, classes in zip(found, CLASSES[passes], strict=True):
+        assert positions.tolist() == class_mask(classes, size).flatten().nonzero().flatten().tolist()
+    odd = checkerboard(*size).flatten().nonzero().flatten()
+    assert torch.equal(torch.cat(found[: passes // 2]).sort().values, odd)
 
 
 def test_causality(net: TwoPassEntropy) -> None:
-    """Pass 1 sees z alone; pass 2 the first pass's positions next to it, and no position of its own."""
+    """Pass 1 sees z alone; every other the positions of those before it next to its own, and none of its own."""
     generator = torch.Generator().manual_seed(0)
     z_hat = torch.randn(1, net.hyper, 2, 2, generator=generator) * 4
     v = (torch.randn(1, net.latent, *SIZE, generator=generator) * 5).requires_grad_()
-    first, second = params_of(net, z_hat, v)
-    odd = checkerboard(*SIZE)
+    first, *others = params_of(net, z_hat, v)
     assert not first.mu.requires_grad
     assert not first.t.requires_grad
-    for part in second:
-        (gradient,) = torch.autograd.grad(part.square().sum(), v, retain_graph=True)
-        assert bool((gradient[..., odd] != 0).any(dim=1).all())
-        assert not bool((gradient[..., ~odd] != 0).any())
-    # the reach is 3×3: a change at (3, 2) is seen by its four even neighbours and by nobody else
-    other = v.detach().clone()
-    other[..., 3, 2] += 1
-    changed = (params_of(net, z_hat, other)[1].mu != second.mu).any(dim=1).flatten()
-    positions = positions_of(1, *SIZE)[changed]
-    assert {(int(p) // SIZE[1], int(p) % SIZE[1]) for p in positions} == {(2, 2), (4, 2), (3, 1), (3, 3)}
+    classes = CLASSES[net.pass_count]
+    for number, params in enumerate(others, 1):
+        mine = class_mask(classes[number], SIZE).float()[None, None]
+        near = F.max_pool2d(mine, 3, 1, 1)[0, 0].bool()
+        seen = near & class_mask(sum(classes[:number], ()), SIZE)
+        for part in params:
+            (gradient,) = torch.autograd.grad(part.square().sum(), v, retain_graph=True)
+            assert torch.equal((gradient[0] != 0).any(dim=0), seen)
 
 
-def test_both_passes_see_z(net: TwoPassEntropy) -> None:
+@pytest.mark.parametrize("place", [(3, 2), (2, 3), (3, 3)])
+def test_the_reach_is_3_by_3(net: TwoPassEntropy, place: tuple[int, int]) -> None:
+    """A change is seen by the neighbours coded later, in whichever pass, and by nobody else."""
+    generator = torch.Generator().manual_seed(0)
+    z_hat = torch.randn(1, net.hyper, 2, 2, generator=generator) * 4
+    v = torch.randn(1, net.latent, *SIZE, generator=generator) * 5
+    other = v.clone()
+    other[..., place[0], place[1]] += 1
+    changed: set[tuple[int, int]] = set()
+    for at, a, b in zip(
+        places(net.pass_count, SIZE), params_of(net, z_hat, v), params_of(net, z_hat, other), strict=True
+    ):
+        changed |= {divmod(int(p), SIZE[1]) for p in at[(a.mu != b.mu).any(dim=1).flatten()]}
+    number = torch.zeros(SIZE)
+    for i, classes in enumerate(CLASSES[net.pass_count]):
+        number[class_mask(classes, SIZE)] = i
+    around = [(place[0] + down, place[1] + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    # with two passes the corners share the pass of the centre
+    assert changed == {p for p in around if number[p] > number[place]}
+
+
+def test_all_passes_see_z(net: TwoPassEntropy) -> None:
     z_hat = torch.zeros(1, net.hyper, 2, 2, requires_grad=True)
     for params in params_of(net, z_hat, torch.zeros(1, net.latent, *SIZE)):
         for part in params:
@@ -101,9 +139,9 @@ def test_a_map_acts_where_it_is(net: TwoPassEntropy) -> None:
     z_hat, v = torch.ones(1, net.hyper, 2, 5), torch.ones(1, net.latent, *size)
     maps = torch.full((2, 1, *size), 2.0)
     maps[1, :, :, 12:] = 4.0
-    columns = [np.asarray(positions_of(i, *size)) % size[1] for i in (0, 1)]
+    columns = [np.asarray(p) % size[1] for p in places(net.pass_count, size)]
     a, b = (params_of(net, z_hat, v, m[None], size) for m in maps)
-    for i in (0, 1):
+    for i in range(net.pass_count):
         changed = (a[i].mu != b[i].mu).any(dim=1).flatten().numpy()
         assert not changed[columns[i] < 10].any()
         assert changed[columns[i] >= 12].all()

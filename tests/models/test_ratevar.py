@@ -42,10 +42,10 @@ SMALL = RatevarConfig(
 """No two widths alike, so that one taken for another does not fit."""
 
 
-def small(seed: int = 0, *, shaken: bool = True) -> Ratevar:
+def small(seed: int = 0, *, shaken: bool = True, passes: int = 2) -> Ratevar:
     """A small model, its weights moved off their start, where the last layers are 0."""
     torch.manual_seed(seed)
-    model = Ratevar(SMALL)
+    model = Ratevar(replace(SMALL, entropy=replace(SMALL.entropy, passes=passes)))
     if shaken:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -71,9 +71,10 @@ def macs(run: Callable[[], Any], pixels: int) -> float:
     return counter.get_total_flops() / 2 / pixels / 1000
 
 
-@pytest.fixture(scope="module")
-def default() -> Ratevar:
-    return Ratevar(RatevarConfig())
+@pytest.fixture(scope="module", params=[2, 4])
+def default(request: pytest.FixtureRequest) -> Ratevar:
+    """The default sizes, with either number of passes."""
+    return Ratevar(RatevarConfig(entropy=EntropyConfig(passes=request.param)))
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -90,8 +91,9 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
         cond = net.condition_of(log2_q)
         net.hyper_prior(cond, hyper_size(*latent))
         features = net.hyper_synthesis(z, cond, latent)
-        for number in (0, 1):
-            net.pass_params(number, features, y if number else None, cond, log2_q, positions_of(number, *latent))
+        for number in range(net.pass_count):
+            positions = positions_of(number, *latent, passes=net.pass_count)
+            net.pass_params(number, features, y if number else None, cond, log2_q, positions)
 
     costs = {
         "g_a": macs(lambda: default.g_a(x), side * side),
@@ -262,9 +264,10 @@ def test_each_image_of_a_batch_stands_alone(photo: Image.Image) -> None:
         torch.testing.assert_close(both.v_hat[i : i + 1], one.v_hat, atol=1e-4, rtol=1e-4)
 
 
-def test_quantise(photo: Image.Image) -> None:
+@pytest.mark.parametrize("passes", [2, 4])
+def test_quantise(photo: Image.Image, passes: int) -> None:
     """ŷ is within half a step of y wherever a symbol is coded; uncoded positions cost nothing and take the mean."""
-    model = small()
+    model = small(passes=passes)
     with torch.no_grad():
         model.entropy.passes[0].head.bias[12:] -= 0.1 * torch.arange(12)  # some scales fall below the lowest table
     y = model.g_a(plane(photo, (100, 100, 228, 196))).detach()
@@ -279,8 +282,9 @@ def test_quantise(photo: Image.Image) -> None:
         assert bool(torch.isfinite(noisy.bits_y).all())
 
 
-def test_every_weight_learns(photo: Image.Image) -> None:
-    model = small()
+@pytest.mark.parametrize("passes", [2, 4])
+def test_every_weight_learns(photo: Image.Image, passes: int) -> None:
+    model = small(passes=passes)
     x = plane(photo, (100, 100, 228, 196))
     out = model(x, scalar(1.0), scalar(0.5))
     loss = out.bits_y.mean() + out.bits_z.mean() + (out.x_hat - x).square().mean()
@@ -353,6 +357,8 @@ def test_config_round_trip() -> None:
         ({"entropy": None}, "entropy"),
         ({"entropy": {"scales": None}}, r"entropy\.scales"),
         ({"entropy": {"hypers": 3}}, "hypers"),
+        ({"entropy": {"passes": 3}}, r"entropy\.passes: 2 or 4, not 3"),
+        ({"entropy": {"passes": 4, "entroformer": {}}}, r"entropy\.passes: 2 with an Entroformer"),
         ({"reverse": {"stages": 2}}, "stages"),
         ({"reverse": {"steps": 0}}, "steps"),
         ({"reverse": 3}, "reverse"),

@@ -234,7 +234,7 @@ class TwoPassEntropy(EntropyModel):
             log2_q = log2_q.flatten(2)[:, :, positions, None]
         return self._scaled(self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond), log2_q)
 
-    def _context(self, pass_index: int, known: Latent, positions: Int[Tensor, " n"]) -> Float[Tensor, "b c n"]:
+    def _context(self, pass_index: int, known: Latent, positions: Int[Tensor, " n"]) -> Float[Tensor, "b k n"]:
         """The context of a pass after the first at its positions, zero-padded at the tile's borders."""
         if self.pass_count == 2:
             return self.context(known).flatten(2)[:, :, positions]
