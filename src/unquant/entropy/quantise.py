@@ -78,7 +78,7 @@ def quantise(
         positions = positions_of(pass_index, *size, device=y.device, passes=entropy.pass_count)
         if hidden is not None:
             positions = hidden if pass_index else _others(hidden, size[0] * size[1])
-        if not len(positions):  # a latent of 1×1 has no odd position
+        if not len(positions):  # a narrow latent leaves passes empty
             continue
         known = v_hat.unflatten(2, size) if pass_index else None
         if hidden is not None and known is not None:
