@@ -6,6 +6,7 @@
 
 With four passes each colour of the checkerboard goes in two: (i mod 2, j mod 2) = (0, 1), (1, 0), (1, 1), (0, 0), every pass
 but the first with a context of its own over all that is known.
+
 Everything is in units of q and sees log2 q (Film). Ballé et al. 2018 (hyperprior), He et al. 2021, arXiv 2103.15306
 (checkerboard context). All of it but h_a runs in float64 on the exact path (`unquant.entropy.exact`), so every operation
 is continuous and the layers are 1×1 or small dense convolutions.
