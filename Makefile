@@ -40,8 +40,11 @@ ifneq ($(kodak),)
 	$(BENCH) $(kodak) --codecs ratevar --at-bpp 0.05,0.112,0.246,0.8 --metrics fast --no-report -o $(OUT)/range
 	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
 		--metrics psnr,ms_ssim,lpips_alex,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
+	$(BENCH) $(kodak) --codecs cdc --at-bpp 0.15,0.2,0.3,0.5 --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
 	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
 	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png --threads 2 --out $(FIGURES)/speed.json
+	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
+	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
 	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl
 	cp $(OUT)/kodak/rows.jsonl $(FIGURES)/kodak.jsonl
 endif
@@ -51,6 +54,8 @@ ifneq ($(cid22),)
 endif
 	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-lpips.svg
 	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-psnr.svg --y psnr
+	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/cdc.jsonl -o $(FIGURES)/cdc-lpips.svg
+	$(PLOT) $(FIGURES)/cdc-steps.jsonl -o $(FIGURES)/cdc-steps.svg --x steps --along steps
 	$(PLOT) $(FIGURES)/knob.jsonl -o $(FIGURES)/knob.svg --x psnr --y dists --along realism
 	$(PLOT) $(FIGURES)/stage2-cid22.jsonl -o $(FIGURES)/stage2-dists.svg --x steps --y dists --along steps
 	.venv/bin/python -m unquant.bench pages $(PAGES)/README.md $(PAGES)/docs/*.md
