@@ -15,17 +15,12 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-import torch
 from PIL import Image
 
 from unquant.bench import anchors
 from unquant.bench.subject import Codec
 from unquant.bench.tables import markdown_table
-from unquant.codecs.arguments import fast_precision
-from unquant.codecs.cdc import CdcCodec
 from unquant.errors import OptionError
-from unquant.models.cdc import Cdc, CdcConfig
-from unquant.nn.transforms import LATENT_STRIDE
 
 __all__ = ["Measure", "command_times", "fresh_times", "table", "unet_times", "warm_times"]
 
@@ -111,6 +106,8 @@ def warm_times(codec: Codec, image: Image.Image, bpp: float, repeats: int) -> li
 
 def _reverse_times(codec: Codec, data: bytes, repeats: int) -> list[Measure]:
     """Decodes at realism 1 by steps, and what one step costs; nothing where there are no steps."""
+    from unquant.codecs.cdc import CdcCodec
+
     try:
         codec.decode(data, realism=1.0, steps=1)
     except OptionError:
@@ -121,20 +118,28 @@ def _reverse_times(codec: Codec, data: bytes, repeats: int) -> list[Measure]:
     return [*measures, Measure("one reverse step", (seconds[-1] - seconds[0]) / (counts[-1] - counts[0]))]
 
 
-@torch.no_grad()
 def unet_times(codec: Codec, image: Image.Image, repeats: int) -> list[Measure]:
     """One step of a `cdc` model's U-Net, and of the published size in the same run; nothing for another family.
 
-    Both at the picture's size (rounded up to a multiple of 16), with random weights, in one piece, in the codec's precision.
+    Both at the picture's size (rounded up to a multiple of 16), in one piece, in the codec's precision.
     """
+    # tables and figures need neither torch nor the networks
+    import torch
+
+    from unquant.codecs.arguments import fast_precision
+    from unquant.codecs.cdc import CdcCodec
+    from unquant.models.cdc import Cdc, CdcConfig
+    from unquant.nn.transforms import LATENT_STRIDE
+
     if not isinstance(codec, CdcCodec):
         return []
     h16, w16 = (-(-length // LATENT_STRIDE) for length in (image.height, image.width))
     precision = fast_precision(codec.device)
     seconds: list[float] = []
-    for config in (codec.config, CdcConfig.paper()):
-        model = Cdc(config).to(codec.device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-        with torch.autocast(codec.device.type, precision, enabled=precision is not torch.float32):
+    for model in (codec.model, Cdc(CdcConfig.paper()).eval()):
+        config = model.config
+        model.to(codec.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        with torch.no_grad(), torch.autocast(codec.device.type, precision, enabled=precision is not torch.float32):
             context = model.g_s(torch.zeros(1, config.latent, h16, w16, device=codec.device))
             x = torch.zeros(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, device=codec.device)
             x = x.contiguous(memory_format=torch.channels_last)

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
-from unquant.entropy.two_pass import EntropyModel, Params, hyper_size, positions_of
+from unquant.entropy.two_pass import EntropyModel, Params, hyper_size
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -96,9 +96,6 @@ class ExactCoder:
         self.networks = copy.deepcopy(slim).to(self.device, torch.float64).eval().requires_grad_(False)
         self.tables = tables
 
-    def _positions(self, pass_index: int, size: tuple[int, int]) -> Int[Tensor, " n"]:
-        return positions_of(pass_index, *size, self.device, passes=self.networks.pass_count)
-
     def _walk(self, size: tuple[int, int], log2_q: QMap, stage: _Stage) -> Latent:
         """The passes in order. stage(params, pass number) codes or decodes one group of symbols and returns k + μ."""
         net = self.networks
@@ -112,7 +109,7 @@ class ExactCoder:
         features = net.hyper_synthesis(z_hat, cond, size)
         v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)
         for pass_index in range(net.pass_count):
-            positions = self._positions(pass_index, size)
+            positions = net.positions(pass_index, h16, w16, self.device)
             if not len(positions):
                 continue
             known = v_hat.unflatten(2, size) if pass_index else None
@@ -143,7 +140,7 @@ class ExactCoder:
                 return found
 
             mu, index = self._snap(params, overrides)
-            value = z if number == 0 else flat[:, :, self._positions(number - 1, size), None]
+            value = z if number == 0 else flat[:, :, self.networks.positions(number - 1, *size, self.device), None]
             k = (value - mu).round().clamp(-(2.0**30), 2.0**30)
             k = torch.where(torch.from_numpy(index >= 0).to(k.device).view(k.shape), k, torch.zeros_like(k))
             coded = k.flatten().cpu().numpy().astype(np.int32)
@@ -173,7 +170,11 @@ class ExactCoder:
 
         v_hat = self._walk(size, log2_q, stage)
         both = [torch.zeros_like(v_hat).flatten(2) for _ in range(2)]
-        passes = [p for p in (self._positions(i, size) for i in range(self.networks.pass_count)) if len(p)]
+        passes = [
+            p
+            for p in (self.networks.positions(i, *size, self.device) for i in range(self.networks.pass_count))
+            if len(p)
+        ]
         for positions, pair in zip(passes, sides, strict=True):
             for target, value in zip(both, pair, strict=True):
                 target[:, :, positions] = value[..., 0]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.gaussian import gaussian_bits, round_ste
-from unquant.entropy.two_pass import EntropyModel, positions_of
+from unquant.entropy.two_pass import EntropyModel
 from unquant.shapes import Hyper, Latent, QMap
 
 __all__ = ["EntropyOutput", "quantise"]
@@ -75,8 +75,9 @@ def quantise(
     v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
     bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
     for pass_index in range(entropy.pass_count):
-        positions = positions_of(pass_index, *size, device=y.device, passes=entropy.pass_count)
-        if hidden is not None:
+        if hidden is None:
+            positions = entropy.positions(pass_index, *size, device=y.device)
+        else:
             positions = hidden if pass_index else _others(hidden, size[0] * size[1])
         if not len(positions):  # a narrow latent leaves passes empty
             continue

@@ -111,6 +111,12 @@ class EntropyModel(nn.Module, ABC):
     log2_std: nn.Parameter
     """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
 
+    def positions(
+        self, pass_index: int, height: int, width: int, device: torch.device | None = None
+    ) -> Int[Tensor, "n"]:
+        """`positions_of` this model's passes."""
+        return positions_of(pass_index, height, width, device, passes=self.pass_count)
+
     def start_from(self, std: Float[Tensor, " c"]) -> None:
         """Start the scales from the standard deviations of the latents (c,), latent units."""
         with torch.no_grad():

@@ -29,7 +29,7 @@ from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q
-from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, save_rows, validation_indices
+from unquant.train.validation import fixed_crops, fixed_noise, save_rows, validate, validation_indices
 
 __all__ = [
     "Diffusion",
@@ -198,29 +198,16 @@ class Diffusion(Objective[Cdc]):
         terms = diffusion_loss(x, out, levels, config, self.config, self.lpips, draw.share)._asdict()
         return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
 
-    @torch.no_grad()
     def validate(self, model: Cdc, photos: Photos, size: int, count: int) -> dict[str, float]:
         """At three steps N: `bpp_N`; `psnr_N` of the one-step decode at realism 0; `lpips_N` of four steps at realism 1.
 
-        `loss`: (R + λ·255²·MSE)/√λ of the one-step decodes, the mean over the three, as in stage 1 of `ratevar`; `gap`: the
-        PSNR of held-out crops over that of training crops, in dB.
+        `loss` and `gap` as in stage 1 of `ratevar`.
         """
-        row: dict[str, float] = {}
-        losses: list[float] = []
-        gaps: list[float] = []
-        x, seen = (fixed_crops(photos, count, size, held_out=held) for held in (True, False))
-        for q_index in validation_indices(model):
-            plain, bits = _decoded(model, x, q_index, 0.0, 1)
-            mse, bpp = (plain - x).square().mean((1, 2, 3)), float(bits.mean())
-            row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": psnr_of(mse)}
-            other = (_decoded(model, seen, q_index, 0.0, 1)[0] - seen).square().mean((1, 2, 3))
-            gaps.append(psnr_of(mse) - psnr_of(other))
-            root_lambda = math.sqrt(self.config.lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
-            losses.append(bpp / root_lambda + root_lambda * float(mse.mean()) * 255**2)
-            if self.lpips is not None:
-                drawn = _decoded(model, x, q_index, 1.0, _VALIDATION_STEPS)[0]
-                row[f"lpips_{q_index}"] = float(self.lpips(drawn, x).mean())
-        return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
+
+        def decode(model: Cdc, x: Image, q_index: int, realism: float) -> tuple[Image, Tensor]:
+            return _decoded(model, x, q_index, realism, _VALIDATION_STEPS if realism else 1)
+
+        return validate(model, photos, size, count, self.config.lambda0, self.lpips, decode)
 
     def save_samples(self, model: Cdc, photos: Photos, size: int, path: Path) -> None:
         """Four held-out crops a row; rows are the originals, then realism 0 and 1 at three steps, finest first."""

@@ -172,7 +172,7 @@ class _Trainer:
         """The feature networks that the stage needs, by name."""
         recipe, stage = self.recipe, self.run.stage
         names: set[str] = set()
-        loss = recipe.diffusion if recipe.family == "cdc" else recipe.stage1
+        table, loss = ("diffusion", recipe.diffusion) if recipe.family == "cdc" else ("stage1", recipe.stage1)
         if stage == 1 and loss.lpips_weight:
             names = {loss.lpips_net}
         elif stage == 3:
@@ -180,7 +180,6 @@ class _Trainer:
         try:
             loaded = {name: load_lpips("vgg" if name == "vgg" else "alex", self.run.metrics) for name in sorted(names)}
         except ModelMissing as e:
-            table = "diffusion" if recipe.family == "cdc" else "stage1"
             hint = f"; or set lpips_weight = 0 in [{table}] to train without LPIPS" if stage == 1 else ""
             raise ModelMissing(f"{e}{hint}") from None
         return {

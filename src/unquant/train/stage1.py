@@ -17,7 +17,7 @@ from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q
-from unquant.train.validation import save_samples, validate
+from unquant.train.validation import reconstruct, save_samples, validate
 
 __all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 
@@ -134,7 +134,7 @@ class Stage1(Objective[Ratevar]):
         return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
 
     def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
-        return validate(model, photos, size, count, self.config.lambda0, self.lpips)
+        return validate(model, photos, size, count, self.config.lambda0, self.lpips, reconstruct)
 
     def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
         save_samples(model, photos, size, path)

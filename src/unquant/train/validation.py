@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image as PILImage
@@ -28,6 +29,8 @@ __all__ = [
     "validate",
     "validation_indices",
 ]
+
+M = TypeVar("M", bound=Model)
 
 
 @torch.no_grad()
@@ -54,26 +57,33 @@ def validation_indices(model: Model) -> list[int]:
 
 @torch.no_grad()
 def validate(
-    model: Ratevar, photos: Photos, size: int, count: int, lambda0: float, lpips: LPIPS | None
+    model: M,
+    photos: Photos,
+    size: int,
+    count: int,
+    lambda0: float,
+    lpips: LPIPS | None,
+    decode: Callable[[M, Image, int, float], tuple[Image, Tensor]],
 ) -> dict[str, float]:
-    """bpp, PSNR at ρ = 0 and LPIPS at ρ = 1 of held-out crops at three steps, named by q index.
+    """bpp, PSNR at realism 0 and LPIPS at realism 1 of held-out crops at three steps, named by q index.
 
     `loss` is the stage-1 loss of the plain decode, (R + λ·255²·MSE)/sqrt(λ), the mean over the three steps; `gap` is the
     PSNR of held-out crops over that of training crops, in dB. model: in evaluation mode. Needs a held-out image of size×size.
+    decode: takes model, crops, q index and realism, and gives what `reconstruct` does.
     """
     row: dict[str, float] = {}
     losses: list[float] = []
     gaps: list[float] = []
     x, seen = (fixed_crops(photos, count, size, held_out=held) for held in (True, False))
     for q_index in validation_indices(model):
-        plain, bits = reconstruct(model, x, q_index, 0.0)
+        plain, bits = decode(model, x, q_index, 0.0)
         mse, bpp = (plain - x).square().mean((1, 2, 3)), float(bits.mean())
         row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": psnr_of(mse)}
-        gaps.append(psnr_of(mse) - psnr_of((reconstruct(model, seen, q_index, 0.0)[0] - seen).square().mean((1, 2, 3))))
+        gaps.append(psnr_of(mse) - psnr_of((decode(model, seen, q_index, 0.0)[0] - seen).square().mean((1, 2, 3))))
         root_lambda = math.sqrt(lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
         losses.append(bpp / root_lambda + root_lambda * float(mse.mean()) * 255**2)
         if lpips is not None:
-            row[f"lpips_{q_index}"] = float(lpips(reconstruct(model, x, q_index, 1.0)[0], x).mean())
+            row[f"lpips_{q_index}"] = float(lpips(decode(model, x, q_index, 1.0)[0], x).mean())
     return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
 
 
