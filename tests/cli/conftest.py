@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from fake_codec import STREAM_ID, FakeCodec
 from typer.testing import CliRunner, Result
 
@@ -42,9 +43,10 @@ def codec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCodec:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Result]]:
     """Runs a command in this process, in a fresh folder: `call("encode", "a.png", stdin=b"")`."""
     monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
 
     def run(*arguments: object, stdin: bytes | None = None) -> Result:
         result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
@@ -52,7 +54,9 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resul
             raise result.exception
         return result
 
-    return run
+    yield run
+    # `-j` limits torch's threads for good, which is for a process of its own; another number of them rounds differently
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
