@@ -718,6 +718,24 @@ def test_train_refuses_a_bad_duration(call: Call, text: str) -> None:
     assert result.exit_code == Code.USAGE
 
 
+def test_train_takes_steps_in_place_of_time(call: Call, runs: list[Any]) -> None:
+    from unquant.train.recipe import Run
+
+    arguments = ("train", "stage1", "--config", "r.toml", "--data", "d", "--out", "o")
+    assert call(*arguments, "--steps", 300).exit_code == 0
+    assert runs == [Run(Path("d"), Path("o"), steps=300)]
+    for wrong in (
+        (),
+        ("--steps", 300, "--time-budget", "1h"),
+        ("--steps", 300, "--planned-total", "1h"),
+        ("--steps", 0),
+    ):
+        result = call(*arguments, *wrong)
+        assert result.exit_code == Code.USAGE
+        assert "--steps" in result.stderr
+    assert len(runs) == 1
+
+
 def test_train_export(call: Call, tmp_path: Path) -> None:
     result = call("train", "export", "run", "-o", "w.safetensors")
     assert result.exit_code == Code.MODEL

@@ -52,6 +52,32 @@ def test_the_forward_process_is_the_formula(seed: int, alpha: float) -> None:
 
 
 @settings(deadline=None)
+@given(seeds, levels, st.floats(0.01, 2))
+def test_a_gaussian_is_answered_by_its_posterior(seed: int, alpha: float, std: float) -> None:
+    """N(mean, std²) times the likelihood of x_t, completed to a square by hand: in x, and the same in epsilon."""
+    mean, x_t = example(seed)
+    precision = 1 / std**2 + alpha / (1 - alpha)
+    expected = (mean / std**2 + math.sqrt(alpha) / (1 - alpha) * x_t) / precision
+    a = level(alpha)
+    torch.testing.assert_close(X.of_gaussian(mean, std, x_t, a), expected, rtol=1e-9, atol=1e-9)
+    noise = EPSILON.of_gaussian(mean, std, x_t, a)
+    torch.testing.assert_close(noise, X.to_epsilon(expected, x_t, a), rtol=1e-7, atol=1e-7)
+
+
+def test_a_gaussian_at_the_ends() -> None:
+    mean, x_t = example(1)
+    assert torch.equal(X.of_gaussian(mean, 0.0, x_t, level(0.3)), mean)
+    for alpha in (0.0, 1.0):
+        assert all(
+            bool(kind.of_gaussian(mean, std, x_t, level(alpha)).isfinite().all()) for kind in BOTH for std in (0, 1)
+        )
+    torch.testing.assert_close(X.of_gaussian(mean, 0.5, x_t, level(1.0)), x_t)
+    torch.testing.assert_close(EPSILON.of_gaussian(mean, 0.5, x_t, level(0.0)), x_t)
+    with pytest.raises(OptionError, match="noise level"):
+        unchecked(X.of_gaussian)(X, mean, 0.5, x_t, torch.ones(2))
+
+
+@settings(deadline=None)
 @given(seeds, levels)
 def test_conversions_undo_each_other(seed: int, alpha: float) -> None:
     """From any x0 to epsilon to x0, and back, at any x_t: made of them or not; and both by way of the score."""

@@ -127,6 +127,23 @@ def test_the_first_estimate_is_the_linear_decode() -> None:
         torch.testing.assert_close(out.denoised, out.base, rtol=1e-4, atol=1e-5)
 
 
+def test_in_epsilon_the_first_estimate_is_the_posterior_around_the_linear_decode() -> None:
+    """Near the linear decode in much noise, at x_t in little; every number of steps then draws the linear decode."""
+    torch.manual_seed(0)
+    model = Cdc(replace(EPSILON, denoiser=replace(EPSILON.denoiser, residual_std=0.1))).requires_grad_(False)
+    x = photo()
+    much, little = run(model, x, level=999), run(model, x, level=0)
+    assert much.base is not None
+    assert little.base is not None
+    torch.testing.assert_close(much.denoised, much.base, rtol=0, atol=0.01)
+    assert float((little.denoised - x).abs().max()) < 0.05 < float((little.base - x).abs().max())
+    context = model.g_s(model.g_a(x))
+    assert context.base is not None
+    for steps in (1, 17, 100):
+        drawn = model.sample(context, torch.zeros(2, 1, 1, 1), 0.0, None, steps=steps)
+        torch.testing.assert_close(drawn, context.base, rtol=0, atol=2e-3)
+
+
 def test_time_is_told_alike_in_training_and_in_sampling() -> None:
     heard: list[Tensor] = []
     model = random_model().requires_grad_(False)

@@ -153,7 +153,7 @@ def test_a_small_model_learns() -> None:
         optimizer.zero_grad()
         terms.loss.backward()
         optimizer.step()
-        found.append((float(terms.loss), float(terms.bpp), float(terms.distortion)))
+        found.append((terms.loss.item(), terms.bpp.item(), terms.distortion.item()))
     assert found[-1][0] < 0.7 * found[0][0]
     assert found[-1][1] < found[0][1]
     assert found[-1][2] < found[0][2]

@@ -56,11 +56,11 @@ class Clock:
 class FakeTrainer(loop._Trainer):  # pyright: ignore[reportPrivateUsage]
     """Steps take 1 s, saving 2 s, validating 3 s."""
 
-    def __init__(self, clock: Clock, budget: float, **intervals: float) -> None:
+    def __init__(self, clock: Clock, budget: float | None, last_step: int | None = None, **intervals: float) -> None:
         self.clock, self.first, self.notes = clock, True, ["a note"]
         config = LoopConfig(**{"log_every": 5.0, "export_every": 1e9, "validate_every": 1e9, **intervals})  # pyright: ignore[reportArgumentType]
         self.recipe = Recipe(loop=config)
-        self.run = Run(Path("data"), Path("out"), budget)
+        self.run, self.last_step = Run(Path("data"), Path("out"), budget, steps=last_step), last_step
         self.position, self.start_position, self.steps = 0.0, 500.0, 0
         self.calls: list[str] = []
 
@@ -121,6 +121,21 @@ def test_a_budget_too_small_still_makes_a_step_and_saves(clock: Clock, tmp_path:
     assert trainer.calls == ["validate", "step", "report 1", "save", "validate"]
 
 
+def test_a_number_of_steps_is_made_exactly(clock: Clock, tmp_path: Path) -> None:
+    trainer = FakeTrainer(clock, None, 7, export_every=4.0)
+    drive(trainer, tmp_path)
+    assert trainer.calls.count("step") == trainer.steps == 7
+    assert trainer.calls[-2:] == ["save", "validate"]
+    assert trainer.calls.count("save") >= 2
+
+
+def test_a_run_of_steps_can_be_ordered_to_stop(clock: Clock, tmp_path: Path) -> None:
+    (tmp_path / "orders.json").write_text('{"stop": true}')
+    trainer = FakeTrainer(clock, None, 1000)
+    drive(trainer, tmp_path)
+    assert trainer.steps == 5  # at its first row
+
+
 def test_a_resumed_run_does_not_validate_first(clock: Clock, tmp_path: Path) -> None:
     trainer = FakeTrainer(clock, 3.0)
     trainer.steps = 100
@@ -178,6 +193,24 @@ def make(recipe: Recipe, data: Path, out: Path, **options: Any) -> Any:
 
 def parameters(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
+
+
+def test_with_steps_the_schedule_counts_steps(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
+    """The cosine spans the steps, whatever time they take; a run that goes on adds its own to those made."""
+    options: dict[str, Any] = {"time_budget": None, "steps": 4}
+    first = make(smoke_recipe, data, tmp_path, **options)
+    assert first.describe()["planned_steps"] == 4
+    rates: list[float] = []
+    for _ in range(4):
+        first.step()
+        rates.append(first.adam.param_groups[0]["lr"])
+        first.position += 1000.0
+        first.agree(False)
+    assert rates == pytest.approx([learning_rate(smoke_recipe.loop, i, 4, i) for i in range(4)])
+    first.save()
+    second = make(smoke_recipe, data, tmp_path, **options, resume=True)
+    assert (second.steps, second.scheduled, second.planned, second.last_step) == (4, 4.0, 8.0, 8)
+    assert second.position == first.position
 
 
 def test_a_step_that_is_not_finite_changes_nothing(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

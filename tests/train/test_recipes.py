@@ -52,7 +52,7 @@ def test_full_size_cdc_recipes_differ_in_the_parameterisation_alone(configs: Pat
     turned = replace(
         epsilon.model,
         **{name: getattr(x.model, name) for name in ("parameterisation", "schedule", "train_steps", "steps")},
-        denoiser=replace(epsilon.model.denoiser, residual=True),
+        denoiser=replace(epsilon.model.denoiser, residual_std=0.0),
     )
     assert turned == x.model
     assert (epsilon.model.schedule, epsilon.model.train_steps) == ("linear", 20000)
@@ -164,7 +164,19 @@ def test_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("wrong", [{"time_budget": 0.0}, {"planned_total": -1.0}, {"devices": 0}, {"stage": 4}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"time_budget": 0.0},
+        {"planned_total": -1.0},
+        {"devices": 0},
+        {"stage": 4},
+        {"steps": 5},
+        {"time_budget": None},
+        {"time_budget": None, "steps": 0},
+        {"time_budget": None, "steps": 5, "planned_total": 9.0},
+    ],
+)
 def test_wrong_runs(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=r"must be (positive|1, 2 or 3)"):
+    with pytest.raises(OptionError, match=r"must be (positive|1, 2 or 3)|one of the two|planned total goes with"):
         Run(**{"data": tmp_path, "out": tmp_path, "time_budget": 1.0, **wrong})

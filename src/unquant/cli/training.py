@@ -23,7 +23,18 @@ _SHIPPED = "ratevar"
 _Config = Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)]
 _Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)]
-_Budget = Annotated[str, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)]
+_Budget = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)
+]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="In place of --time-budget: this many steps, with a schedule over them.",
+        show_default=False,
+    ),
+]
 _Planned = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +65,8 @@ def stage1(
     config: _Config,
     data: _Data,
     out: _Out,
-    time_budget: _Budget,
+    time_budget: _Budget = None,
+    steps: _Steps = None,
     planned_total: _Planned = None,
     init: Annotated[
         str, typer.Option(metavar="klt|random|PATH", help="Start from this; PATH: an export or a weights file.")
@@ -68,7 +80,7 @@ def stage1(
 
     A file orders.json with {"stop": true} in the run's folder ends the run after an export.
     """
-    _train(1, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+    _train(1, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
 
 
 @app.command("stage2")
@@ -77,7 +89,8 @@ def stage2(
     config: _Config,
     data: _Data,
     out: _Out,
-    time_budget: _Budget,
+    time_budget: _Budget = None,
+    steps: _Steps = None,
     planned_total: _Planned = None,
     init: _Weights = None,
     resume: _Resume = False,
@@ -89,7 +102,7 @@ def stage2(
 
     All else stays as it is: files keep decoding. Stops as stage1 does.
     """
-    _train(2, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+    _train(2, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
 
 
 @app.command("stage3")
@@ -98,7 +111,8 @@ def stage3(
     config: _Config,
     data: _Data,
     out: _Out,
-    time_budget: _Budget,
+    time_budget: _Budget = None,
+    steps: _Steps = None,
     planned_total: _Planned = None,
     init: _Weights = None,
     resume: _Resume = False,
@@ -112,7 +126,7 @@ def stage3(
 
     Analysis and entropy model stay as they are: files keep decoding. Stops as stage1 does.
     """
-    _train(3, config, data, out, time_budget, planned_total, init, resume, metrics_dir, device, devices)
+    _train(3, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
 
 
 def _train(
@@ -120,7 +134,8 @@ def _train(
     config: Path,
     data: Path,
     out: Path,
-    time_budget: str,
+    time_budget: str | None,
+    steps: int | None,
     planned_total: str | None,
     init: str | None,
     resume: bool,
@@ -131,7 +146,11 @@ def _train(
     """Run a stage with the options of its command; init: None for the package's weights."""
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
-    budget = parse_duration(time_budget, "--time-budget")
+    if (time_budget is None) == (steps is None):
+        raise OptionError("--time-budget or --steps: one of the two")
+    budget = None if time_budget is None else parse_duration(time_budget, "--time-budget")
+    if planned_total is not None and steps is not None:
+        raise OptionError("--planned-total: goes with --time-budget, not with --steps")
     total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
     if stage > 1 and init in ("klt", "random"):
         raise OptionError(f"--init: stage {stage} goes on from weights: an export or a weights file, not {init!r}")
@@ -145,6 +164,7 @@ def _train(
         data=data,
         out=out,
         time_budget=budget,
+        steps=steps,
         planned_total=total,
         init=str(find_model(_SHIPPED).path) if init is None else init,
         resume=resume,

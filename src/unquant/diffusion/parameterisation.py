@@ -94,6 +94,20 @@ class Parameterisation(Enum):
         _, noise = _amplitudes(alpha, x_t)
         return -self.to_epsilon(output, x_t, alpha) / noise.clamp(min=_FLOOR)
 
+    def of_gaussian(self, mean: Signal, std: float, x_t: Signal, alpha: Level) -> Signal:
+        """The raw output that is right for x0 ~ N(mean, std²): the posterior mean of x0 or of epsilon given x_t.
+
+        mean, x_t: (b, c, h, w); std: 0 or more, of the same unit. With std = 0 "x" gives `mean` itself. It is what a network
+        adds to when it knows a first estimate of the image: with "epsilon" an estimate without a spread would be wrong by
+        (x0 − mean)/sqrt(1 − ᾱ), without a bound towards ᾱ = 1. Raises OptionError for an alpha of another shape.
+        """
+        alpha = _checked(alpha)
+        total = (1 - alpha + alpha * std**2).clamp(min=_FLOOR**2)
+        away = x_t - alpha.sqrt().to(x_t) * mean.to(x_t)
+        if self is Parameterisation.EPSILON:
+            return ((1 - alpha).sqrt() / total).to(x_t) * away
+        return mean.to(x_t) + (alpha.sqrt() * std**2 / total).to(x_t) * away
+
     def target(self, x0: Signal, epsilon: Signal) -> Signal:
         """What the raw output is trained to be; x0, epsilon: those that `diffuse` was given."""
         return x0 if self is Parameterisation.X else epsilon

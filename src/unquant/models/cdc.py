@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unquant.diffusion.parameterisation import Parameterisation, Signal, diffuse
+from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, diffuse
 from unquant.diffusion.samplers import sample_ddim
 from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
@@ -35,7 +35,7 @@ __all__ = ["SCHEDULES", "Cdc", "CdcConfig", "CdcOutput"]
 
 SCHEDULES = {"cosine": cosine_alphas, "linear": linear_alphas}
 Network = Callable[[Signal, Float[Tensor, " b"], Context, Float[Tensor, "b k"]], Signal]
-"""f(x_t, t/N, context, (ρ, log2 q)): the raw output."""
+"""f(x_t, t/N, context, (ρ, log2 q)), as the `Denoiser` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,7 @@ class Cdc(nn.Module):
         clean = 2 * x - 1
         x_t = diffuse(clean, noise, alpha)
         out = self.f(x_t, self._time(alpha.flatten()), context, self.scalars(log2_q, realism))
+        out = self._with_linear(out, x_t, context, alpha)
         kind = self.parameterisation
         denoised = kind.to_x(out, x_t, alpha)
         return CdcOutput(
@@ -196,11 +197,20 @@ class Cdc(nn.Module):
 
         def denoise(x_t: Signal, alpha: Tensor) -> Signal:
             time = self._time(alpha).expand(b)
-            return kind.to_x(f(x_t, time, context, told), x_t, alpha)
+            out = self._with_linear(f(x_t, time, context, told), x_t, context, alpha)
+            return kind.to_x(out, x_t, alpha)
 
         x = torch.zeros(shape, device=finest.device) if start is None else self.config.gamma * realism * start
         alphas = subsequence(self.alphas, self.config.steps if steps is None else steps)
         return (sample_ddim(denoise, x, alphas, clamp=kind.clamps) + 1) / 2
+
+    def _with_linear(self, out: Signal, x_t: Signal, context: Context, alpha: Level) -> Signal:
+        """The raw output: `out`, with `residual` added to what the linear decode makes of x_t."""
+        c = self.config.denoiser
+        if not c.residual or context.base is None:
+            return out
+        linear = 2 * context.base.float() - 1
+        return out + self.parameterisation.of_gaussian(linear, c.residual_std, x_t, alpha)
 
     def _time(self, alpha: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """t/N of noise levels, as f is told it."""

@@ -1,6 +1,6 @@
 """The denoising U-Net of `cdc`, conditioned on the context maps of the latent, on time, realism and rate.
 
-    x_t, base ──►┤unshuffle├──►(cat map 0)──►┤blocks├─┬──────────────►(cat)──►┤3×3├──►┤shuffle├──►(+ base)──►
+    x_t, base ──►┤unshuffle├──►(cat map 0)──►┤blocks├─┬──────────────►(cat)──►┤3×3├──►┤shuffle├──►
                                       ┌──────────────┘                 ▲
                                       └►┤down├─►(cat map 1)─►┤blocks├─┬─►(cat)─►┤blocks├─►┤up├┘
                                                ┌─────────────────────┘    ▲
@@ -44,8 +44,9 @@ class DenoiserConfig:
     itself. scalars: how many numbers it is told of an image beside the time: realism, and the rate where it varies.
     attention: "global", after every level and in the middle; "blocks", in the middle only and within fixed blocks of
     block×block positions; or "none". skip: whether the finest level's features reach the last layer. kernel: of the first
-    and the last convolution. residual: whether the output is added to the linear decode. Raises OptionError naming the
-    field out of range.
+    and the last convolution. residual: whether `Cdc` adds the output to what the linear decode alone would make of x_t, as a
+    Gaussian's mean of standard deviation residual_std (the image in [−1, 1]; 0: to the linear decode itself where the output
+    means the image). Raises OptionError naming the field out of range.
     """
 
     widths: tuple[int, ...] = (64, 192, 192)
@@ -60,6 +61,7 @@ class DenoiserConfig:
     skip: bool = True
     kernel: int = 3
     residual: bool = True
+    residual_std: float = 0.0
 
     def __post_init__(self) -> None:
         check_sizes(
@@ -73,8 +75,8 @@ class DenoiserConfig:
         for name, count in (("depths", 0), ("up_widths", 1), ("up_depths", 1)):
             if len(getattr(self, name)) != len(self.widths) - count:
                 raise OptionError(f"{name}: {len(self.widths) - count} numbers, not {getattr(self, name)}")
-        for name in ("octaves", "scalars"):
-            if getattr(self, name) < 0:
+        for name in ("octaves", "scalars", "residual_std"):
+            if not getattr(self, name) >= 0:
                 raise OptionError(f"{name}: at least 0, not {getattr(self, name)}")
         if self.attention not in ATTENTIONS:
             raise OptionError(f"attention: one of {', '.join(ATTENTIONS)}, not {self.attention!r}")
@@ -183,11 +185,10 @@ class Denoiser(nn.Module):
         context: Context,
         told: Float[Tensor, "b k"],
     ) -> Float[Tensor, "b 3 h w"]:
-        """Returns the raw output (b, 3, h, w), float32; with `residual` it starts as the linear decode, else as 0.
+        """Returns (b, 3, h, w), float32, 0 at the start of training.
 
-        x_t: a noisy image, the image in [-1, 1] (as is the linear decode that is added), h and w multiples of 16. time:
-        t/N_train in [0, 1], 0 for a clean image. context: of the same image (or window). told: the `scalars` of each image,
-        roughly in [−1, 1].
+        x_t: a noisy image, the image in [-1, 1], h and w multiples of 16. time: t/N_train in [0, 1], 0 for a clean image.
+        context: of the same image (or window). told: the `scalars` of each image, roughly in [−1, 1].
         """
         base = None if context.base is None else 2 * context.base - 1
         h = x_t if base is None else torch.cat([x_t, base.to(x_t.dtype)], dim=1)
@@ -209,8 +210,4 @@ class Denoiser(nn.Module):
             h = self.up_steps[i](h)[..., :rows, :columns]
         if self.config.skip:
             h = torch.cat([h, skips[0]], dim=1)
-        out = F.pixel_shuffle(self.head(self.norm(h)), self.stride).float()
-        if self.config.residual:
-            assert base is not None
-            out = out + base.float()
-        return out
+        return F.pixel_shuffle(self.head(self.norm(h)), self.stride).float()

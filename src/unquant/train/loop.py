@@ -1,4 +1,4 @@
-"""The training loop of every stage: by Lightning Fabric, bounded by a wall-clock budget, resumable, detachable.
+"""The training loop of every stage: by Lightning Fabric, bounded by wall clock or steps, resumable, detachable.
 
 A run's folder holds `metrics.jsonl` (one JSON object a line), `export/` (fp16 EMA weights in shards, see
 `unquant.weights`), `samples/` (pictures), `checkpoint.ckpt` (everything needed to go on) and, put there by the user,
@@ -55,7 +55,7 @@ _AGREE_EVERY = 10
 
 
 def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
-    """Run `run.stage` for `run.time_budget` seconds of wall clock, or until ordered to stop. Returns the export folder.
+    """Run `run.stage` for its budget of seconds or steps, or until ordered to stop. Returns the export folder.
 
     echo: called with one line of text per row of metrics. Raises TrainingError, OptionError, ModelMissing, InputError or
     WeightsError.
@@ -74,7 +74,7 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
 
 
 def learning_rate(loop: LoopConfig, position: float, planned: float, steps: int) -> float:
-    """Cosine from lr to lr_end over the planned seconds, with a short warm-up in the steps after every start."""
+    """Cosine from lr to lr_end over the planned seconds or steps, with a short warm-up in the steps after every start."""
     progress = min(1.0, position / planned)
     rate = loop.lr_end + 0.5 * (loop.lr - loop.lr_end) * (1 + math.cos(math.pi * progress))
     return rate * min(1.0, (steps + 1) / loop.warmup_steps)
@@ -96,6 +96,7 @@ def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) 
         trainer.compile_ahead(journal)
     validation = trainer.validate(journal) if trainer.steps == 0 else 0.0
     saving, wanted = 0.0, False
+    budget = math.inf if run.time_budget is None else run.time_budget
     window = Window()
     saved = validated = time.monotonic()
     while True:
@@ -103,10 +104,10 @@ def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) 
         now = time.monotonic()
         trainer.position = trainer.start_position + now - begin
         # the last save and the last validation belong into the budget
-        wanted = wanted or stop.signalled or now - begin + saving + validation >= run.time_budget
+        wanted = wanted or stop.signalled or now - begin + saving + validation >= budget
         look = now - window.begin >= loop.log_every
         wanted = wanted or (look and stop.ordered())
-        done = trainer.agree(wanted)
+        done = trainer.agree(wanted) or trainer.steps == trainer.last_step
         if look or done:
             trainer.report(journal, window, now)
         if done or now - saved >= loop.export_every:
@@ -159,10 +160,12 @@ class _Trainer:
         if self.going_on:
             self._load_checkpoint()
         self.start_position, self.restart = self.position, self.steps
-        # where the learning rate stands: the first device's clock, for another rate on each would part their weights
-        self.scheduled = self.position
-        self.planned = run.planned_total or self.start_position + run.time_budget
-        if self.start_position >= self.planned:
+        self.last_step = None if run.steps is None else self.steps + run.steps
+        # where the learning rate stands, in seconds or steps: the first device's clock, for another rate on each would part
+        # their weights
+        self.scheduled = self.position if self.last_step is None else float(self.steps)
+        self.planned = float(self.last_step or run.planned_total or self.start_position + (run.time_budget or 0.0))
+        if self.scheduled >= self.planned:
             self.notes.append("the planned total is used up: the learning rate stays at its end")
         self._seed(rank=self.fabric.global_rank)
 
@@ -379,12 +382,13 @@ class _Trainer:
 
     def agree(self, wanted: bool) -> bool:
         """Whether to stop now, and where the schedule stands: on every device what the first one says, every few steps."""
-        if self.fabric.world_size == 1:
-            self.scheduled = self.position
-            return wanted
-        if self.steps % _AGREE_EVERY:
-            return False
-        stop, self.scheduled = self.fabric.broadcast((wanted, self.position))
+        stop, position = wanted, self.position
+        if self.fabric.world_size > 1:
+            if self.steps % _AGREE_EVERY == 0:
+                stop, position = self.fabric.broadcast((wanted, position))
+            else:
+                stop, position = False, self.scheduled
+        self.scheduled = position if self.last_step is None else float(self.steps)
         return stop
 
     def report(self, journal: Journal, window: Window, now: float) -> None:
@@ -448,7 +452,7 @@ class _Trainer:
             "crops": self.crops_seen,
             "crop": self.recipe.loop.crop,
             "schedule_seconds": self.position,
-            "planned_seconds": self.planned,
+            self._planned_in(): self.planned,
             **self.objective.notes(),
         }
         partial, old = folder.with_name("export.part"), folder.with_name("export.old")
@@ -466,6 +470,9 @@ class _Trainer:
         """Where the run stands: steps, seconds on the schedule, crops seen."""
         return {"step": self.steps, "seconds": round(self.position, 1), "crops": self.crops_seen}
 
+    def _planned_in(self) -> str:
+        return "planned_seconds" if self.last_step is None else "planned_steps"
+
     def _images(self) -> dict[str, int]:
         crop = self.recipe.loop.crop
         return {"images": self.photos.count(crop, held_out=False), "held_out": self.photos.count(crop, held_out=True)}
@@ -482,7 +489,7 @@ class _Trainer:
             "parameters": sum(p.numel() for p in self.plain.parameters()),
             "trained": sum(p.numel() for p in self.plain.parameters() if p.requires_grad),
             **self._images(),
-            "planned_seconds": self.planned,
+            self._planned_in(): self.planned,
             "init": "resume" if self.going_on else self.run.init,
             "recipe": asdict(self.recipe),
         }

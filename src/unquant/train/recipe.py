@@ -87,16 +87,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """Which stage, where and how long: folders, wall-clock budget and planned total in seconds, what to start from.
+    """Which stage, where and how long: folders, a budget, what to start from.
 
-    init: "klt", "random" (stage 1 only) or the path of an export folder or weights file. planned_total: the length of the
-    learning-rate cosine over several runs; None: the position at the start plus this run's budget. metrics: folder of the
-    LPIPS weights, None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or "cuda"; devices: how many.
+    The budget is time_budget, in seconds of wall clock, or steps of the optimizer: one of the two, and the schedule runs over
+    the same. init: "klt", "random" (stage 1 only) or the path of an export folder or weights file. planned_total: with a
+    time_budget, the seconds of the learning-rate cosine over several runs; None: the position at the start plus this run's
+    budget. metrics: folder of the LPIPS weights, None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or
+    "cuda"; devices: how many.
     """
 
     data: Path
     out: Path
-    time_budget: float
+    time_budget: float | None = None
     planned_total: float | None = None
     init: str = "klt"
     resume: bool = False
@@ -104,10 +106,17 @@ class Run:
     device: str = "auto"
     devices: int = 1
     stage: int = 1
+    steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.time_budget > 0:
+        if (self.time_budget is None) == (self.steps is None):
+            raise OptionError("a run needs a time budget or a number of steps, one of the two")
+        if self.time_budget is not None and not self.time_budget > 0:
             raise OptionError(f"the time budget must be positive, got {self.time_budget} s")
+        if self.steps is not None and self.steps < 1:
+            raise OptionError(f"the number of steps must be positive, got {self.steps}")
+        if self.planned_total is not None and self.steps is not None:
+            raise OptionError("a planned total goes with a time budget, not with a number of steps")
         if self.planned_total is not None and not self.planned_total > 0:
             raise OptionError(f"the planned total must be positive, got {self.planned_total} s")
         if self.stage not in (1, 2, 3):
