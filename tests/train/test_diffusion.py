@@ -55,7 +55,7 @@ def output(x: Tensor, seed: int = 1) -> CdcOutput:
 
 def conditions(log2_q: Tensor, realism: list[float], level: list[int]) -> LevelDraw:
     rho = torch.tensor(realism).view(-1, 1, 1, 1)
-    return LevelDraw(log2_q, rho, int((rho == 0).sum()), torch.tensor(level))
+    return LevelDraw(log2_q, rho, int((rho == 0).sum()), torch.tensor(level), torch.tensor([9, 1]))
 
 
 def test_the_loss_is_the_sum_by_hand() -> None:
@@ -91,7 +91,7 @@ def test_realism_trades_error_for_lpips() -> None:
     log2_q = torch.full((2, 1, 1, 1), 2.0)
     both = diffusion_loss(x, out, conditions(log2_q, [0.0, 1.0], [5, 5]), MODEL, config, lpips)
     none = diffusion_loss(x, out, conditions(log2_q, [0.0, 0.0], [5, 5]), MODEL, config, lpips)
-    root, distance = math.sqrt(0.12) / 4, lpips(out.denoised[1:], x[1:])
+    root, distance = math.sqrt(0.12) / 4, lpips(out.denoised[1:, :, 9:58, 1:50], x[1:, :, 9:58, 1:50])
     torch.testing.assert_close(both.lpips, distance.mean())
     assert not none.lpips
     expected = 0.5 * root * 0.9 * (500 * float(distance) - 255**2 * float(out.error[1]) / 20)
@@ -118,6 +118,10 @@ def test_draws() -> None:
     assert 0 <= int(draw.level.min()) <= int(draw.level.max()) == 999
     for part in (draw.level[:100], draw.level[100:]):
         assert 0.3 < float((part == 999).float().mean()) < 0.7
+    # LPIPS is not seen on one grid alone, where the crop has room for it
+    shifts = [draw_levels(1, 4, MODEL, config, generator, torch.device("cpu")).shift.tolist() for _ in range(300)]
+    assert all({shift[axis] for shift in shifts} == set(range(16)) for axis in (0, 1))
+    assert not draw_levels(1, 2, MODEL, config, generator, torch.device("cpu")).shift.any()
     # without LPIPS there is nothing to train realism with
     assert draw_levels(8, 4, MODEL, CONFIG, generator, torch.device("cpu")).zeros == 8
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from unquant.errors import OptionError
 from unquant.models.ratevar import RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
+from unquant.train.objective import shifted, shifted_side
 from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 
 CPU = torch.device("cpu")
 MODEL = RatevarConfig()
+SHIFT = torch.zeros(2, dtype=torch.long)
 
 
 class BrightnessDistance(LPIPS):
@@ -50,7 +52,7 @@ def test_loss_of_one_step_per_image(batch: tuple[Tensor, Tensor, Tensor]) -> Non
     x, bits_y, bits_z = batch
     errors = torch.tensor([0.02, 0.05]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     log2_q = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
-    draw = Draw(log2_q, torch.zeros(2, 1, 1, 1), 2)
+    draw = Draw(log2_q, torch.zeros(2, 1, 1, 1), 2, SHIFT)
     terms = stage1_loss(x, output(x, errors, bits_y, bits_z), draw, Stage1Config(lambda0=0.12), None)
     expected = 0.0
     for i, (error, q) in enumerate([(0.02, 2.0), (0.05, 8.0)]):
@@ -67,7 +69,7 @@ def test_loss_of_a_q_map_weighs_every_position_by_its_own_step(batch: tuple[Tens
     x, bits_y, bits_z = (t[:1] for t in batch)
     errors = torch.tensor([[0.01, 0.02], [0.04, 0.08]]).view(1, 1, 2, 2)
     steps = torch.tensor([[1.0, 2.0], [4.0, 16.0]])
-    draw = Draw(steps.log2().view(1, 1, 2, 2), torch.zeros(1, 1, 1, 1), 1)
+    draw = Draw(steps.log2().view(1, 1, 2, 2), torch.zeros(1, 1, 1, 1), 1, SHIFT)
     terms = stage1_loss(x, output(x, errors, bits_y, bits_z), draw, Stage1Config(lambda0=0.2), None)
     expected = 0.0
     for i in range(2):
@@ -83,7 +85,7 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     x, bits_y, bits_z = batch
     errors = torch.tensor([0.02, 0.05]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     log2_q = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
-    draw = Draw(log2_q, torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), 1)
+    draw = Draw(log2_q, torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), 1, SHIFT)
     config = Stage1Config(lambda0=0.12, lpips_weight=500.0)
     out, distance = output(x, errors, bits_y, bits_z), BrightnessDistance()
     without = stage1_loss(x, out, draw, config, None)
@@ -98,7 +100,7 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
 def test_tints_are_weighed_apart(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     """An even shift is all tint; a checkerboard of the same energy is none."""
     x, bits_y, bits_z = batch
-    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2)
+    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2, SHIFT)
     height, width = x.shape[-2:]
     board = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * 2 - 1.0
 
@@ -114,10 +116,30 @@ def test_tints_are_weighed_apart(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     assert added(0.02 * board) == pytest.approx(0, abs=1e-3)
 
 
+def test_lpips_sees_the_image_at_the_shift_drawn() -> None:
+    """Of 64 pixels 49, from where the shift says, in both images."""
+    x = torch.zeros(1, 3, 64, 64)
+    error = torch.zeros(1, 1, 64, 64)
+    error[..., 10:59, 3:52] = 0.5
+    out = RatevarOutput(x + error, *(torch.zeros(1, 1, 4, 4) for _ in range(4)))
+    for shift, expected in (((10, 3), 0.5), ((11, 3), 0.5 * 48 / 49), ((10, 0), 0.5 * 46 / 49)):
+        draw = Draw(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), 0, torch.tensor(shift))
+        terms = stage1_loss(x, out, draw, Stage1Config(), BrightnessDistance())
+        assert float(terms.lpips) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("side", "left"), [(16, 16), (32, 32), (40, 32), (47, 32), (64, 49), (256, 241)])
+def test_what_a_shift_leaves(side: int, left: int) -> None:
+    x = torch.arange(side * 48.0).view(1, 1, side, 48).expand(1, 3, side, 48)
+    shift = torch.tensor([side - left, 2])
+    assert torch.equal(shifted(x, shift), x[..., side - left :, 2:35])
+    assert shifted_side(side) == left
+
+
 def test_lpips_is_not_run_when_all_images_are_plain(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     x, bits_y, bits_z = batch
     distance = BrightnessDistance()
-    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2)
+    draw = Draw(torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 2, SHIFT)
     out = output(x, torch.zeros(2, 1, 2, 2), bits_y, bits_z)
     terms = stage1_loss(x, out, draw, Stage1Config(), distance)
     assert distance.seen == []

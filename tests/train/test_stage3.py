@@ -95,7 +95,7 @@ def test_what_the_gradient_reaches(
 
 
 def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
-    """Networks of VGG features see 32×32 of 64×64 pixels at the corner drawn, AlexNet sees all."""
+    """Networks of VGG features see 32×32 of the pixels at the corner drawn, AlexNet sees all; both at the shift drawn."""
     trainer = stage2_run("energy").trainer
     torch.manual_seed(0)
     networks = {"alex": LPIPS("alex"), "vgg": LPIPS("vgg")}
@@ -112,10 +112,24 @@ def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
     torch.testing.assert_close(both, expected, rtol=1e-4, atol=1e-6)
     expected = (judge(first[part], x[part]) + judge(second[part], x[part])) / 2
     torch.testing.assert_close(dists, expected, rtol=1e-4, atol=1e-6)
-    draws = [stage.draw(2, 4, torch.Generator().manual_seed(seed), torch.device("cpu")).corner for seed in range(50)]
-    corners = torch.stack(draws)
-    assert (int(corners.min()), int(corners.max())) <= (3, 32)
-    assert int(corners.max()) > 24
+    draws = [stage.draw(2, 4, torch.Generator().manual_seed(seed), torch.device("cpu")) for seed in range(50)]
+    for values, highest in (([d.shift for d in draws], 15), ([d.corner for d in draws], 49 - 32)):
+        found = torch.stack(values)
+        assert int(found.min()) <= 2
+        assert highest - 2 <= int(found.max()) <= highest
+    seen: list[torch.Tensor] = []
+
+    def spy(*images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen.extend(images[:3])
+        return (torch.zeros(len(images[0]), requires_grad=True),) * 3
+
+    draw = stage.draw(3, 4, torch.Generator().manual_seed(3), torch.device("cpu"))._replace(zeros=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_compare", spy)
+        stage(x, draw)
+    top, left = draw.shift.tolist()
+    assert torch.equal(seen[2], x[..., top : top + 49, left : left + 49])
+    assert seen[0].shape == seen[1].shape == seen[2].shape
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from unquant.models.ratevar import Q_INDEX_OCTAVE
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
-from unquant.train.objective import Objective, draw_log2_q
+from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
 from unquant.train.validation import fixed_crops, fixed_noise, save_rows, validate, validation_indices
 
 __all__ = [
@@ -83,12 +83,16 @@ class DiffusionConfig:
 
 
 class LevelDraw(NamedTuple):
-    """Conditions of one batch: log2 q, realism 0 or 1 (the zeros first), and the noise level's index, the noisiest last."""
+    """Conditions of one batch: log2 q, realism 0 or 1 (the zeros first), and the noise level's index, the noisiest last.
+
+    shift: of LPIPS's grid, as `shifted` takes it.
+    """
 
     log2_q: QMap
     realism: Float[Tensor, "b 1 1 1"]
     zeros: int
     level: Int[Tensor, " b"]
+    shift: Int[Tensor, " 2"]
 
 
 class DiffusionDraw(NamedTuple):
@@ -127,7 +131,8 @@ def draw_levels(
     level = torch.randint(model.train_steps, (batch,), generator=generator)
     if model.parameterisation == Parameterisation.X.value:
         level[torch.rand(batch, generator=generator) < config.at_start] = model.train_steps - 1
-    return LevelDraw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros, level.to(device))
+    rho = realism.view(batch, 1, 1, 1).to(device)
+    return LevelDraw(log2_q.to(device), rho, zeros, level.to(device), draw_shift(latent_size, generator).to(device))
 
 
 def rate_share(progress: float, config: DiffusionConfig) -> float:
@@ -163,7 +168,7 @@ def diffusion_loss(
     loss = (share * rate / pixels + weight * (1 - rho) * error * 255.0**2).mean()
     perceptual = torch.zeros((), device=x.device)
     if lpips is not None and draw.zeros < x.shape[0]:
-        distance = lpips(out.denoised[draw.zeros :], x[draw.zeros :])
+        distance = lpips(shifted(out.denoised[draw.zeros :], draw.shift), shifted(x[draw.zeros :], draw.shift))
         perceptual = distance.mean()
         scaled = weight[draw.zeros :] * rho[draw.zeros :] * distance
         loss = loss + config.lpips_weight * scaled.sum() / x.shape[0]

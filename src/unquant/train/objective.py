@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unquant.models.families import Config, Model
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.models.reverse import SideInfo
+from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
 
-__all__ = ["Objective", "draw_log2_q", "encode_frozen"]
+__all__ = ["Objective", "draw_log2_q", "draw_shift", "encode_frozen", "shifted", "shifted_side"]
 
 M = TypeVar("M", bound=Model)
+
+_GRID, _SMALLEST = 16, 32
+"""AlexNet's features stand on grids of 4, 8 and 16 pixels, and so do the decoders' strides: a decoder learns textures of such
+periods that LPIPS does not see where it always looks, but at any other shift. The smallest side that networks are given."""
 
 
 class Objective(nn.Module, Generic[M]):
@@ -83,6 +88,26 @@ def draw_log2_q(
         inside[..., : int(edge[0]), : int(edge[1])] = True
         log2_q = torch.where(inside, other, log2_q)
     return log2_q
+
+
+def shifted_side(length: int) -> int:
+    """Rows or columns that `shifted` leaves of `length`."""
+    return max(min(length, _SMALLEST), length - _GRID + 1)
+
+
+def draw_shift(latent_size: int, generator: torch.Generator) -> Int[Tensor, " 2"]:
+    """Rows and columns for `shifted` to cut from crops of latent_size² positions: uniform, 0 to 15."""
+    length = latent_size * LATENT_STRIDE
+    return torch.randint(length - shifted_side(length) + 1, (2,), generator=generator)
+
+
+def shifted(x: Image, shift: Int[Tensor, " 2"]) -> Float[Tensor, "b 3 _ _"]:
+    """Images for a feature network: without their first rows and columns, as many as `shift` says, 15 smaller for any shift.
+
+    Images below 47 pixels lose less, those of 32 nothing. The shift stays a tensor: a compiled pass is one for all of them.
+    """
+    rows, columns = (torch.arange(shifted_side(length), device=x.device) for length in x.shape[-2:])
+    return x.index_select(2, rows + shift[0]).index_select(3, columns + shift[1])
 
 
 @torch.no_grad()

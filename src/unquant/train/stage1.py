@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unquant.errors import OptionError
@@ -16,7 +16,7 @@ from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
-from unquant.train.objective import Objective, draw_log2_q
+from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
 from unquant.train.validation import reconstruct, save_samples, validate
 
 __all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
@@ -54,11 +54,15 @@ class Stage1Config:
 
 
 class Draw(NamedTuple):
-    """Conditions of one batch: log2 q (b, 1, 1, 1) or (b, 1, h16, w16), and ρ (b, 1, 1, 1), the ρ = 0 images first."""
+    """Conditions of one batch: log2 q (b, 1, 1, 1) or (b, 1, h16, w16), and ρ (b, 1, 1, 1), the ρ = 0 images first.
+
+    shift: of LPIPS's grid, as `shifted` takes it.
+    """
 
     log2_q: QMap
     realism: Float[Tensor, "b 1 1 1"]
     zeros: int
+    shift: Int[Tensor, " 2"]
 
 
 class Stage1Terms(NamedTuple):
@@ -82,7 +86,8 @@ def draw_conditions(
     log2_q = draw_log2_q(batch, latent_size, model, config.q_map, generator)
     zeros = round(batch * config.realism_zero) if config.lpips_weight else batch
     realism = (torch.arange(batch) >= zeros).float()
-    return Draw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros)
+    shift = draw_shift(latent_size, generator)
+    return Draw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros, shift.to(device))
 
 
 def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, lpips: LPIPS | None) -> Stage1Terms:
@@ -103,7 +108,7 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     loss = ((rate + rate_z) / root_lambda + root_lambda * penalty).mean()
     perceptual = torch.zeros((), device=x.device)
     if lpips is not None and draw.zeros < x.shape[0]:
-        distance = lpips(out.x_hat[draw.zeros :], x[draw.zeros :])
+        distance = lpips(shifted(out.x_hat[draw.zeros :], draw.shift), shifted(x[draw.zeros :], draw.shift))
         perceptual = distance.mean()
         weight = root_lambda.expand(x.shape[0], 1, -1, -1)[draw.zeros :].mean((1, 2, 3))
         loss = loss + config.lpips_weight * (weight * distance).sum() / x.shape[0]

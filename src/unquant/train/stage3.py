@@ -23,7 +23,7 @@ from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
-from unquant.train.objective import Objective, draw_log2_q, encode_frozen
+from unquant.train.objective import Objective, draw_log2_q, draw_shift, encode_frozen, shifted, shifted_side
 from unquant.train.stage2 import energy_score
 from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, save_samples, validation_indices
 
@@ -109,10 +109,14 @@ def feature_energy_score(
 
 
 class Draw(NamedTuple):
-    """The conditions of one batch: log2 q_T, how many images come first with ρ = 0, and the corner of what VGG sees (2,)."""
+    """The conditions of one batch: log2 q_T, and how many images come first with ρ = 0.
+
+    shift: of the grid of all feature networks, as `shifted` takes it. corner: of what VGG sees of the rest, (2,).
+    """
 
     log2_q: Tensor
     zeros: int
+    shift: Tensor
     corner: Tensor
 
 
@@ -146,9 +150,10 @@ class Stage3(Objective[Ratevar]):
         c = self.config
         log2_q = draw_log2_q(batch, latent_size, self.model.config, self.q_map if q_map is None else q_map, generator)
         zeros = min(round(batch * c.realism_zero), batch - 1)  # a batch of plain decodes alone has nothing to score
-        free = max(0, LATENT_STRIDE * latent_size - c.vgg_crop)
+        shift = draw_shift(latent_size, generator)
+        free = max(0, shifted_side(LATENT_STRIDE * latent_size) - c.vgg_crop)
         corner = torch.randint(0, free + 1, (2,), generator=generator)
-        return Draw(log2_q.to(device), zeros, corner.to(device))
+        return Draw(log2_q.to(device), zeros, shift.to(device), corner.to(device))
 
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         c, zeros = self.config, draw.zeros
@@ -171,7 +176,9 @@ class Stage3(Objective[Ratevar]):
         original = x[zeros:]
         squared = torch.cat([_squared(decoded, x[:zeros]), self._squared_of_mean(first, second, original)])
         root_lambda = math.sqrt(c.lambda0) * torch.exp2(-draw.log2_q).mean((1, 2, 3))
-        energy, lpips, dists = self._compare(first, second, original, draw.corner)
+        seen = shifted(first, draw.shift)
+        other = seen if first is second else shifted(second, draw.shift)
+        energy, lpips, dists = self._compare(seen, other, shifted(original, draw.shift), draw.corner)
         perceptual = c.energy_weight * energy + c.lpips_weight * lpips + c.dists_weight * dists
         means = {"energy": energy.mean(), "lpips": lpips.mean()}
         judged = torch.zeros((), device=x.device)
