@@ -166,6 +166,8 @@ def test_the_meter_agrees_with_the_modules(picture: Image.Image, random_weights:
     scores = Meter(OFFLINE, random_weights).against(picture)(other)
     pair = to_tensor(picture), to_tensor(other)
     assert scores["lpips_alex"] == pytest.approx(load_lpips("alex", random_weights)(*pair).item(), rel=1e-5)
+    inner = tuple(to_tensor(each.crop((6, 6, *each.size))) for each in (picture, other))
+    assert scores["lpips_alex_cut"] == pytest.approx(load_lpips("alex", random_weights)(*inner).item(), rel=1e-5)
     assert scores["lpips_vgg"] == pytest.approx(load_lpips("vgg", random_weights)(*pair).item(), rel=1e-5)
     assert scores["dists"] == pytest.approx(load_dists(random_weights)(*pair).item(), rel=1e-4)
     assert scores["ms_ssim"] == ms_ssim(picture, other)
@@ -223,7 +225,7 @@ def test_the_catalogue_needs_no_networks() -> None:
 def test_missing_weights_leave_the_rest(picture: Image.Image, no_metric_weights: None) -> None:
     meter = Meter(OFFLINE)
     scores = meter.against(picture)(picture)
-    missing = {"lpips_alex", "lpips_vgg", "dists"}
+    missing = {"lpips_alex", "lpips_alex_cut", "lpips_vgg", "dists"}
     assert {name for name, value in scores.items() if value is None} == missing
     assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].title for name in OFFLINE if name in missing]
     assert "alexnet_lpips.safetensors" in meter.notes[0]
@@ -273,7 +275,15 @@ def test_small_pictures_are_scored_as_far_as_possible(size: tuple[int, int], ran
     scores = score(grey(60, size))
     assert score(grey(60, size)) == scores
     assert scores["psnr"] == pytest.approx(20 * math.log10(25.5))
-    least = {"ssim": 11, "ms_ssim": 176, "lpips_alex": 31, "lpips_vgg": 16, "dists": 16, "ssimulacra2": 8}
+    least = {
+        "ssim": 11,
+        "ms_ssim": 176,
+        "lpips_alex": 31,
+        "lpips_alex_cut": 37,
+        "lpips_vgg": 16,
+        "dists": 16,
+        "ssimulacra2": 8,
+    }
     missing = [name for name in OFFLINE if min(size) < least.get(name, 1)]
     assert [name for name in OFFLINE if scores[name] is None] == missing
     assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].title for name in missing]

@@ -59,6 +59,7 @@ METRICS: dict[str, MetricInfo] = {
         MetricInfo("ssim", "SSIM", "higher", 4),
         MetricInfo("ms_ssim", "MS-SSIM", "higher", 4),
         MetricInfo("lpips_alex", "LPIPS (AlexNet)", "lower", 3),
+        MetricInfo("lpips_alex_cut", "Cut LPIPS (AlexNet)", "lower", 3),
         MetricInfo("lpips_vgg", "LPIPS (VGG16)", "lower", 3),
         MetricInfo("dists", "DISTS", "lower", 3),
         MetricInfo("ssimulacra2", "SSIMULACRA 2", "higher", 2),
@@ -82,10 +83,10 @@ def _load(name: str, directory: Path | None) -> Metric:
             from unquant.bench.metrics import pixels
 
             return getattr(pixels, f"load_{name}")()
-        case "lpips_alex" | "lpips_vgg":
-            from unquant.bench.metrics.networks import lpips
+        case "lpips_alex" | "lpips_alex_cut" | "lpips_vgg":
+            from unquant.bench.metrics.networks import CUT, lpips
 
-            return lpips("alex" if name == "lpips_alex" else "vgg", directory)
+            return lpips("vgg" if name == "lpips_vgg" else "alex", directory, CUT if name == "lpips_alex_cut" else 0)
         case "dists":
             from unquant.bench.metrics.networks import dists
 

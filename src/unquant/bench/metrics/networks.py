@@ -23,17 +23,20 @@ from unquant.perceptual import (
     load_lpips,
 )
 
-__all__ = ["dists", "lpips"]
+__all__ = ["CUT", "dists", "lpips"]
 
 DISTS_SMALLEST = 16
+CUT = 6
+"""Pixels: between two lines of AlexNet's grids, which are 4, 8 and 16 wide."""
 
 
-def _metric(network: LPIPS | DISTS, version: str, smallest: int) -> Metric:
+def _metric(network: LPIPS | DISTS, version: str, smallest: int, cut: int = 0) -> Metric:
     # VGG16 is a third faster with the channels last
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def extract(image: Image.Image) -> list[Tensor]:
-        return network.extract(to_tensor(image).contiguous(memory_format=torch.channels_last))
+        pixels = to_tensor(image)[..., cut:, cut:]
+        return network.extract(pixels.contiguous(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def against(reference: Image.Image) -> Score:
@@ -46,13 +49,18 @@ def _metric(network: LPIPS | DISTS, version: str, smallest: int) -> Metric:
 
         return score
 
-    return Metric(version, against, smallest)
+    return Metric(version, against, smallest + cut)
 
 
-def lpips(net: Network, directory: Path | None = None) -> Metric:
-    """LPIPS v0.1; ≥ 0, 0 for equal pictures. Raises ModelMissing, WeightsError."""
+def lpips(net: Network, directory: Path | None = None, cut: int = 0) -> Metric:
+    """LPIPS v0.1; ≥ 0, 0 for equal pictures. Raises ModelMissing, WeightsError.
+
+    cut: first rows and columns that are left out of both pictures. A decoder that was trained against the same network on a
+    fixed grid of pixels is flattered by its values there; `CUT` tells by how much.
+    """
     network = load_lpips(net, directory)
-    return _metric(network, weights_version(find_weights(LPIPS_FILES[net], directory)), network.smallest)
+    version = weights_version(find_weights(LPIPS_FILES[net], directory))
+    return _metric(network, f"{version} cut {cut}" if cut else version, network.smallest, cut)
 
 
 def dists(directory: Path | None = None) -> Metric:

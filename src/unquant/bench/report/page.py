@@ -36,7 +36,7 @@ __all__ = [
     "winners",
 ]
 
-TRAINED_FOR = {"ratevar": ("lpips_alex", "dists")}
+TRAINED_FOR = {"ratevar": ("lpips_alex", "lpips_alex_cut", "dists"), "cdc": ("lpips_alex", "lpips_alex_cut")}
 """Perceptual metrics that are a loss of a model's training, see docs/model-card.md."""
 MARK = "†"
 
