@@ -145,3 +145,12 @@ def test_low_trust_is_drawn_hollow() -> None:
         markers = [element.get("style", "") for element in group.iter("{http://www.w3.org/2000/svg}use")]
         assert len(markers) == 2
         assert all(("fill: none" in style or "fill-opacity: 0" in style) is hollow for style in markers)
+
+
+@pytest.mark.parametrize(("steps", "logarithmic"), [((1, 4, 200), True), ((1, 2, 4), False), ((0, 1, 200), False)])
+def test_many_steps_stand_on_a_logarithmic_axis(steps: tuple[int, ...], logarithmic: bool) -> None:
+    pytest.importorskip("matplotlib")
+    line = figures.Line("x", [(float(n), 0.2) for n in steps], "x")
+    text = figures.svg([line], "steps", name="n", alt="")
+    ticks = re.findall(r"<text[^>]*>([^<]+)</text>", text)
+    assert (ticks[:3] == ["1", "4", "200"]) is logarithmic

@@ -226,7 +226,7 @@ def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
         figure.savefig(out, metadata={"Date": None} if kind == ".svg" else {}, dpi=150)
 
     try:
-        _with_figure(lines, x == "bpp", (7.2, 4.2), {}, save)
+        _with_figure(lines, x, (7.2, 4.2), {}, save)
     except OSError as e:
         raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
 
@@ -248,13 +248,13 @@ def svg(lines: Sequence[Line], x: str, *, name: str, alt: str, labels: Sequence[
         figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
 
     # letters stay letters: smaller, and the page's style applies to them
-    _with_figure(lines, x == "bpp", (7.0, 4.1), {"svg.fonttype": "none"}, save)
+    _with_figure(lines, x, (7.0, 4.1), {"svg.fonttype": "none"}, save)
     return _for_page(buffer.getvalue().decode(), lines, name, alt)
 
 
 def _with_figure(
     lines: Sequence[Line],
-    log_rate: bool,
+    x: str,
     size: tuple[float, float],
     style: Mapping[str, Any],
     use: Callable[[Figure], None],
@@ -273,8 +273,7 @@ def _with_figure(
         axes.set_axisbelow(True)
         for number, line in enumerate(lines):
             _plot(axes, line, f"s{number}")
-        if log_rate:
-            _log_axis(axes, [point[0] for line in lines for point in line.points])
+        _scale(axes, x, [point[0] for line in lines for point in line.points])
         use(figure)
 
 
@@ -330,10 +329,15 @@ def _dashes(line: Line) -> tuple[float, ...]:
     return _DASHES[line.variant % len(_DASHES)] if line.kind == "measured" else ()
 
 
-def _log_axis(axes: Axes, rates: Sequence[float]) -> None:
-    """A logarithmic axis with ticks at round rates: targets usually double from one to the next."""
-    low, high = min(rates) / 1.1, max(rates) * 1.1
-    ticks = [step * 10.0**power for power in range(-4, 3) for step in (1, 1.5, 2, 3, 5, 7)]
+def _scale(axes: Axes, x: str, values: Sequence[float]) -> None:
+    """A logarithmic axis for rates, with round ticks, and for steps that differ by orders, with those taken."""
+    low, high = min(values) / 1.1, max(values) * 1.1
+    if x == "bpp":
+        ticks = [step * 10.0**power for power in range(-4, 3) for step in (1, 1.5, 2, 3, 5, 7)]
+    elif x == "steps" and 0 < 10 * low < high:
+        ticks = sorted({*values})
+    else:
+        return
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high], minor=False)
