@@ -52,6 +52,16 @@ def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -
         assert f"{row.bytes:,}" in printed
 
 
+def test_another_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(demo, "load", lambda name: loaded.append(name) or StandIn())
+    console = Console(file=io.StringIO(), width=100)
+    rows = demo.run(tmp_path, 0.15, "folder/cdc.safetensors", console=console).rows
+    assert loaded == ["folder/cdc.safetensors"]
+    assert [row.name for row in rows[:2]] == ["unquant, cdc", "unquant, cdc, plain"]
+    assert "unquant, cdc, plain: the same file at realism 0" in console.file.getvalue()
+
+
 def test_the_photograph_comes_with_its_licence() -> None:
     assert demo.photograph().size == (600, 400)
     assert "CC0" in (Path(demo.__file__).parent / "coffee.LICENSE.txt").read_text()

@@ -88,11 +88,14 @@ def demo(
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the picture and the file.")
     ] = Path("demo"),
     bpp: Annotated[float, typer.Option(min=0.0, help="Bits per pixel.")] = 0.15,
+    model: Annotated[
+        str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
+    ] = "ratevar",
 ) -> None:
     """A bundled photograph there and back, beside AVIF and JPEG at the same bytes."""
     from unquant.demo import run
 
-    run(output, bpp=bpp)
+    run(output, bpp, model)
 
 
 def _text(name: str, found: Info) -> str:

@@ -21,6 +21,7 @@ from unquant.demo.montage import Panel, draw
 
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
 
+DEFAULT = "ratevar"
 PHOTOGRAPH = "coffee.png"
 DETAIL = (0.69, 0.23)  # the rim of the cup, the end of the spoon, the saucer and the grain of the wood
 
@@ -107,16 +108,22 @@ def _table(rows: tuple[DemoRow, ...]) -> Table:
 
 
 def run(
-    output_dir: Path, bpp: float = 0.15, *, codec: Codec | None = None, console: Console | None = None
+    output_dir: Path,
+    bpp: float = 0.15,
+    model: str = DEFAULT,
+    *,
+    codec: Codec | None = None,
+    console: Console | None = None,
 ) -> DemoResult:
     """Encodes the bundled photograph at about `bpp`, decodes it, compares, draws and prints.
 
-    output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. codec: None loads `ratevar`. console:
-    where the table goes; None is the standard output. Raises ModelMissing without the codec's weights; metrics whose
-    weights are missing are left out and noted.
+    output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. model: a name from `unquant models` or a
+    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Raises ModelMissing
+    without the codec's weights; metrics whose weights are missing are left out and noted.
     """
     console = console or Console()
-    image, codec = photograph(), codec or load("ratevar")
+    image, codec = photograph(), codec or load(model)
+    ours_title = "unquant" if model == DEFAULT else f"unquant, {Path(model).stem}"
     pixels = image.width * image.height
     meter = Meter(FAST)
     score = meter.against(image)
@@ -127,10 +134,10 @@ def run(
 
     ours = _ours(codec, image, bpp)
     data = ours[1.0].data
-    rows = [row("unquant", ours[1.0]), row("unquant, plain", ours[0.0])]
+    rows = [row(ours_title, ours[1.0]), row(f"{ours_title}, plain", ours[0.0])]
     panels = [
         Panel("Original", f"{image.width} x {image.height}  ·  {3 * pixels:,} bytes  ·  24 bpp", image),
-        Panel("unquant", _caption(rows[0]), ours[1.0].image),
+        Panel(ours_title, _caption(rows[0]), ours[1.0].image),
     ]
     for name in ("avif", "jpeg"):
         made, fits = _anchor(name, image, len(data))
@@ -146,7 +153,7 @@ def run(
     result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
     console.print(_table(result.rows))
     notes = [*(line.note for line in rows if line.note), *meter.notes]
-    notes.append("unquant, plain: the same file at realism 0, without the detail that the decoder draws at realism 1")
+    notes.append(f"{rows[1].name}: the same file at realism 0, without the detail that the decoder draws at realism 1")
     for note in notes:
         console.print(f"  {note}", style="dim", markup=False, highlight=False)
     console.print(f"file:    {file}\npicture: {picture}", markup=False, highlight=False, soft_wrap=True)
