@@ -41,10 +41,12 @@ ifneq ($(kodak),)
 	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
 		--metrics psnr,ms_ssim,lpips_alex,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
 	$(BENCH) $(kodak) --codecs cdc --at-bpp $(if $(FAST),0.2,0.15$(comma)0.2$(comma)0.3$(comma)0.5) --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
+	$(BENCH) $(kodak) --codecs ratevar,cdc,avif,jpeg --at-bpp 0.2 --metrics lpips_alex,lpips_alex_cut --no-report -o $(OUT)/grid
 	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
 	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png --threads 2 --out $(FIGURES)/speed.json
 	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
 	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
+	cp $(OUT)/grid/rows.jsonl $(FIGURES)/grid.jsonl
 	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl
 	cp $(OUT)/kodak/rows.jsonl $(FIGURES)/kodak.jsonl
 endif

@@ -118,8 +118,8 @@ def run(
     """Encodes the bundled photograph at about `bpp`, decodes it, compares, draws and prints.
 
     output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. model: a name from `unquant models` or a
-    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Raises ModelMissing
-    without the codec's weights; metrics whose weights are missing are left out and noted.
+    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Raises
+    ModelMissing without the codec's weights; metrics whose weights are missing are left out and noted.
     """
     console = console or Console()
     image, codec = photograph(), codec or load(model)
