@@ -8,6 +8,7 @@ UnquantError
 ├── InputError              an image (or training data) that cannot be read or written
 ├── ImageTooLarge           pixels, dimensions or a section beyond the limits, or memory that ran out
 ├── ModelMissing            weights (of the codec or of a metric) that are needed and not installed
+├── CodecMissing            a codec of the image library that is needed and not built in
 ├── WeightsError            a weights file that is damaged or of another format
 ├── OptionError             an argument outside its range, or two that exclude each other (also a ValueError)
 │   └── RateUnreachable     a target size below the smallest that the codec can reach
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "BitstreamError",
+    "CodecMissing",
     "CorruptStream",
     "ImageTooLarge",
     "InputError",
@@ -62,6 +64,10 @@ class ImageTooLarge(UnquantError):
 
 class ModelMissing(UnquantError):
     """Weights that are needed are not installed; the message says which and where they go."""
+
+
+class CodecMissing(UnquantError):
+    """The image library was built without a codec that is needed; the message says which and how to get it."""
 
 
 class WeightsError(UnquantError):

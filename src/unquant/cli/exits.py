@@ -15,6 +15,7 @@ import typer
 
 from unquant.errors import (
     BitstreamError,
+    CodecMissing,
     ImageTooLarge,
     InputError,
     ModelMissing,
@@ -48,6 +49,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (InputError, Code.INPUT),
     (BitstreamError, Code.CORRUPT),
     (ModelMissing, Code.MODEL),
+    (CodecMissing, Code.MODEL),
     (WeightsError, Code.MODEL),
     (ImageTooLarge, Code.LIMIT),
     (MemoryError, Code.LIMIT),

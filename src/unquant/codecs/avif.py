@@ -1,0 +1,127 @@
+"""AV1 still pictures by way of Pillow: encoding with every option explicit, decoding to RGB.
+
+The forward path of the family `av1`. Bytes differ between builds of libaom and between one encoder thread and several (two
+and more agree), so threads and tiling are fixed here; pixels of one stream agree up to rounding of YUV to RGB.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+from PIL import features
+
+from unquant.errors import CodecMissing, CorruptStream, OptionError
+
+__all__ = ["BASE", "SUBSAMPLINGS", "TUNES", "AvifOptions", "decode_avif", "encode_avif", "require_avif"]
+
+TUNES: Final = ("iq", "ssim", "psnr")
+SUBSAMPLINGS: Final = ("4:2:0", "4:2:2", "4:4:4")
+_MAX_QUALITY: Final = 100
+_MAX_SPEED: Final = 10
+_MAX_SHARPNESS: Final = 7
+_MAX_STRENGTH: Final = 100
+_REFUSED: Final = "codec-specific option"
+"""What Pillow's message for an option that a build of libaom does not know contains."""
+
+
+@dataclass(frozen=True, slots=True)
+class AvifOptions:
+    """How libaom encodes one picture.
+
+    quality: 0..100, libavif's; 100 is lossless in YUV. speed: 0 (slowest)..10. tune: of `TUNES`; "iq" brings quantisation
+    matrices and chroma offsets. subsampling: of `SUBSAMPLINGS`. deltaq_strength: 0..100, of a step that differs by
+    superblock after its contents; 0 turns that off, None leaves it to the tune. sharpness: 0..7. Raises OptionError.
+    """
+
+    quality: int = 50
+    speed: int = 6
+    tune: str = "ssim"
+    subsampling: str = "4:4:4"
+    deltaq_strength: int | None = 20
+    sharpness: int = 0
+
+    def __post_init__(self) -> None:
+        strength = 0 if self.deltaq_strength is None else self.deltaq_strength
+        for name, value, most in (
+            ("quality", self.quality, _MAX_QUALITY),
+            ("speed", self.speed, _MAX_SPEED),
+            ("deltaq_strength", strength, _MAX_STRENGTH),
+            ("sharpness", self.sharpness, _MAX_SHARPNESS),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+                raise OptionError(f"{name}: a whole number in 0..{most}, not {value!r}")
+        for name, text, known in (("tune", self.tune, TUNES), ("subsampling", self.subsampling, SUBSAMPLINGS)):
+            if text not in known:
+                raise OptionError(f"{name}: one of {', '.join(known)}, not {text!r}")
+
+    def advanced(self) -> dict[str, str]:
+        """libaom's own options, by its names."""
+        chosen = {"tune": self.tune}
+        if self.deltaq_strength == 0:
+            chosen["deltaq-mode"] = "0"
+        elif self.deltaq_strength is not None:
+            chosen |= {"deltaq-mode": "6", "deltaq-strength": str(self.deltaq_strength)}
+        if self.sharpness:
+            chosen["sharpness"] = str(self.sharpness)
+        return chosen
+
+
+BASE: Final = AvifOptions()
+"""What the family `av1` encodes with."""
+
+
+def require_avif() -> None:
+    """Raises CodecMissing where this Pillow cannot write AVIF."""
+    if not features.check("avif"):
+        raise CodecMissing("this Pillow was built without AVIF (libavif): install a wheel of Pillow 11.3 or newer")
+
+
+def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, threads: int = 2) -> bytes:
+    """A standard .avif file of (h, w, 3) or, for a grey picture, (h, w) uint8.
+
+    threads: 1 gives other bytes than 2 and more. An option that this build of libaom does not know is left out. Raises
+    CodecMissing, and OptionError for a picture that AV1 cannot hold (above 65,536 a side).
+    """
+    require_avif()
+    picture = PILImage.fromarray(np.ascontiguousarray(rgb))
+    subsampling = "4:0:0" if rgb.ndim == 2 else options.subsampling
+    advanced = options.advanced()
+    while True:
+        buffer = io.BytesIO()
+        try:
+            picture.save(
+                buffer,
+                "AVIF",
+                quality=options.quality,
+                speed=options.speed,
+                subsampling=subsampling,
+                range="full",
+                max_threads=threads,
+                autotiling=False,
+                advanced=advanced,
+            )
+            return buffer.getvalue()
+        except ValueError as e:
+            if _REFUSED not in str(e) or not advanced:
+                raise OptionError(f"AVIF cannot hold this picture of {picture.width}×{picture.height}: {e}") from None
+        # the newest options go first; Pillow does not say which one it was
+        for name in ("deltaq-strength", "deltaq-mode", "sharpness", "tune"):
+            if advanced.pop(name, None) is not None:
+                break
+
+
+def decode_avif(data: bytes) -> npt.NDArray[np.uint8]:
+    """The first picture of an .avif file, (h, w, 3) uint8, as coded: neither turned nor mirrored. Raises CorruptStream."""
+    require_avif()
+    try:
+        with PILImage.open(io.BytesIO(data), formats=("AVIF",)) as picture:
+            return np.array(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError) as e:
+        raise CorruptStream(f"AV1 picture: cannot be decoded: {e}") from None
+
+
