@@ -18,7 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unquant.container import DEFAULT_LIMITS, Container, Header, Limits, Tile, parse, parse_header, symbols_crc
+from unquant.container import (
+    DEFAULT_LIMITS,
+    Container,
+    Header,
+    Limits,
+    Tile,
+    parse,
+    parse_header,
+    stream_crc,
+    symbols_crc,
+)
 from unquant.container.varint import Reader, encode_varint
 from unquant.errors import CorruptStream, ImageTooLarge, NotUnquant, OptionError, UnsupportedVersion
 
@@ -54,18 +64,20 @@ def with_sections(*sections: bytes) -> bytes:
 @st.composite
 def headers(draw: st.DrawFn) -> Header:
     width, height = draw(st.integers(1, 200)), draw(st.integers(1, 200))
+    family = draw(st.sampled_from(["ratevar", "cdc", "av1"]))
     cells = -(-width // 16) * -(-height // 16)
     maps = st.lists(st.integers(0, 1023), min_size=cells, max_size=cells).map(lambda values: q_map(*values))
     return Header(
-        family=draw(st.sampled_from(["ratevar", "cdc"])),
+        family=family,
         stream_id=draw(st.binary(min_size=4, max_size=4)),
         width=width,
         height=height,
-        q_index=draw(st.integers(0, 1023)),
-        q_map=draw(st.none() | maps),
+        q_index=draw(st.integers(0, 255 if family == "av1" else 1023)),
+        q_map=None if family == "av1" else draw(st.none() | maps),
         realism=draw(st.none() | st.integers(0, 100)),
         steps=draw(st.none() | st.integers(1, 256)),
         seed=draw(st.none() | st.integers(0, 2**64 - 1)),
+        half=family == "av1" and draw(st.booleans()),
     )
 
 
@@ -93,6 +105,19 @@ def test_golden_file_with_every_field() -> None:
     assert container == Container(header, (Tile(b"", 0xDEADBEEF),), b"a", b"i", b"e", b"x")
     assert parse_header(RICH_FILE) == (header, RICH_HEADER)
     assert container.to_bytes() == RICH_FILE
+
+
+def test_golden_av1_file() -> None:
+    header = Header("av1", b"\x01\x02\x03\x04", 33, 16, 255, realism=60, half=True)
+    colour, alpha = b"\x0a\x00", b""
+    tiles = (
+        Tile(colour, stream_crc(header.to_bytes(), 0, colour)),
+        Tile(alpha, stream_crc(header.to_bytes(), 1, alpha)),
+    )
+    data = bytes.fromhex("89554e51 01 03 01020304 21 10 ff01 12 3c 04 02 05d533a8 0a00 00 f6815809")
+    assert Container(header, tiles).to_bytes() == data
+    assert parse(data) == Container(header, tiles)
+    assert tiles[0].crc == zlib.crc32(header.to_bytes() + bytes(4) + colour)
 
 
 def test_golden_symbols_crc() -> None:
@@ -180,10 +205,13 @@ def test_header_keeps_its_bytes_as_they_were() -> None:
 @pytest.mark.parametrize("side", [1, 127, 128, 768, 8192, 16_383])
 @pytest.mark.parametrize("size", [0, 300, 20_000, 2**21 - 1, 2**21])
 def test_overhead(side: int, size: int) -> None:
-    """32 bytes at most, of which up to 4 are padding of the coder's."""
+    """32 bytes at most, of which up to 4 are padding of the coder's; with realism and seed in an av1 file too."""
     header = Header("cdc", b"\xff" * 4, side, side, 1023)
     data = Container(header, (Tile(bytes(size), 2**32 - 1),)).to_bytes()
     assert len(data) - size <= 26
+    header = Header("av1", b"\xff" * 4, side, side, 255, realism=100, seed=2**32 - 1, half=True)
+    data = Container(header, (Tile(bytes(size), 2**32 - 1),)).to_bytes()
+    assert len(data) - size <= 32
 
 
 def test_unknown_ancillary_sections_are_skipped() -> None:
@@ -206,6 +234,9 @@ def header_bytes(head: str = "89554e51 01 01 00000000", size: str = "10 10", q: 
     return bytes.fromhex(f"{head} {size} {q} {rest}")
 
 
+AV1_HEAD = "89554e51 01 03 00000000"
+
+
 def with_q_map(packed: bytes, length: int | None = None) -> bytes:
     """A header of 32x16 pixels, whose q map has 4 bytes."""
     size = encode_varint(len(packed) if length is None else length)
@@ -218,9 +249,12 @@ def with_q_map(packed: bytes, length: int | None = None) -> bytes:
         (header_bytes("89554e51 00 01 00000000"), UnsupportedVersion, "version 0"),
         (header_bytes("89554e51 02 01 00000000"), UnsupportedVersion, "version 2"),
         (header_bytes("89554e51 01 00 00000000"), UnsupportedVersion, "family 0"),
-        (header_bytes("89554e51 01 03 00000000"), UnsupportedVersion, "family 3"),
+        (header_bytes("89554e51 01 04 00000000"), UnsupportedVersion, "family 4"),
         (header_bytes(rest="10"), UnsupportedVersion, "flags 0x10"),
         (header_bytes(rest="80"), UnsupportedVersion, "bits 0x80"),
+        (header_bytes(AV1_HEAD, rest="20"), UnsupportedVersion, "bits 0x20"),
+        (header_bytes(AV1_HEAD, rest="01"), UnsupportedVersion, "bits 0x01 are unknown here in a file of av1"),
+        (header_bytes(AV1_HEAD, q="8002"), CorruptStream, "q index: 256 is outside 0..255"),
         (header_bytes(size="00 10"), CorruptStream, "width"),
         (header_bytes(size="10 00"), CorruptStream, "height"),
         (header_bytes(size="9000 10"), CorruptStream, "width.*shortest"),
@@ -288,6 +322,10 @@ def test_body_refused(data: bytes, error: type[Exception], message: str) -> None
     [
         {"family": "RATEVAR"},
         {"family": ""},
+        {"half": True},
+        {"family": "av1"},
+        {"family": "av1", "q_index": 256},
+        {"family": "av1", "q_index": 255, "q_map": bytes(2 * 48 * 32)},
         {"stream_id": b"abc"},
         {"stream_id": b"abcde"},
         {"width": 0},
@@ -324,8 +362,13 @@ def test_other_options() -> None:
     for crc in (-1, 2**32):
         with pytest.raises(OptionError):
             Tile(b"", crc)
+    av1 = Header("av1", bytes(4), 16_000, 16_000, 100)
+    assert len(parse(Container(av1, (tile,) * 2).to_bytes()).tiles) == 2
     with pytest.raises(OptionError):
-        symbols_crc(PLAIN_HEADER, -1, b"")
+        Container(av1, (tile,) * 3)
+    for checksum in (symbols_crc, stream_crc):
+        with pytest.raises(OptionError):
+            checksum(PLAIN_HEADER, -1, b"")
     with pytest.raises(OptionError):
         symbols_crc(PLAIN_HEADER, 0, b"abc")
     with pytest.raises(OptionError):

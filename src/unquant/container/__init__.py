@@ -6,7 +6,17 @@ A change here is a change of the format: a new version, new golden files, and do
 from __future__ import annotations
 
 from unquant.container.file import Container, Tile, parse
-from unquant.container.header import FAMILIES, MAGIC, MAX_STEPS, VERSION, Header, latent_size, parse_header, symbols_crc
+from unquant.container.header import (
+    FAMILIES,
+    MAGIC,
+    MAX_STEPS,
+    VERSION,
+    Header,
+    latent_size,
+    parse_header,
+    stream_crc,
+    symbols_crc,
+)
 from unquant.container.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
@@ -22,5 +32,6 @@ __all__ = [
     "latent_size",
     "parse",
     "parse_header",
+    "stream_crc",
     "symbols_crc",
 ]

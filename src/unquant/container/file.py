@@ -25,8 +25,8 @@ _MIN_TILE_BYTES = 5  # a length of one byte and a checksum of four
 class Tile:
     """One independently decodable tile.
 
-    stream: the coder stream, any length. crc: `symbols_crc` of the tile, 0..2^32-1 (OptionError outside): the
-    container stores it, whoever decodes the symbols compares it.
+    stream: the coder stream, or the OBUs of an av1 file; any length. crc: `symbols_crc` of the tile, `stream_crc` in an
+    av1 file, 0..2^32-1 (OptionError outside): the container stores it, whoever decodes the tile compares it.
     """
 
     stream: bytes
