@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from unquant.errors import OptionError, TrainingError
+from unquant.errors import OptionError
+from unquant.train import muon
 from unquant.train.loop import Recipe
-from unquant.train.muon import KernelMuon, is_kernel
+from unquant.train.muon import KernelMuon, is_kernel, orthogonal
 from unquant.train.recipe import LoopConfig
 
 
@@ -30,7 +31,7 @@ def kernel(memory_format: torch.memory_format, seed: int = 0) -> nn.Parameter:
 def test_an_update_is_orthogonal_and_as_large_as_one_of_adam(memory_format: torch.memory_format) -> None:
     weight = kernel(memory_format)
     before = weight.detach().clone()
-    KernelMuon([weight], 1.0, 0.0).step(0.01)
+    KernelMuon([weight], 0.0).step(0.01)
     update = (before - weight.detach()).flatten(1)
     # five steps of Newton-Schulz bring every singular value near 1, here times rate·0.2·√(longer side): the root mean
     # square of AdamW's updates is 0.2 to 0.4 of its rate
@@ -42,12 +43,55 @@ def test_the_layout_in_memory_does_not_matter() -> None:
     updated: list[torch.Tensor] = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         weight = kernel(memory_format)
-        muon = KernelMuon([weight], 1.0, 0.0)
+        optimizer = KernelMuon([weight], 0.0)
         for _ in range(3):
-            muon.step(0.01)
+            optimizer.step(0.01)
         updated.append(weight.detach().contiguous())
-    # the iteration runs in bfloat16, whose rounding depends on the order of the columns
+    # on a CPU with AMX the iteration runs in bfloat16, whose rounding depends on the order of the columns
     assert float((updated[0] - updated[1]).abs().max()) < 0.01 * 0.2
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="compares with PyTorch's Muon, from 2.9 on")
+def test_updates_and_momenta_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, tall and square kernels, several of one shape, one of them without a gradient at first; both in float32."""
+    monkeypatch.setattr(muon, "_precision", lambda device: torch.float32)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 96, 3, 3), (128, 80, 1, 1), (64, 96, 3, 3), (64, 64, 1, 1), (64, 96, 3, 3)]
+    kernels = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    matrices = [nn.Parameter(k.detach().flatten(1).clone()) for k in kernels]
+    mine, theirs = KernelMuon(kernels, 0.1), torch.optim.Muon(matrices, 1.0, 0.1, adjust_lr_fn="match_rms_adamw")
+    for step, lr in enumerate((0.02, 0.01, 0.005)):
+        theirs.param_groups[0]["lr"] = lr
+        for i, (k, matrix) in enumerate(zip(kernels, matrices, strict=True)):
+            if step or i:
+                k.grad = torch.randn(k.shape, generator=generator)
+                matrix.grad = k.grad.flatten(1).clone()
+        mine.step(lr)
+        theirs.step()
+        for k, matrix in zip(kernels, matrices, strict=True):
+            torch.testing.assert_close(k.detach().flatten(1), matrix.detach(), rtol=0, atol=1e-5)
+    # a checkpoint of PyTorch's goes on here
+    again = KernelMuon(kernels, 0.1)
+    again.load_state_dict(theirs.state_dict())
+    for momentum, own in zip(again.momenta, mine.momenta, strict=True):
+        torch.testing.assert_close(momentum, own)
+
+
+def test_matrices_of_a_batch_do_not_see_each_other() -> None:
+    x = torch.randn(3, 70, 64, generator=torch.Generator().manual_seed(1))
+    alone = torch.cat([orthogonal(x[i : i + 1]) for i in range(3)])
+    together = orthogonal(x)
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_momenta_of_other_kernels_are_refused() -> None:
+    weight = kernel(torch.contiguous_format)
+    other = KernelMuon([weight, weight], 0.0)
+    for state in (other.state_dict(), {}):
+        with pytest.raises(ValueError, match="momenta of other kernels"):
+            KernelMuon([weight], 0.0).load_state_dict(state)
 
 
 def test_only_wide_convolutions_that_are_no_output_are_kernels() -> None:
@@ -59,10 +103,7 @@ def test_only_wide_convolutions_that_are_no_output_are_kernels() -> None:
     assert not is_kernel(nn.Linear(64, 64), "linear")
 
 
-def test_an_old_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(TrainingError, match=r"needs PyTorch 2\.9"):
-        KernelMuon([kernel(torch.channels_last)], 1.0, 0.0)
+def test_unknown_optimizers_are_refused() -> None:
     with pytest.raises(OptionError, match="optimizer: one of adamw, muon"):
         LoopConfig(optimizer="sgd")
 

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unquant.errors import ModelMissing, TrainingError
+from unquant.models.av1 import Av1, Av1Config
 from unquant.models.cdc import Cdc
 from unquant.models.families import Config, Model, family_of
 from unquant.models.ratevar import Ratevar, RatevarConfig
@@ -41,6 +42,7 @@ from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.muon import KernelMuon, is_kernel
 from unquant.train.objective import Objective
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
+from unquant.train.redraw import RedrawStage
 from unquant.train.stage1 import Stage1
 from unquant.train.stage2 import Stage2
 from unquant.train.stage3 import Stage3
@@ -129,8 +131,8 @@ class _Trainer:
 
     def __init__(self, recipe: Recipe, run: Run) -> None:
         self.recipe, self.run = recipe, run
-        if recipe.family == "cdc" and run.stage > 1:
-            raise TrainingError("cdc is trained in one stage: `unquant train stage1`")
+        if recipe.family != "ratevar" and run.stage > 1:
+            raise TrainingError(f"{recipe.family} is trained in one stage: `unquant train stage1`")
         self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
         self.notes = [note] if note else []
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
@@ -175,7 +177,9 @@ class _Trainer:
         """The feature networks that the stage needs, by name."""
         recipe, stage = self.recipe, self.run.stage
         names: set[str] = set()
-        table, loss = ("diffusion", recipe.diffusion) if recipe.family == "cdc" else ("stage1", recipe.stage1)
+        table, loss = {"cdc": ("diffusion", recipe.diffusion), "av1": ("redraw", recipe.redraw)}.get(
+            recipe.family, ("stage1", recipe.stage1)
+        )
         if stage == 1 and loss.lpips_weight:
             names = {loss.lpips_net}
         elif stage == 3:
@@ -191,7 +195,10 @@ class _Trainer:
         }
 
     def _dists(self) -> DISTS | None:
-        if self.run.stage != 3 or not self.recipe.stage3.dists_weight:
+        redraw = self.recipe.family == "av1" and self.run.stage == 1
+        if not (redraw and self.recipe.redraw.dists_weight) and not (
+            self.run.stage == 3 and self.recipe.stage3.dists_weight
+        ):
             return None
         return load_dists(self.run.metrics).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -226,6 +233,8 @@ class _Trainer:
     def _objective(self, lpips: dict[str, LPIPS], dists: DISTS | None) -> Objective[Any]:
         recipe, model = self.recipe, self.plain
         one = next(iter(lpips.values()), None)
+        if isinstance(model, Av1):
+            return RedrawStage(model, recipe.redraw, recipe.pairs, one, dists)
         if isinstance(model, Cdc):
             return Diffusion(model, recipe.diffusion, one)
         if self.run.stage == 2:
@@ -239,7 +248,8 @@ class _Trainer:
         if self.going_on:
             return model  # the checkpoint follows
         if initial is None:
-            if self.run.init == "klt":
+            if self.run.init == "klt" and not isinstance(model, Av1):  # f begins as the identity
+                assert not isinstance(self.recipe.model, Av1Config)
                 size = min(_KLT_SIZE, self.recipe.loop.crop)
                 crops = [self.photos.crops(_KLT_CROPS, size, self.generator) for _ in range(_KLT_BATCHES)]
                 patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
@@ -329,7 +339,7 @@ class _Trainer:
             chosen = set(kernels)
             for group in groups:
                 group["params"] = [p for p in group["params"] if p not in chosen]
-            self.muon = KernelMuon(kernels, loop.lr, loop.weight_decay)
+            self.muon = KernelMuon(kernels, loop.weight_decay)
         self.adam = torch.optim.AdamW(groups, loop.lr, (0.9, 0.98), weight_decay=loop.weight_decay, fused=True)
         self.lr_scales = [float(group["lr_scale"]) for group in groups]
 
@@ -351,9 +361,8 @@ class _Trainer:
     def _backward(self, q_map: float | None = None) -> dict[str, Tensor]:
         """Gradients of the loss of a fresh batch, and its terms."""
         loop = self.recipe.loop
-        x = self.photos.crops(loop.batch, loop.crop, self.generator)
         self.objective.progress = min(1.0, self.scheduled / self.planned)
-        draw = self.objective.draw(loop.batch, loop.crop // LATENT_STRIDE, self.generator, self.device, q_map)
+        x, draw = self.objective.batch(self.photos, loop.batch, loop.crop, self.generator, self.device, q_map)
         with self.fabric.autocast():
             terms: dict[str, Tensor] = self.model(x, draw)
         self.fabric.backward(terms["loss"])
