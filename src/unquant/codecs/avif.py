@@ -17,7 +17,17 @@ from PIL import features
 
 from unquant.errors import CodecMissing, CorruptStream, OptionError
 
-__all__ = ["BASE", "SUBSAMPLINGS", "TUNES", "AvifOptions", "decode_avif", "encode_avif", "require_avif"]
+__all__ = [
+    "BASE",
+    "SUBSAMPLINGS",
+    "TUNES",
+    "AvifOptions",
+    "decode_avif",
+    "encode_avif",
+    "enlarge",
+    "reduce",
+    "require_avif",
+]
 
 TUNES: Final = ("iq", "ssim", "psnr")
 SUBSAMPLINGS: Final = ("4:2:0", "4:2:2", "4:4:4")
@@ -125,3 +135,17 @@ def decode_avif(data: bytes) -> npt.NDArray[np.uint8]:
         raise CorruptStream(f"AV1 picture: cannot be decoded: {e}") from None
 
 
+
+
+def reduce(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A picture (h, w, 3) at half size, (⌈h/2⌉, ⌈w/2⌉, 3): its edge repeated to even sides, then Lanczos."""
+    height, width = rgb.shape[:2]
+    even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    half = PILImage.fromarray(even).resize((even.shape[1] // 2, even.shape[0] // 2), PILImage.Resampling.LANCZOS)
+    return np.array(half)
+
+
+def enlarge(rgb: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A decoded half-size picture at full size (docs/format.md): bicubic by exactly 2, cut to (height, width, 3)."""
+    double = PILImage.fromarray(rgb).resize((2 * rgb.shape[1], 2 * rgb.shape[0]), PILImage.Resampling.BICUBIC)
+    return np.array(double)[:height, :width]

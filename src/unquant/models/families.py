@@ -1,7 +1,7 @@
 """The codec families: what configures them and what they are made of.
 
 All of them name their parts alike: g_a (image to latent), entropy, g_s (latent to image or context), f (what draws the
-detail), so that `unquant.weights` sorts their tensors by one rule.
+detail), so that `unquant.weights` sorts their tensors by one rule. `av1` has f alone.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 from unquant.errors import WeightsError
+from unquant.models.av1 import Av1, Av1Config
 from unquant.models.cdc import Cdc, CdcConfig
 from unquant.models.ratevar import Ratevar, RatevarConfig
 
 __all__ = ["Config", "Family", "Model", "family_of"]
 
-Config: TypeAlias = RatevarConfig | CdcConfig
-Model: TypeAlias = Ratevar | Cdc
+Config: TypeAlias = RatevarConfig | CdcConfig | Av1Config
+Model: TypeAlias = Ratevar | Cdc | Av1
 
 
 class Family(NamedTuple):
@@ -25,7 +26,7 @@ class Family(NamedTuple):
     model: type[Any]
 
 
-_FAMILIES = {"ratevar": Family(RatevarConfig, Ratevar), "cdc": Family(CdcConfig, Cdc)}
+_FAMILIES = {"ratevar": Family(RatevarConfig, Ratevar), "cdc": Family(CdcConfig, Cdc), "av1": Family(Av1Config, Av1)}
 
 
 def family_of(name: str) -> Family:

@@ -114,6 +114,26 @@ class Photos:
         """How many images of the training or the held-out part are large enough for crops of size×size."""
         return int((self._parts[held_out].sizes.amin(1) >= size).sum()) if self._parts[held_out].sizes.numel() else 0
 
+    def first(self, count: int, size: int, *, held_out: bool) -> list[int]:
+        """The first `count` images that are large enough for crops of size×size, fewer where there are not so many."""
+        return self._eligible(size, held_out)[:count].tolist()
+
+    def draw(self, size: int, generator: torch.Generator) -> int:
+        """A random training image that is large enough for crops of size×size. Raises TrainingError where there is none."""
+        eligible = self._eligible(size, held_out=False)
+        if not len(eligible):
+            raise TrainingError(f"{self.folder}: no training image is as large as the crop, {size}×{size} pixels")
+        return int(eligible[torch.randint(len(eligible), (), generator=generator)])
+
+    def picture(self, index: int, *, held_out: bool = False) -> npt.NDArray[np.uint8]:
+        """One image, (h, w, 3)."""
+        part = self._parts[held_out]
+        height, width = part.sizes[index].tolist()
+        return part.images[index, :height, :width].cpu().numpy()
+
+    def _eligible(self, size: int, held_out: bool) -> Int[Tensor, " n"]:
+        return (self._parts[held_out].sizes.amin(1) >= size).nonzero().squeeze(1)
+
     def refresh(self) -> Refreshed:
         """Read shards that have appeared since the last call.
 

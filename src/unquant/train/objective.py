@@ -54,6 +54,19 @@ class Objective(nn.Module, Generic[M]):
         """The conditions of one batch of crops of latent_size² positions; q_map: instead of the stage's own fraction."""
         raise NotImplementedError
 
+    def batch(
+        self,
+        photos: Photos,
+        count: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        q_map: float | None = None,
+    ) -> tuple[Image, Any]:
+        """`count` training crops of size×size and their conditions, as `draw` gives them."""
+        x = photos.crops(count, size, generator)
+        return x, self.draw(count, size // LATENT_STRIDE, generator, device, q_map)
+
     def forward(self, x: Image, draw: Any) -> dict[str, Tensor]:
         raise NotImplementedError
 

@@ -13,6 +13,8 @@ from unquant.models.families import Config, family_of
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.train.diffusion import DiffusionConfig
+from unquant.train.pairs import PairsConfig
+from unquant.train.redraw import RedrawConfig
 from unquant.train.stage1 import Stage1Config
 from unquant.train.stage2 import Stage2Config
 from unquant.train.stage3 import Stage3Config
@@ -73,7 +75,8 @@ class Recipe:
     """A training recipe: the model, the loop, the loss of each stage. Read from a TOML file by `load_recipe`.
 
     family: "ratevar", whose stages 2 and 3 take the model of the weights that they start from (of `model` only `reverse` then
-    counts, if it is given), or "cdc", which has stage 1 alone, with the loss of `diffusion`.
+    counts, if it is given), "cdc", which has stage 1 alone, with the loss of `diffusion`, or "av1", with that of
+    `redraw` on `pairs`.
     """
 
     family: str = "ratevar"
@@ -83,6 +86,8 @@ class Recipe:
     stage2: Stage2Config = field(default_factory=Stage2Config)
     stage3: Stage3Config = field(default_factory=Stage3Config)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    redraw: RedrawConfig = field(default_factory=RedrawConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ class Run:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe: `family`, tables [model] (with its own tables), [loop], and [stage1], [stage2], [stage3] or [diffusion].
+    """Read a recipe: `family`, tables [model] (with its own tables), [loop], and [stage1], [stage2], [stage3], [diffusion]
+    or [redraw] and [pairs].
 
     A missing key takes its default. Raises OptionError naming file and key.
     """
@@ -142,7 +148,11 @@ def load_recipe(path: Path) -> Recipe:
     except WeightsError as e:
         raise OptionError(f"{path}: family: {e}") from None
     stages = {"stage1": Stage1Config, "stage2": Stage2Config, "stage3": Stage3Config}
-    losses: dict[str, Any] = stages if family == "ratevar" else {"diffusion": DiffusionConfig}
+    losses: dict[str, Any] = {
+        "ratevar": stages,
+        "cdc": {"diffusion": DiffusionConfig},
+        "av1": {"redraw": RedrawConfig, "pairs": PairsConfig},
+    }[family]
     kinds: dict[str, Any] = {"model": model, "loop": LoopConfig, **losses}
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")

@@ -1,0 +1,133 @@
+"""The family `av1`: AV1's quantiser is the forward diffusion, f its reverse (docs/design.md, "Family av1").
+
+    x ──►┤AV1 at base_q_idx├──► x_q ──►┤f(·; q, ρ, ξ)├──► x̂ = x_q + residual
+
+Han et al. 2025, arXiv 2505.20984, with a standard codec for the forward path. ac_q(base_q_idx), the step of AC coefficients,
+is the time, and nominal: matrices, chroma offsets and steps that differ by superblock bend it, so f is told which of them are
+used, and how many bits a pixel took.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.container.obu import ac_q
+from unquant.errors import OptionError, WeightsError
+from unquant.models.config import filled
+from unquant.nn.redraw import Redraw
+from unquant.shapes import Image
+
+__all__ = ["SCALARS", "Av1", "Av1Config", "Coding", "told"]
+
+SCALARS = 8
+"""Numbers that f is told about a picture."""
+_HALF_STRENGTH = 160.0
+"""ac_q at which f's output counts half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Av1Config:
+    """Sizes of f, see `Redraw`; default_realism: ρ of a decode that asks for none. Raises OptionError outside [0, 1]."""
+
+    width8: int = 160
+    depth8: int = 3
+    width16: int = 192
+    depth16: int = 2
+    width2: int = 16
+    cond: int = 64
+    default_realism: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.default_realism <= 1:
+            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Av1Config:
+        """The inverse of `to_dict`; a missing key takes its default. Raises WeightsError for a key or value that is none."""
+        try:
+            return filled(cls, values, "av1")
+        except OptionError as e:
+            raise WeightsError(f"bad configuration: {e}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a picture was coded, as far as f is told.
+
+    base_q_idx: 0..255. bpp: bits of the coded picture's stream per pixel that is shown. qmatrix: quantisation matrices. delta_q:
+    a step that differs by superblock. chroma: "4:0:0", "4:2:0", "4:2:2" or "4:4:4". half: coded at half size.
+    """
+
+    base_q_idx: int
+    bpp: float
+    qmatrix: bool = False
+    delta_q: bool = False
+    chroma: str = "4:4:4"
+    half: bool = False
+
+    @property
+    def step(self) -> int:
+        """ac_q, in eighths of a sample value."""
+        return ac_q(self.base_q_idx)
+
+
+def told(codings: Sequence[Coding]) -> Float[Tensor, "b k"]:
+    """What f is told of pictures, each number but the last roughly in [-1, 1]; the last is ac_q itself."""
+    rows = [
+        (
+            _log2(c.step) / 3 - 7 / 3,
+            _log2(c.bpp) / 3 + 2 / 3,
+            float(c.qmatrix),
+            float(c.delta_q),
+            float(c.chroma in ("4:2:0", "4:2:2")),
+            float(c.chroma == "4:2:0"),
+            float(c.half),
+            float(c.step),
+        )
+        for c in codings
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def _log2(value: float) -> float:
+    return math.log2(max(value, 2.0**-12))
+
+
+class Av1(nn.Module):
+    """f and its configuration; what AV1 itself does is not a network."""
+
+    def __init__(self, config: Av1Config) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.f = Redraw(SCALARS, c.width8, c.depth8, c.width16, c.depth16, c.width2, c.cond)
+
+    def forward(
+        self,
+        x_q: Image,
+        coding: Float[Tensor, "b k"],
+        realism: Float[Tensor, "b 1 1 1"],
+        coarse_noise: Float[Tensor, "b 4 h8 w8"],
+        fine_noise: Float[Tensor, "b 1 h2 w2"],
+    ) -> Image:
+        """The picture at realism 0 (the mean) or 1 (a sample), float32, not clamped; between the two they are blended.
+
+        x_q: (b, 3, h, w) in [0, 1], sides multiples of 16. coding: `told` of the pictures. realism: 0 or 1 each. The noise,
+        standard normal, counts at realism 1 alone.
+        """
+        known, step = coding[:, :-1, None, None], coding[:, -1:, None, None]
+        # a/(1 + a) with a ~ ac_q: f tends to the identity as the step falls, and is it where AV1 is lossless
+        strength = torch.where(step > ac_q(0), step / (step + _HALF_STRENGTH), torch.zeros_like(step))
+        scalars = torch.cat([known, 2 * realism - 1], dim=1)
+        return self.f(x_q, scalars, strength, realism * coarse_noise, realism * fine_noise)

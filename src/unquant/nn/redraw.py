@@ -1,0 +1,85 @@
+"""f of the family `av1`: from a decoded AV1 picture to what it was coded from, a residual network in pixel space.
+
+    x_q ──►┤unshuffle 8├──►┤blocks at 1/8├──┬──►┤unshuffle 2├──►┤blocks at 1/16├──►┤shuffle 2├──►(+)──►┤blocks at 1/8├──┐
+     │                                      └────────────────────────────────────────────────────►┘                       │
+     ├──►┤unshuffle 2├──►┤3×3├──►(+)◄──┤shuffle 4├◄───────────────────────────────────────────────────────────────────────┘
+     └──►(+)◄── residual ◄──┤3×3 at 1├◄──┤shuffle 2├◄──┤3×3 at 1/2├
+
+The trunk works at 1/8 and 1/16; the last layers at 1/2 and at full size with kernels that overlap, and noise enters at 1/8
+and at 1/2: a residual shuffled up by 8 at once draws textures of period 8, and a network without noise can draw no others.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unquant.nn.blocks import Condition, ResBlock, zero_init
+from unquant.shapes import Image
+
+__all__ = ["COARSE_NOISE", "FINE_NOISE", "REDRAW_STRIDE", "Redraw"]
+
+REDRAW_STRIDE = 16
+"""Pixels per position of the coarsest level; the sides of an input are multiples of it."""
+COARSE_NOISE, FINE_NOISE = 4, 1
+"""Channels of the noise at 1/8 and at 1/2."""
+
+
+class Redraw(nn.Module):
+    """Residual U-Net of two levels, zero at the start. No layer looks at spatial statistics: it runs in windows.
+
+    scalars: how many numbers describe the coding of a picture. width8, depth8, width16, depth16: channels and residual blocks
+    at 1/8 (as many before the coarse level as after it) and at 1/16. width2: channels at 1/2. cond: of the condition.
+    """
+
+    def __init__(
+        self, scalars: int, width8: int, depth8: int, width16: int, depth16: int, width2: int, cond: int
+    ) -> None:
+        super().__init__()
+        self.condition = Condition(scalars, cond)
+        self.stem = nn.Conv2d(192 + COARSE_NOISE, width8, 1)
+        self.before = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
+        self.down = nn.Conv2d(4 * width8, width16, 1)
+        self.coarse = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
+        self.up = nn.Conv2d(width16, 4 * width8, 1)
+        self.after = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
+        self.fine = nn.Conv2d(width8, 16 * width2, 1)
+        self.inject = nn.Conv2d(12 + FINE_NOISE, width2, 3, padding=1)
+        self.smooth = ResBlock(width2, cond)
+        self.full = nn.Conv2d(width2, 2 * width2, 3, padding=1)
+        self.head = nn.Conv2d(width2 // 2, 3, 3, padding=1)
+        zero_init(self.head)
+        # convolutions of 3×3: one position each at their own level
+        self.halo = 2 * depth16 + -(-4 * depth8 // 2) + 1
+        """Receptive field beyond a position of the coarsest level, in such positions."""
+
+    def forward(
+        self,
+        x_q: Image,
+        scalars: Float[Tensor, "b k 1 1"],
+        strength: Float[Tensor, "b 1 1 1"],
+        coarse_noise: Float[Tensor, "b 4 h8 w8"],
+        fine_noise: Float[Tensor, "b 1 h2 w2"],
+    ) -> Image:
+        """x_q + strength · residual, float32, not clamped.
+
+        x_q: (b, 3, h, w) in [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]. strength: what a unit of the last
+        layer's output is worth. coarse_noise, fine_noise: standard normal at 1/8 and 1/2 of the picture, or zeros.
+        """
+        centred = x_q - 0.5
+        cond = self.condition(scalars)
+        h = self.stem(torch.cat([F.pixel_unshuffle(centred, 8), coarse_noise], 1))
+        for block in self.before:
+            h = block(h, cond)
+        c = self.down(F.pixel_unshuffle(h, 2))
+        for block in self.coarse:
+            c = block(c, cond)
+        h = h + F.pixel_shuffle(self.up(c), 2)
+        for block in self.after:
+            h = block(h, cond)
+        h = F.pixel_shuffle(self.fine(F.silu(h)), 4)
+        h = F.silu(h + self.inject(torch.cat([F.pixel_unshuffle(centred, 2), fine_noise], 1)))
+        h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, cond))), 2)
+        return x_q + strength * self.head(F.silu(h)).float()

@@ -1,0 +1,238 @@
+"""Pairs of pictures for `av1`: a photograph, and what AV1 made of it.
+
+A photograph is scaled, flipped and turned first, then coded as a whole, then cut: AV1's prediction and its filters are
+directional and sit on the block grid, so a coded picture must never be turned, scaled or shifted. Coded bytes are kept in
+memory and coded anew only at times; decoded pairs lie in a pool on the device, from which every batch is cut, and a few of
+which are replaced at every batch by threads that run ahead of the training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from PIL import Image as PILImage
+from torch import Tensor
+
+from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, decode_avif, encode_avif, enlarge, reduce
+from unquant.container.obu import parse_obus
+from unquant.errors import OptionError
+from unquant.models.av1 import Coding, told
+from unquant.shapes import Image
+from unquant.train.data import CANVAS, Photos
+
+__all__ = ["CUT_GRID", "PairBatch", "Pairs", "PairsConfig", "coding_of", "fixed_pairs"]
+
+CUT_GRID = 16
+"""Crops begin at multiples of this many pixels: transforms of AV1 and levels of f lie as in a whole picture."""
+_AHEAD = 2
+"""Batches' worth of pairs that are made ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairsConfig:
+    """How pairs are made. Raises OptionError naming the key that is out of range.
+
+    pool: decoded pairs on the device. reuse: crops taken, on average, of a pair before it is replaced. files: coded versions
+    kept of each photograph. refresh: share of the pairs that are coded anew though a version is kept. base: share coded with
+    the codec's own options; the others draw tune, subsampling, deltaq, sharpness and speed. half: share coded at half size.
+    """
+
+    pool: int = 256
+    reuse: float = 8.0
+    files: int = 4
+    refresh: float = 0.1
+    base: float = 0.5
+    half: float = 0.08
+
+    def __post_init__(self) -> None:
+        for name in ("pool", "files"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
+        if not self.reuse > 0:
+            raise OptionError(f"reuse: above 0, not {self.reuse}")
+        for name in ("refresh", "base", "half"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+
+
+class PairBatch(NamedTuple):
+    """Crops of photographs and of what AV1 made of them, (b, 3, s, s) in [0, 1], and what f is told of each, (b, k)."""
+
+    x: Image
+    x_q: Image
+    coding: Float[Tensor, "b k"]
+
+
+class _Recipe(NamedTuple):
+    """How a version of a photograph is made: target size, flips, turn, options, half size."""
+
+    size: tuple[int, int]
+    flips: tuple[bool, bool]
+    turn: bool
+    options: AvifOptions
+    half: bool
+
+
+class _Made(NamedTuple):
+    """A pair of pictures (h, w, 3) uint8, how it was coded, the bytes and what they were made by."""
+
+    x: npt.NDArray[np.uint8]
+    x_q: npt.NDArray[np.uint8]
+    coding: Coding
+    recipe: _Recipe
+    data: bytes
+
+
+def coding_of(data: bytes, pixels: int, *, half: bool = False) -> Coding:
+    """What f is told of an .avif file that Pillow wrote. pixels: of the picture that is shown."""
+    stream = data[data.index(b"mdat") + 4 :]
+    picture = parse_obus(stream)
+    assert picture.base_q_idx is not None
+    bpp = 8 * len(stream) / pixels
+    return Coding(picture.base_q_idx, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)
+
+
+def _make(photo: npt.NDArray[np.uint8], recipe: _Recipe, data: bytes | None) -> _Made:
+    x = photo
+    if x.shape[:2] != recipe.size:
+        height, width = recipe.size
+        x = np.array(PILImage.fromarray(x).resize((width, height), PILImage.Resampling.LANCZOS))
+    x = x[:: -1 if recipe.flips[0] else 1, :: -1 if recipe.flips[1] else 1]
+    x = np.ascontiguousarray(x.transpose(1, 0, 2) if recipe.turn else x)
+    height, width = x.shape[:2]
+    if data is None:
+        data = encode_avif(reduce(x) if recipe.half else x, recipe.options)
+    x_q = decode_avif(data)
+    if recipe.half:
+        x_q = enlarge(x_q, height, width)
+    return _Made(x, x_q, coding_of(data, height * width, half=recipe.half), recipe, data)
+
+
+class Pairs:
+    """A pool of decoded pairs of the photographs of one side of the split, on their device.
+
+    Same state of the generator, same batches: threads only do ahead of time what was drawn before. Raises TrainingError where
+    no photograph is as large as a crop.
+    """
+
+    def __init__(self, photos: Photos, config: PairsConfig, size: int, generator: torch.Generator) -> None:
+        self.photos, self.config, self.size, self.generator = photos, config, size, generator
+        self._versions: dict[tuple[int, int], tuple[_Recipe, bytes]] = {}
+        count = config.pool
+        self._pixels = torch.zeros(2, count, CANVAS, CANVAS, 3, dtype=torch.uint8, device=photos.device)
+        self._sizes = torch.zeros(count, 2, dtype=torch.long)
+        self._codings: list[Coding] = [Coding(0, 1.0)] * count
+        self._threads = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2))
+        self._jobs: deque[tuple[tuple[int, int], Future[_Made]]] = deque()
+        self._due, self._next = 0.0, 0
+        for _ in range(count):
+            self._submit()
+        for place in range(count):
+            self._take(place)
+
+    def crops(self, count: int) -> PairBatch:
+        """Random crops (count, 3, size, size), channels_last; then some pairs of the pool are replaced."""
+        generator, size = self.generator, self.size
+        pick = torch.randint(self.config.pool, (count,), generator=generator)
+        steps = (self._sizes[pick] - size) // CUT_GRID + 1
+        corner = (torch.rand(count, 2, generator=generator) * steps).long() * CUT_GRID
+        batch = cut(self._pixels, [self._codings[i] for i in pick.tolist()], pick, corner, size)
+        self._due += count / self.config.reuse
+        while self._due >= 1:
+            # round the pool: every pair stays equally long
+            self._submit()
+            if len(self._jobs) > _AHEAD * max(1, round(count / self.config.reuse)):
+                self._take(self._next)
+                self._next = (self._next + 1) % self.config.pool
+            self._due -= 1
+        return batch
+
+    def _submit(self) -> None:
+        """Draw a pair that is to be made, and let a thread make it."""
+        generator, config = self.generator, self.config
+
+        def uniform() -> float:
+            return float(torch.rand((), generator=generator))
+
+        index = self.photos.draw(self.size, generator)
+        key = index, int(uniform() * config.files)
+        known = self._versions.get(key)
+        photo = self.photos.picture(index)
+        if known is not None and uniform() >= config.refresh:
+            recipe, data = known
+        else:
+            recipe, data = _draw_recipe(photo.shape[:2], self.size, config, uniform), None
+        self._jobs.append((key, self._threads.submit(_make, photo, recipe, data)))
+
+    def _take(self, place: int) -> None:
+        """Put the oldest pair that was asked for into a place of the pool."""
+        key, job = self._jobs.popleft()
+        made = job.result()
+        self._versions[key] = made.recipe, made.data
+        height, width = made.x.shape[:2]
+        for side, picture in zip(self._pixels, (made.x, made.x_q), strict=True):
+            side[place, :height, :width] = torch.from_numpy(picture)
+        self._sizes[place] = torch.tensor([height, width])
+        self._codings[place] = made.coding
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def cut(pixels: Tensor, codings: Sequence[Coding], pick: Tensor, corner: Tensor, size: int) -> PairBatch:
+    """Crops of size² of the pictures `pick` (n,) of (2, m, h, w, 3) uint8, from the rows and columns `corner` (n, 2) on."""
+    device = pixels.device
+    where = torch.cat([pick[:, None], corner], dim=1).to(device, non_blocking=True)
+    span = torch.arange(size, device=device)
+    rows, columns = (where[:, 1:2] + span)[:, :, None], (where[:, 2:3] + span)[:, None, :]
+    both = [side[where[:, :1, None], rows, columns].permute(0, 3, 1, 2).float().div_(255) for side in pixels]
+    x, x_q = (crop.contiguous(memory_format=torch.channels_last) for crop in both)
+    return PairBatch(x, x_q, told(codings).to(device, non_blocking=True))
+
+
+def _draw_recipe(shape: tuple[int, ...], smallest: int, config: PairsConfig, uniform: Callable[[], float]) -> _Recipe:
+    """A version of a photograph of a shape: scaled by 0.5 to 1 half of the time, never below crops of `smallest`."""
+
+    def one_of(values: Sequence[Any]) -> Any:
+        return values[int(uniform() * len(values))]
+
+    height, width = shape[:2]
+    scale = 1.0 if uniform() < 0.5 else 0.5 + 0.5 * uniform()
+    scale = max(scale, smallest / min(height, width))
+    size = max(smallest, round(height * scale)), max(smallest, round(width * scale))
+    half = uniform() < config.half
+    # even over the qualities that are worth a network, thinner where the picture is nearly the original
+    quality = int(5 + 55 * uniform()) if half or uniform() < 0.75 else int(60 + 31 * uniform())
+    speed = one_of((6, 6, 7, 8, 8))
+    if uniform() < config.base:
+        options = replace(BASE, quality=quality, speed=speed, deltaq_strength=one_of((BASE.deltaq_strength, 0, 50)))
+    else:
+        strength = one_of((None, 0, 20, 50))
+        options = AvifOptions(quality, speed, one_of(TUNES), one_of(SUBSAMPLINGS), strength, one_of((0, 0, 1, 2)))
+    return _Recipe(size, (uniform() < 0.5, uniform() < 0.5), uniform() < 0.5, options, half)
+
+
+def fixed_pairs(photos: Photos, count: int, size: int, quality: int, *, held_out: bool) -> PairBatch:
+    """The middle of the first `count` photographs, coded whole with the codec's own options at a quality."""
+    made: list[PairBatch] = []
+    for index in photos.first(count, size, held_out=held_out):
+        photo = photos.picture(index, held_out=held_out)
+        recipe = _Recipe(photo.shape[:2], (False, False), False, replace(BASE, quality=quality), half=False)
+        pair = _make(photo, recipe, None)
+        height, width = photo.shape[:2]
+        corner = torch.tensor(
+            [[(height - size) // (2 * CUT_GRID) * CUT_GRID, (width - size) // (2 * CUT_GRID) * CUT_GRID]]
+        )
+        pixels = torch.from_numpy(np.stack([pair.x, pair.x_q]))[:, None].to(photos.device)
+        made.append(cut(pixels, [pair.coding], torch.zeros(1, dtype=torch.long), corner, size))
+    return PairBatch(*(torch.cat(parts) for parts in zip(*made, strict=True)))

@@ -1,0 +1,214 @@
+"""Stage 1 of `av1`: f alone, at every step of AV1's quantiser, for the mean (ρ = 0) and for a natural look (ρ = 1).
+
+    L = mean[ w·255²·MSE ] at ρ = 0,   mean[ w·(255²·MSE + w_L·LPIPS + w_D·DISTS) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
+
+w makes an image count by the share of its error that is taken away, so that all rates are learnt alike. The noise of ρ = 1 is
+in from the first step on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unquant.errors import OptionError
+from unquant.models.av1 import Av1
+from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE
+from unquant.perceptual import DISTS, LPIPS
+from unquant.shapes import Image
+from unquant.train.data import Photos
+from unquant.train.objective import Objective, draw_shift, shifted
+from unquant.train.pairs import PairBatch, Pairs, PairsConfig, fixed_pairs
+from unquant.train.validation import fixed_noise, psnr_of, save_rows
+
+__all__ = ["RedrawConfig", "RedrawDraw", "RedrawStage", "redrawn"]
+
+_FLOOR = 4.0
+"""Squared error in levels² below which an image does not count for more."""
+_VALIDATION_QUALITIES = (8, 18, 35)
+"""About 0.1, 0.2 and 0.5 bits per pixel."""
+_OFF_GRID = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RedrawConfig:
+    """Weights and sampling of the loss.
+
+    lpips_weight: w_L, network lpips_net; 0 trains realism 0 alone. dists_weight: w_D, in dists_share of the batches on
+    dists_crops squares of dists_size pixels; 0 leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises
+    OptionError.
+    """
+
+    lpips_weight: float = 1000.0
+    lpips_net: str = "alex"
+    dists_weight: float = 0.0
+    dists_share: float = 0.25
+    dists_crops: int = 2
+    dists_size: int = 128
+    realism_zero: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("lpips_weight", "dists_weight"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
+        for name in ("dists_share", "realism_zero"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+        if self.lpips_net not in ("alex", "vgg"):
+            raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
+        if self.dists_crops < 1 or self.dists_size < 32:
+            raise OptionError("dists_crops: at least 1, dists_size: at least 32")
+
+
+class RedrawDraw(NamedTuple):
+    """What one batch is trained at: the coded crops, what f is told of them, ρ (b, 1, 1, 1), the ρ = 0 images first.
+
+    shift: of the feature networks' grids, as `shifted` takes it. dists: whether this batch sees DISTS.
+    """
+
+    x_q: Image
+    coding: Float[Tensor, "b k"]
+    realism: Float[Tensor, "b 1 1 1"]
+    zeros: int
+    shift: Int[Tensor, " 2"]
+    dists: bool
+
+
+def redrawn(model: Av1, x_q: Image, coding: Float[Tensor, "b k"], realism: Float[Tensor, "b 1 1 1"]) -> Image:
+    """f of coded crops with noise of the default generator; not clamped."""
+    b, _, h, w = x_q.shape
+    coarse = torch.randn(b, COARSE_NOISE, h // 8, w // 8, device=x_q.device)
+    fine = torch.randn(b, FINE_NOISE, h // 2, w // 2, device=x_q.device)
+    return model(x_q, coding, realism, coarse, fine)
+
+
+class RedrawStage(Objective[Av1]):
+    """All of f in one run."""
+
+    stage = 1
+    q_map = 0.0
+
+    def __init__(
+        self, model: Av1, config: RedrawConfig, pairs: PairsConfig, lpips: LPIPS | None, dists: DISTS | None
+    ) -> None:
+        super().__init__(model)
+        self.config, self.pairs_config, self.lpips, self.dists = config, pairs, lpips, dists
+        self._pairs: Pairs | None = None
+        self._fixed: dict[tuple[bool, int], PairBatch] = {}
+
+    def batch(
+        self,
+        photos: Photos,
+        count: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        q_map: float | None = None,
+    ) -> tuple[Image, RedrawDraw]:
+        if self._pairs is None:
+            self._pairs = Pairs(photos, self.pairs_config, size, generator)
+        pairs = self._pairs.crops(count)
+        zeros = round(count * self.config.realism_zero) if self.lpips is not None else count
+        realism = (torch.arange(count) >= zeros).float().view(-1, 1, 1, 1).to(device)
+        shift = draw_shift(size // 16, generator).to(device)
+        dists = self.dists is not None and float(torch.rand((), generator=generator)) < self.config.dists_share
+        return pairs.x, RedrawDraw(pairs.x_q, pairs.coding, realism, zeros, shift, dists)
+
+    def forward(self, x: Image, draw: RedrawDraw) -> dict[str, Tensor]:
+        """`loss` and its parts: `explained`, the share of AV1's squared error taken away at ρ = 0, and `lpips` over AV1's."""
+        x_hat = redrawn(self.model, draw.x_q, draw.coding, draw.realism)
+        zeros = draw.zeros
+        error = (x_hat - x).square().mean((1, 2, 3)) * 255.0**2
+        base = (draw.x_q - x).square().mean((1, 2, 3)) * 255.0**2
+        weight = 1 / (base + _FLOOR)
+        loss = (weight * error).mean()
+        terms = {"left": (error[:zeros].sum() / base[:zeros].sum())}
+        if self.lpips is not None and zeros < x.shape[0]:
+            seen = [shifted(picture[zeros:], draw.shift) for picture in (x_hat, x, draw.x_q)]
+            distance = self.lpips(seen[0], seen[1])
+            loss = loss + self.config.lpips_weight * (weight[zeros:] * distance).sum() / x.shape[0]
+            with torch.no_grad():
+                terms["lpips"], terms["lpips_base"] = distance.mean(), self.lpips(seen[2], seen[1]).mean()
+            if draw.dists:
+                assert self.dists is not None
+                n, side = self.config.dists_crops, min(self.config.dists_size, seen[0].shape[-1])
+                pair = [picture[:n, :, :side, :side] for picture in seen[:2]]
+                distance = self.dists(*pair)
+                # one batch in so many speaks for all of them
+                share = (x.shape[0] - zeros) / len(distance) / x.shape[0] / self.config.dists_share
+                loss = loss + self.config.dists_weight * share * (weight[zeros : zeros + n] * distance).sum()
+        return {"loss": loss, **terms}
+
+    @torch.no_grad()
+    def validate(self, model: Av1, photos: Photos, size: int, count: int) -> dict[str, float]:
+        """At three qualities: bpp, gain in PSNR at ρ = 0 and ρ = 1 over AV1, LPIPS at ρ = 1 over AV1's, both off the grid.
+
+        `loss`: mean share of the squared error that is left at ρ = 0 plus mean ratio of LPIPS. `gap`: gain at ρ = 0 of held-out
+        crops over that of training crops, in dB.
+        """
+        row: dict[str, float] = {}
+        losses: list[float] = []
+        gaps: list[float] = []
+        for quality in _VALIDATION_QUALITIES:
+            pair = self._fixed_pair(photos, size, count, quality, held_out=True)
+            plain = _decoded(model, pair, 0.0)
+            gain = _gain(pair, plain)
+            gaps.append(
+                gain
+                - _gain(
+                    seen := self._fixed_pair(photos, size, count, quality, held_out=False), _decoded(model, seen, 0.0)
+                )
+            )
+            row |= {f"bpp_{quality}": float(torch.exp2(3 * pair.coding[:, 1] - 2).mean()), f"gain_{quality}": gain}
+            losses.append(10 ** (-gain / 10))
+            if self.lpips is not None:
+                drawn = _decoded(model, pair, 1.0)
+                x, x_q, drawn_cut = (p[..., _OFF_GRID:, _OFF_GRID:] for p in (pair.x, pair.x_q, drawn))
+                ratio = float(self._distance(drawn_cut, x) / self._distance(x_q, x))
+                row |= {f"gain1_{quality}": _gain(pair, drawn), f"lpips_{quality}": ratio}
+                losses[-1] += ratio
+        return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
+
+    def _distance(self, x_hat: Image, x: Image) -> Tensor:
+        assert self.lpips is not None
+        return torch.cat([self.lpips(*pair) for pair in zip(x_hat.split(4), x.split(4), strict=True)]).mean()
+
+    def _fixed_pair(self, photos: Photos, size: int, count: int, quality: int, *, held_out: bool) -> PairBatch:
+        key = held_out, quality
+        if key not in self._fixed:
+            self._fixed[key] = fixed_pairs(photos, count, size, quality, held_out=held_out)
+        return self._fixed[key]
+
+    @torch.no_grad()
+    def save_samples(self, model: Av1, photos: Photos, size: int, path: Path) -> None:
+        """Four held-out crops a row: the originals, then AV1, ρ = 0 and ρ = 1 at three qualities, lowest first."""
+        rows: list[Image] = []
+        for quality in _VALIDATION_QUALITIES:
+            pair = PairBatch(*(t[:4] for t in self._fixed_pair(photos, size, 4, quality, held_out=True)))
+            rows += [] if rows else [pair.x]
+            rows += [pair.x_q, _decoded(model, pair, 0.0), _decoded(model, pair, 1.0)]
+        save_rows(rows, path)
+
+    def notes(self) -> dict[str, Any]:
+        c = self.config
+        return {"lpips_net": c.lpips_net, "lpips_weight": c.lpips_weight, "dists_weight": c.dists_weight}
+
+
+def _decoded(model: Av1, pair: PairBatch, realism: float) -> Image:
+    out: list[Image] = []
+    with fixed_noise(pair.x.device):
+        for x_q, coding in zip(pair.x_q.split(4), pair.coding.split(4), strict=True):
+            rho = torch.full((len(x_q), 1, 1, 1), realism, device=x_q.device)
+            out.append(redrawn(model, x_q, coding, rho).clamp(0, 1))
+    return torch.cat(out)
+
+
+def _gain(pair: PairBatch, x_hat: Image) -> float:
+    """PSNR of a decode over that of AV1, mean in dB."""
+    errors = [(picture - pair.x).square().mean((1, 2, 3)) for picture in (x_hat, pair.x_q)]
+    return psnr_of(errors[0]) - psnr_of(errors[1])
