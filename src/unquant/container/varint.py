@@ -24,6 +24,12 @@ def checked_int(name: str, value: int, low: int, high: int) -> int:
     return number
 
 
+def byte_view(data: BytesLike) -> memoryview:
+    """The data as single bytes, whatever its items are."""
+    view = memoryview(data)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
 def encode_varint(value: int) -> bytes:
     """Little-endian groups of 7 bits, high bit set on all but the last byte; always the shortest form.
 
@@ -44,8 +50,7 @@ class Reader:
     __slots__ = ("_data", "position")
 
     def __init__(self, data: BytesLike) -> None:
-        view = memoryview(data)
-        self._data = view.cast("B") if view.nbytes else memoryview(b"")
+        self._data = byte_view(data)
         self.position = 0
 
     @property
@@ -72,6 +77,10 @@ class Reader:
     def uint32(self, what: str) -> int:
         """The next four bytes, little-endian."""
         return int.from_bytes(self.take(4, what), "little")
+
+    def uint(self, size: int, what: str) -> int:
+        """The next `size` bytes, big-endian, as the boxes of ISO have them."""
+        return int.from_bytes(self.take(size, what), "big")
 
     def varint(self, what: str) -> int:
         """The next varint, 0..2^64-1. One that is longer than it need be, or above 64 bits, is corrupt."""
