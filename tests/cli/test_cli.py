@@ -736,6 +736,21 @@ def test_train_takes_steps_in_place_of_time(call: Call, runs: list[Any]) -> None
     assert len(runs) == 1
 
 
+def test_train_takes_a_cooldown_over_steps_or_time(call: Call, runs: list[Any]) -> None:
+    from unquant.train.recipe import Run
+
+    arguments = ("train", "stage1", "--config", "r.toml", "--data", "d", "--out", "o", "--init", "e", "--cooldown")
+    assert call(*arguments, "--steps", 300).exit_code == 0
+    assert call(*arguments, "--time-budget", "5m").exit_code == 0
+    assert runs == [
+        Run(Path("d"), Path("o"), steps=300, init="e", cooldown=True),
+        Run(Path("d"), Path("o"), 300.0, init="e", cooldown=True),
+    ]
+    for wrong in ((), ("--time-budget", "5m", "--planned-total", "1h")):
+        assert call(*arguments, *wrong).exit_code == Code.USAGE
+    assert len(runs) == 2
+
+
 def test_train_export(call: Call, tmp_path: Path) -> None:
     result = call("train", "export", "run", "-o", "w.safetensors")
     assert result.exit_code == Code.MODEL

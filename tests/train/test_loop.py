@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unquant.errors import ModelMissing, TrainingError, WeightsError
+from unquant.errors import ModelMissing, OptionError, TrainingError, WeightsError
 from unquant.perceptual import LPIPS, LPIPS_FILES
 from unquant.train import devices, loop
 from unquant.train.journal import Journal, StopSwitch, Window
@@ -36,6 +36,19 @@ def test_learning_rate_warms_up_after_every_start() -> None:
     assert learning_rate(LOOP, 0.0, 100.0, 0) == pytest.approx(1e-5)
     assert learning_rate(LOOP, 0.0, 100.0, 49) == pytest.approx(5e-4)
     assert learning_rate(LOOP, 50.0, 100.0, 49) == pytest.approx((1e-3 + 1e-5) / 4)
+
+
+def test_a_constant_learning_rate_warms_up_and_stays() -> None:
+    constant = replace(LOOP, schedule="constant")
+    assert [learning_rate(constant, position, 10.0, 1000) for position in (0.0, 9.0, 1e9)] == [1e-3] * 3
+    assert learning_rate(constant, 5.0, 10.0, 49) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_cooldown_falls_by_the_root_from_lr_to_lr_end(schedule: str) -> None:
+    cooled = replace(LOOP, schedule=schedule)
+    at = [learning_rate(cooled, position, 180.0, 1000, 80.0) for position in (80.0, 105.0, 180.0, 200.0)]
+    assert at == pytest.approx([1e-3, (1e-3 + 1e-5) / 2, 1e-5, 1e-5])
 
 
 # ---- the driver, with a clock and a trainer of our own ---------------------------------------------------------------
@@ -211,6 +224,60 @@ def test_with_steps_the_schedule_counts_steps(data: Path, tmp_path: Path, smoke_
     second = make(smoke_recipe, data, tmp_path, **options, resume=True)
     assert (second.steps, second.scheduled, second.planned, second.last_step) == (4, 4.0, 8.0, 8)
     assert second.position == first.position
+
+
+def rates_of(trainer: Any, steps: int) -> list[float]:
+    """The learning rates of some steps, as the driver makes them."""
+    rates: list[float] = []
+    for _ in range(steps):
+        trainer.step()
+        rates.append(trainer.adam.param_groups[0]["lr"])
+        trainer.agree(False)
+    return rates
+
+
+def test_a_constant_schedule_goes_on_over_runs_and_ends_in_a_cooldown(
+    data: Path, tmp_path: Path, smoke_recipe: Recipe
+) -> None:
+    """Checkpoint or export, each start warms up again; only the cooldown, in a folder of its own, has an end."""
+    recipe = replace(smoke_recipe, loop=replace(smoke_recipe.loop, schedule="constant", warmup_steps=2, ema=0.5))
+    lr, lr_end = recipe.loop.lr, recipe.loop.lr_end
+    options: dict[str, Any] = {"time_budget": None, "steps": 4}
+    out, cooled = tmp_path / "run", tmp_path / "cooled"
+    first = make(recipe, data, out, **options)
+    assert rates_of(first, 4) == pytest.approx([lr / 2, lr, lr, lr])
+    first.save()
+    note = read_shards(out / "export").training
+    assert (note["schedule"], note["steps"]) == ("constant", 4)
+    assert "planned_steps" not in note.keys() | first.describe().keys()
+
+    second = make(recipe, data, out, **options, resume=True)
+    assert rates_of(second, 3) == pytest.approx([lr / 2, lr, lr])
+    second.save()
+    (out / "checkpoint.ckpt").unlink()
+    third = make(recipe, data, out, **options, resume=True)
+    assert (third.steps, third.crops_seen) == (7, 14)
+    assert rates_of(third, 2) == pytest.approx([lr / 2, lr])
+    third.save()
+
+    down = make(recipe, data, cooled, **options, cooldown=True, init=str(out / "export"))
+    expected = [(lr_end + (lr - lr_end) * (1 - math.sqrt(i / 4))) * min(1.0, (i + 1) / 2) for i in range(4)]
+    assert down.describe()["planned_steps"] == 13
+    assert rates_of(down, 4) == pytest.approx(expected)
+    down.save()
+    note = read_shards(cooled / "export").training
+    assert (note["schedule"], note["steps"], note["planned_steps"]) == ("cooldown", 13, 13)
+    # from the checkpoint as well, with an average of its own
+    again = make(recipe, data, out, **options, cooldown=True, resume=True)
+    assert int(again.ema.n_averaged) == 0
+    again.step()
+    assert torch.equal(parameters(again.ema.module), parameters(again.plain))
+
+
+def test_a_planned_total_is_refused_where_there_is_none(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
+    recipe = replace(smoke_recipe, loop=replace(smoke_recipe.loop, schedule="constant"))
+    with pytest.raises(OptionError, match=r'planned total goes with schedule = "cosine"'):
+        make(recipe, data, tmp_path, planned_total=20.0)
 
 
 def test_a_step_that_is_not_finite_changes_nothing(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

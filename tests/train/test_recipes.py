@@ -175,8 +175,9 @@ def test_missing_recipe(tmp_path: Path) -> None:
         {"time_budget": None},
         {"time_budget": None, "steps": 0},
         {"time_budget": None, "steps": 5, "planned_total": 9.0},
+        {"planned_total": 9.0, "cooldown": True},
     ],
 )
 def test_wrong_runs(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=r"must be (positive|1, 2 or 3)|one of the two|planned total goes with"):
+    with pytest.raises(OptionError, match=r"must be (positive|1, 2 or 3)|one of the two|planned total"):
         Run(**{"data": tmp_path, "out": tmp_path, "time_budget": 1.0, **wrong})

@@ -43,6 +43,9 @@ _Planned = Annotated[
         show_default="to the end of this one",
     ),
 ]
+_Cooldown = Annotated[
+    bool, typer.Option("--cooldown", help="The learning rate falls from lr to lr_end over this run's time or steps.")
+]
 _Weights = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +71,7 @@ def stage1(
     time_budget: _Budget = None,
     steps: _Steps = None,
     planned_total: _Planned = None,
+    cooldown: _Cooldown = False,
     init: Annotated[
         str, typer.Option(metavar="klt|random|PATH", help="Start from this; PATH: an export or a weights file.")
     ] = "klt",
@@ -80,7 +84,9 @@ def stage1(
 
     A file orders.json with {"stop": true} in the run's folder ends the run after an export.
     """
-    _train(1, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
+    _train(
+        1, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
+    )
 
 
 @app.command("stage2")
@@ -92,6 +98,7 @@ def stage2(
     time_budget: _Budget = None,
     steps: _Steps = None,
     planned_total: _Planned = None,
+    cooldown: _Cooldown = False,
     init: _Weights = None,
     resume: _Resume = False,
     metrics_dir: _Metrics = None,
@@ -102,7 +109,9 @@ def stage2(
 
     All else stays as it is: files keep decoding. Stops as stage1 does.
     """
-    _train(2, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
+    _train(
+        2, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
+    )
 
 
 @app.command("stage3")
@@ -114,6 +123,7 @@ def stage3(
     time_budget: _Budget = None,
     steps: _Steps = None,
     planned_total: _Planned = None,
+    cooldown: _Cooldown = False,
     init: _Weights = None,
     resume: _Resume = False,
     metrics_dir: _Metrics = None,
@@ -126,7 +136,9 @@ def stage3(
 
     Analysis and entropy model stay as they are: files keep decoding. Stops as stage1 does.
     """
-    _train(3, config, data, out, time_budget, steps, planned_total, init, resume, metrics_dir, device, devices)
+    _train(
+        3, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
+    )
 
 
 def _train(
@@ -137,6 +149,7 @@ def _train(
     time_budget: str | None,
     steps: int | None,
     planned_total: str | None,
+    cooldown: bool,
     init: str | None,
     resume: bool,
     metrics_dir: Path | None,
@@ -151,6 +164,8 @@ def _train(
     budget = None if time_budget is None else parse_duration(time_budget, "--time-budget")
     if planned_total is not None and steps is not None:
         raise OptionError("--planned-total: goes with --time-budget, not with --steps")
+    if planned_total is not None and cooldown:
+        raise OptionError("--planned-total: a cooldown takes the time budget alone")
     total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
     if stage > 1 and init in ("klt", "random"):
         raise OptionError(f"--init: stage {stage} goes on from weights: an export or a weights file, not {init!r}")
@@ -166,6 +181,7 @@ def _train(
         time_budget=budget,
         steps=steps,
         planned_total=total,
+        cooldown=cooldown,
         init=str(find_model(_SHIPPED).path) if init is None else init,
         resume=resume,
         metrics=metrics_dir,

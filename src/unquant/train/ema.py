@@ -31,6 +31,10 @@ class Ema(nn.Module):
         """The share that the average keeps at an update, `count` updates after the start."""
         return min(self.decay, (1 + count) / (10 + count)) if count else 0.0
 
+    def restart(self) -> None:
+        """Forget how long the average has run: the next update copies, and the memory grows anew."""
+        self.n_averaged.zero_()
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the model's present parameters."""

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unquant.errors import ModelMissing, TrainingError
+from unquant.errors import ModelMissing, OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config
 from unquant.models.cdc import Cdc
 from unquant.models.families import Config, Model, family_of
@@ -75,10 +75,21 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
     return run.out / "export"
 
 
-def learning_rate(loop: LoopConfig, position: float, planned: float, steps: int) -> float:
-    """Cosine from lr to lr_end over the planned seconds or steps, with a short warm-up in the steps after every start."""
-    progress = min(1.0, position / planned)
-    rate = loop.lr_end + 0.5 * (loop.lr - loop.lr_end) * (1 + math.cos(math.pi * progress))
+def learning_rate(
+    loop: LoopConfig, position: float, planned: float, steps: int, cooldown_from: float | None = None
+) -> float:
+    """The rate at a position, in seconds or steps; with a short warm-up in the steps after every start.
+
+    "cosine": from lr to lr_end at `planned`. "constant": lr. From `cooldown_from` on, where there is such a place, of either
+    schedule 1 − √progress, which Hägele et al. 2024 (arXiv 2405.18392) found a little better than a line.
+    """
+    if cooldown_from is not None:
+        share = 1 - math.sqrt(min(1.0, (position - cooldown_from) / (planned - cooldown_from)))
+    elif loop.schedule == "constant":
+        share = 1.0
+    else:
+        share = 0.5 * (1 + math.cos(math.pi * min(1.0, position / planned)))
+    rate = loop.lr_end + (loop.lr - loop.lr_end) * share
     return rate * min(1.0, (steps + 1) / loop.warmup_steps)
 
 
@@ -133,6 +144,8 @@ class _Trainer:
         self.recipe, self.run = recipe, run
         if recipe.family != "ratevar" and run.stage > 1:
             raise TrainingError(f"{recipe.family} is trained in one stage: `unquant train stage1`")
+        if recipe.loop.schedule == "constant" and run.planned_total is not None:
+            raise OptionError('a planned total goes with schedule = "cosine"; the recipe\'s is "constant"')
         self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
         self.notes = [note] if note else []
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
@@ -167,6 +180,9 @@ class _Trainer:
         # their weights
         self.scheduled = self.position if self.last_step is None else float(self.steps)
         self.planned = float(self.last_step or run.planned_total or self.start_position + (run.time_budget or 0.0))
+        self.cooldown_from = self.scheduled if run.cooldown else None
+        if run.cooldown:
+            self.ema.restart()
         if self.scheduled >= self.planned:
             self.notes.append("the planned total is used up: the learning rate stays at its end")
         self._seed(rank=self.fabric.global_rank)
@@ -373,7 +389,7 @@ class _Trainer:
         loop = self.recipe.loop
         terms = self._backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, loop.clip)
-        rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart)
+        rate = learning_rate(loop, self.scheduled, self.planned, self.steps - self.restart, self.cooldown_from)
         for group, scale in zip(self.adam.param_groups, self.lr_scales, strict=True):
             group["lr"] = rate * scale
         # the fused step leaves weights and moments alone where this is 1, on the device; the norm is that of all devices
@@ -461,7 +477,7 @@ class _Trainer:
             "crops": self.crops_seen,
             "crop": self.recipe.loop.crop,
             "schedule_seconds": self.position,
-            self._planned_in(): self.planned,
+            **self._schedule(),
             **self.objective.notes(),
         }
         partial, old = folder.with_name("export.part"), folder.with_name("export.old")
@@ -479,8 +495,11 @@ class _Trainer:
         """Where the run stands: steps, seconds on the schedule, crops seen."""
         return {"step": self.steps, "seconds": round(self.position, 1), "crops": self.crops_seen}
 
-    def _planned_in(self) -> str:
-        return "planned_seconds" if self.last_step is None else "planned_steps"
+    def _schedule(self) -> dict[str, Any]:
+        """The schedule and, where it has one, its end in seconds or steps."""
+        name = self.recipe.loop.schedule if self.cooldown_from is None else "cooldown"
+        end = "planned_seconds" if self.last_step is None else "planned_steps"
+        return {"schedule": name} if name == "constant" else {"schedule": name, end: self.planned}
 
     def _images(self) -> dict[str, int]:
         crop = self.recipe.loop.crop
@@ -498,7 +517,7 @@ class _Trainer:
             "parameters": sum(p.numel() for p in self.plain.parameters()),
             "trained": sum(p.numel() for p in self.plain.parameters() if p.requires_grad),
             **self._images(),
-            self._planned_in(): self.planned,
+            **self._schedule(),
             "init": "resume" if self.going_on else self.run.init,
             "recipe": asdict(self.recipe),
         }

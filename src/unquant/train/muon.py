@@ -1,7 +1,7 @@
 """Muon for the kernels of convolutions (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982, for the step's size).
 
 Why not `torch.optim.Muon`: it iterates in bfloat16, one matrix after another. A CPU that emulates bfloat16 spends more time
-there than in the network, and others lose too. Kernels of equal shape go together here, in float32 on a CPU without AMX.
+there than in the network. Here kernels of equal shape go together, in float32 where bfloat16 is emulated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from unquant.train.devices import computes_in_bf16
 
 __all__ = ["KernelMuon", "is_kernel", "orthogonal"]
 
@@ -71,8 +73,8 @@ class KernelMuon:
                 alike[momentum.shape].append((_matrix(kernel), gradient.lerp(momentum, _MOMENTUM)))
         for (rows, columns), pairs in alike.items():
             ahead = torch.stack([nesterov for _, nesterov in pairs])
-            updates = orthogonal(ahead.to(_precision(ahead.device))).to(ahead.dtype)
-            for (matrix, _), update in zip(pairs, updates, strict=True):
+            precision = torch.bfloat16 if computes_in_bf16(ahead.device.type) else torch.float32
+            for (matrix, _), update in zip(pairs, orthogonal(ahead.to(precision)), strict=True):
                 matrix.mul_(1 - lr * self.weight_decay)
                 matrix.add_(update, alpha=-0.2 * lr * math.sqrt(max(rows, columns)))
 
@@ -92,13 +94,6 @@ class KernelMuon:
             raise ValueError("momenta of other kernels, or of another optimizer")
         for i, momentum in enumerate(self.momenta):
             momentum.copy_(stored[i])
-
-
-def _precision(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU and with AMX; AVX-512's is no faster than its float32 here, and an emulated one many times slower."""
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    fast = device.type == "cuda" or (device.type == "cpu" and amx is not None and amx())
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _matrix(kernel: Tensor) -> Tensor:

@@ -23,12 +23,14 @@ __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 _OPTIMIZERS = ("adamw", "muon")
+_SCHEDULES = ("cosine", "constant")
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """How a run is driven: crop size and batch (per device), optimizer and its cosine, EMA, intervals in seconds.
+    """How a run is driven: crop size and batch (per device), optimizer and its schedule, EMA, intervals in seconds.
 
+    schedule: "cosine", from lr to lr_end over a planned total, or "constant", which has no end: lr_end is for a cooldown.
     optimizer: "adamw", or "muon" for the kernels of convolutions with AdamW for the rest. precision: "bf16-mixed" or
     "32-true". compile: torch.compile for the training passes. validation_crops: of the held-out slice, at every validation.
     Raises OptionError naming the key that is out of range.
@@ -37,6 +39,7 @@ class LoopConfig:
     crop: int = 256
     batch: int = 64
     optimizer: str = "adamw"
+    schedule: str = "cosine"
     lr: float = 5e-4
     lr_end: float = 1e-5
     warmup_steps: int = 200
@@ -66,6 +69,8 @@ class LoopConfig:
             raise OptionError(f"ema: in [0, 1), not {self.ema}")
         if self.optimizer not in _OPTIMIZERS:
             raise OptionError(f"optimizer: one of {', '.join(_OPTIMIZERS)}, not {self.optimizer!r}")
+        if self.schedule not in _SCHEDULES:
+            raise OptionError(f"schedule: one of {', '.join(_SCHEDULES)}, not {self.schedule!r}")
         if self.precision not in _PRECISIONS:
             raise OptionError(f"precision: one of {', '.join(_PRECISIONS)}, not {self.precision!r}")
 
@@ -97,8 +102,9 @@ class Run:
     The budget is time_budget, in seconds of wall clock, or steps of the optimizer: one of the two, and the schedule runs over
     the same. init: "klt", "random" (stage 1 only) or the path of an export folder or weights file. planned_total: with a
     time_budget, the seconds of the learning-rate cosine over several runs; None: the position at the start plus this run's
-    budget. metrics: folder of the LPIPS weights, None for the one that UNQUANT_METRICS names. device: "auto", "cpu" or
-    "cuda"; devices: how many.
+    budget. cooldown: the learning rate falls from lr to lr_end over the budget, whatever the recipe's schedule, and the
+    average of the weights starts afresh. metrics: folder of the LPIPS weights, None for the one that UNQUANT_METRICS names.
+    device: "auto", "cpu" or "cuda"; devices: how many.
     """
 
     data: Path
@@ -112,6 +118,7 @@ class Run:
     devices: int = 1
     stage: int = 1
     steps: int | None = None
+    cooldown: bool = False
 
     def __post_init__(self) -> None:
         if (self.time_budget is None) == (self.steps is None):
@@ -122,6 +129,8 @@ class Run:
             raise OptionError(f"the number of steps must be positive, got {self.steps}")
         if self.planned_total is not None and self.steps is not None:
             raise OptionError("a planned total goes with a time budget, not with a number of steps")
+        if self.planned_total is not None and self.cooldown:
+            raise OptionError("a cooldown takes its own budget, no planned total")
         if self.planned_total is not None and not self.planned_total > 0:
             raise OptionError(f"the planned total must be positive, got {self.planned_total} s")
         if self.stage not in (1, 2, 3):
