@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 if TYPE_CHECKING:
-    from unquant.codecs.base import AnyCodec
+    from unquant.codecs.base import AnyLatentCodec
     from unquant.codecs.cdc import CdcCodec
     from unquant.codecs.ratevar import RatevarCodec
 
@@ -93,7 +93,7 @@ def either_weights(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def either(request: pytest.FixtureRequest, either_weights: Path) -> AnyCodec:
+def either(request: pytest.FixtureRequest, either_weights: Path) -> AnyLatentCodec:
     """The tiny codec of each family in turn: for what must hold of any."""
     return request.getfixturevalue(either_weights.stem)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import unquant
 from unquant.codecs import cdc
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.codecs.cdc import CdcCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
@@ -246,7 +246,7 @@ PAPER_LIKE = CdcConfig(
 )
 
 
-def build(weights: Weights, which: str) -> AnyCodec:
+def build(weights: Weights, which: str) -> AnyLatentCodec:
     trained = CdcConfig.from_dict(weights.config)
     match which:
         case "epsilon":

@@ -22,7 +22,7 @@ from PIL import Image
 
 import unquant
 from unquant import codecs
-from unquant.codecs.base import AnyCodec, LatentCodec
+from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse, parse_header
 from unquant.errors import (
@@ -65,7 +65,7 @@ def described(photo: Image.Image) -> Image.Image:
 @pytest.mark.parametrize(
     ("width", "height"), [(1, 1), (17, 1), (1, 17), (16, 16), (16, 15), (70, 33), (129, 130), (300, 200)]
 )
-def test_any_size(either: AnyCodec, photo: Image.Image, width: int, height: int) -> None:
+def test_any_size(either: AnyLatentCodec, photo: Image.Image, width: int, height: int) -> None:
     picture = photo.crop((150, 110, 150 + width, 110 + height))
     data = either.encode(picture, q_index=16)
     header, _ = parse_header(data)
@@ -78,13 +78,13 @@ def test_any_size(either: AnyCodec, photo: Image.Image, width: int, height: int)
     assert data == either.encode(picture, q_index=16)
 
 
-def test_overhead(either: AnyCodec, photo: Image.Image) -> None:
+def test_overhead(either: AnyLatentCodec, photo: Image.Image) -> None:
     data = either.encode(photo.crop((0, 0, 128, 128)), q_index=100)
     container = parse(data)
     assert len(data) - sum(len(tile.stream) for tile in container.tiles) <= 32
 
 
-def test_all_kinds_of_input(either: AnyCodec, photo: Image.Image) -> None:
+def test_all_kinds_of_input(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((150, 110, 190, 140))
     array = np.asarray(picture)
     data = either.encode(picture)
@@ -98,7 +98,7 @@ def test_all_kinds_of_input(either: AnyCodec, photo: Image.Image) -> None:
             either.encode(wrong)
 
 
-def test_alpha_is_exact(either: AnyCodec, photo: Image.Image) -> None:
+def test_alpha_is_exact(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = translucent(photo)
     decoded = either.decode(either.encode(picture, quality=20))
     assert decoded.mode == "RGBA"
@@ -109,7 +109,7 @@ def test_alpha_is_exact(either: AnyCodec, photo: Image.Image) -> None:
     assert either.encode(opaque) == either.encode(opaque.convert("RGB"))
 
 
-def test_metadata(either: AnyCodec, photo: Image.Image) -> None:
+def test_metadata(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = described(photo)
     kept, dropped = either.encode(picture), either.encode(picture, metadata=False)
     decoded = either.decode(kept)
@@ -121,7 +121,7 @@ def test_metadata(either: AnyCodec, photo: Image.Image) -> None:
     assert len(kept) > len(dropped) + len(XMP)
 
 
-def test_orientation_is_applied(either: AnyCodec, photo: Image.Image) -> None:
+def test_orientation_is_applied(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((0, 0, 48, 32))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -130,7 +130,7 @@ def test_orientation_is_applied(either: AnyCodec, photo: Image.Image) -> None:
     assert either.encode(turned) == either.encode(picture.transpose(Image.Transpose.ROTATE_270))
 
 
-def test_lists(either: AnyCodec, photo: Image.Image) -> None:
+def test_lists(either: AnyLatentCodec, photo: Image.Image) -> None:
     pictures = [photo.crop((0, 0, 40, 30)), translucent(photo), photo.crop((100, 100, 101, 101))]
     files = either.encode(pictures, quality=30)
     assert files == [either.encode(picture, quality=30) for picture in pictures]
@@ -139,7 +139,7 @@ def test_lists(either: AnyCodec, photo: Image.Image) -> None:
     assert either.encode([]) == []
 
 
-def test_threads_do_not_disturb_each_other(either: AnyCodec, photo: Image.Image) -> None:
+def test_threads_do_not_disturb_each_other(either: AnyLatentCodec, photo: Image.Image) -> None:
     pictures = [photo.crop((x, 60, x + 150, 200)) for x in range(0, 160, 20)]
     one_by_one = [either.encode(picture, quality=50) for picture in pictures]
     images = [either.decode(data) for data in one_by_one]
@@ -151,7 +151,7 @@ def test_threads_do_not_disturb_each_other(either: AnyCodec, photo: Image.Image)
 # --- the step -------------------------------------------------------------------------------------------------------
 
 
-def test_size_falls_with_the_step(either: AnyCodec, photo: Image.Image) -> None:
+def test_size_falls_with_the_step(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((100, 60, 484, 316))
     low, high = either.q_index_range
     sizes = [len(either.encode(picture, q_index=index)) for index in range(low, high + 1, 16)]
@@ -161,7 +161,7 @@ def test_size_falls_with_the_step(either: AnyCodec, photo: Image.Image) -> None:
     assert all(a + 4 >= b for a, b in pairwise(near))  # streams end at whole words
 
 
-def test_quality_is_a_step(either: AnyCodec, photo: Image.Image) -> None:
+def test_quality_is_a_step(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((0, 0, 40, 40))
     low, high = either.q_index_range
     assert either.encode(picture, quality=100) == either.encode(picture, q_index=low)
@@ -170,7 +170,7 @@ def test_quality_is_a_step(either: AnyCodec, photo: Image.Image) -> None:
     assert either.encode(picture, q_index=np.int64(77)) == either.encode(picture, q_index=77)
 
 
-def test_q_map(either: AnyCodec, photo: Image.Image) -> None:
+def test_q_map(either: AnyLatentCodec, photo: Image.Image) -> None:
     """A fine left and a coarse right half, over several tiles and an odd size."""
     picture = photo.crop((150, 100, 450, 250))
     low, high = either.q_index_range
@@ -191,7 +191,7 @@ def test_q_map(either: AnyCodec, photo: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 1), (1, 80), (40, 24), (129, 130)])
-def test_q_map_of_any_size(either: AnyCodec, photo: Image.Image, size: tuple[int, int]) -> None:
+def test_q_map_of_any_size(either: AnyLatentCodec, photo: Image.Image, size: tuple[int, int]) -> None:
     picture = photo.crop((150, 100, 150 + size[0], 100 + size[1]))
     shape = (-(-size[1] // 16), -(-size[0] // 16))
     q_map = np.random.default_rng(0).integers(16, 345, shape)
@@ -211,7 +211,7 @@ def test_q_map_of_any_size(either: AnyCodec, photo: Image.Image, size: tuple[int
         {"quality": 1, "bpp": 0.2, "target_bytes": 1000, "q_index": 100},
     ],
 )
-def test_rates_exclude_each_other(either: AnyCodec, photo: Image.Image, options: dict[str, Any]) -> None:
+def test_rates_exclude_each_other(either: AnyLatentCodec, photo: Image.Image, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="exclude each other") as caught:
         either.encode(photo, **options)
     assert all(name in str(caught.value) for name in options)
@@ -248,7 +248,7 @@ def test_rates_exclude_each_other(either: AnyCodec, photo: Image.Image, options:
     ],
     ids=str,
 )
-def test_options_out_of_range(either: AnyCodec, photo: Image.Image, options: dict[str, Any]) -> None:
+def test_options_out_of_range(either: AnyLatentCodec, photo: Image.Image, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         either.encode(photo.crop((0, 0, 48, 32)), **options)
 
@@ -256,7 +256,7 @@ def test_options_out_of_range(either: AnyCodec, photo: Image.Image, options: dic
 # --- decoding -------------------------------------------------------------------------------------------------------
 
 
-def test_realism(either: AnyCodec, photo: Image.Image) -> None:
+def test_realism(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((100, 100, 180, 160))
     plain = either.encode(picture)
     assert parse_header(plain)[0].realism is None
@@ -299,7 +299,7 @@ def test_seed_and_steps(tiny: RatevarCodec, photo: Image.Image) -> None:
     ],
     ids=str,
 )
-def test_decode_options_out_of_range(either: AnyCodec, photo: Image.Image, options: dict[str, Any]) -> None:
+def test_decode_options_out_of_range(either: AnyLatentCodec, photo: Image.Image, options: dict[str, Any]) -> None:
     data = either.encode(photo.crop((0, 0, 48, 32)))
     with pytest.raises(OptionError):
         either.decode(data, **options)
@@ -311,7 +311,7 @@ REFUSALS = (BitstreamError, ImageTooLarge, ModelMissing)
 
 
 @pytest.fixture(scope="module")
-def intact(either: AnyCodec, photo: Image.Image) -> tuple[bytes, Image.Image]:
+def intact(either: AnyLatentCodec, photo: Image.Image) -> tuple[bytes, Image.Image]:
     picture = described(photo).crop((0, 0, 20, 37))
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     q_map = np.array([[200, 300], [250, 30], [16, 344]])
@@ -319,7 +319,7 @@ def intact(either: AnyCodec, photo: Image.Image) -> tuple[bytes, Image.Image]:
     return data, either.decode(data)
 
 
-def check_damage(codec: AnyCodec, data: bytes, image: Image.Image) -> bool:
+def check_damage(codec: AnyLatentCodec, data: bytes, image: Image.Image) -> bool:
     """Whether the damage is noticed; fails if it gives another picture, or an error of another kind."""
     try:
         decoded = codec.decode(data)
@@ -331,7 +331,7 @@ def check_damage(codec: AnyCodec, data: bytes, image: Image.Image) -> bool:
     return False
 
 
-def test_no_flipped_bit_gives_another_picture(either: AnyCodec, intact: tuple[bytes, Image.Image]) -> None:
+def test_no_flipped_bit_gives_another_picture(either: AnyLatentCodec, intact: tuple[bytes, Image.Image]) -> None:
     data, image = intact
     assert not check_damage(either, data, image)
     noticed = []
@@ -355,7 +355,7 @@ def mutations(draw: st.DrawFn) -> list[tuple[str, float, int]]:
 @settings(max_examples=120, deadline=None)
 @given(mutations())
 def test_no_damage_gives_another_picture(
-    either: AnyCodec, intact: tuple[bytes, Image.Image], damage: list[tuple[str, float, int]]
+    either: AnyLatentCodec, intact: tuple[bytes, Image.Image], damage: list[tuple[str, float, int]]
 ) -> None:
     data, image = bytearray(intact[0]), intact[1]
     for kind, where, value in damage:
@@ -376,7 +376,7 @@ def test_no_damage_gives_another_picture(
     check_damage(either, bytes(data), image)
 
 
-def test_what_is_no_file(either: AnyCodec, intact: tuple[bytes, Image.Image]) -> None:
+def test_what_is_no_file(either: AnyLatentCodec, intact: tuple[bytes, Image.Image]) -> None:
     for junk in (b"", b"\x89UN", b"\xff\xd8\xff\xe0 a JPEG", bytes(100)):
         with pytest.raises(NotUnquant):
             either.decode(junk)
@@ -385,7 +385,7 @@ def test_what_is_no_file(either: AnyCodec, intact: tuple[bytes, Image.Image]) ->
             either.decode(intact[0][:size])
 
 
-def test_tiles_are_bound_to_their_place(either: AnyCodec, photo: Image.Image) -> None:
+def test_tiles_are_bound_to_their_place(either: AnyLatentCodec, photo: Image.Image) -> None:
     """Two tiles that change places are noticed, though each is whole."""
     container = parse(either.encode(photo.crop((100, 100, 300, 180)), q_index=100))
     first, second = container.tiles
@@ -400,7 +400,7 @@ def test_tiles_are_bound_to_their_place(either: AnyCodec, photo: Image.Image) ->
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-def test_other_weights_are_named(either: AnyCodec, photo: Image.Image) -> None:
+def test_other_weights_are_named(either: AnyLatentCodec, photo: Image.Image) -> None:
     data = bytearray(either.encode(photo.crop((0, 0, 40, 40))))
     data[6:10] = bytes.fromhex("deadbeef")
     for decode in (either.decode, unquant.decode):
@@ -461,7 +461,7 @@ def test_unknown_device(either_weights: Path) -> None:
 
 
 def test_the_short_way(
-    either: AnyCodec, either_weights: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+    either: AnyLatentCodec, either_weights: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """encode, decode, info, load and models find weights in the folder that UNQUANT_WEIGHTS names."""
     monkeypatch.setenv("UNQUANT_WEIGHTS", str(either_weights.parent))
@@ -475,7 +475,7 @@ def test_the_short_way(
     assert entry.parameters == sum(p.numel() for p in either.model.parameters())
 
 
-def test_info(either: AnyCodec, photo: Image.Image) -> None:
+def test_info(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = described(photo)
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     data = either.encode(picture, q_index=123)
@@ -513,7 +513,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
 
 
-def test_importing_is_light(either: AnyCodec, photo: Image.Image, tmp_path: Path) -> None:
+def test_importing_is_light(either: AnyLatentCodec, photo: Image.Image, tmp_path: Path) -> None:
     """`import unquant`, `info` and `models` need nothing but the standard library."""
     path = tmp_path / "a.unq"
     path.write_bytes(either.encode(photo.crop((0, 0, 40, 30))))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unquant.codecs.base import AnyCodec, LatentCodec
+from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.codecs.images import to_picture
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.container import parse_header
@@ -80,7 +80,7 @@ def picture(photo: Image.Image) -> Image.Image:
     return photo.crop((120, 60, 440, 300))
 
 
-def check_met(codec: AnyCodec, picture: Image.Image, data: bytes, target: int) -> None:
+def check_met(codec: AnyLatentCodec, picture: Image.Image, data: bytes, target: int) -> None:
     """Never above; below by at most 2%, 16 bytes or one q index, whichever is largest."""
     assert len(data) <= target
     if target - len(data) > max(0.02 * target, 16):
@@ -92,21 +92,21 @@ def step_of(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("target", [440, 500, 555, 700, 1000, 1411, 2000, 2650])
-def test_target_bytes(either: AnyCodec, picture: Image.Image, target: int) -> None:
+def test_target_bytes(either: AnyLatentCodec, picture: Image.Image, target: int) -> None:
     data = either.encode(picture, target_bytes=target)
     check_met(either, picture, data, target)
     assert data == either.encode(picture, q_index=step_of(data))
 
 
 @pytest.mark.parametrize("bpp", [0.05, 0.11, 0.25])
-def test_bpp(either: AnyCodec, picture: Image.Image, bpp: float) -> None:
+def test_bpp(either: AnyLatentCodec, picture: Image.Image, bpp: float) -> None:
     data = either.encode(picture, bpp=bpp)
     target = int(bpp * picture.width * picture.height / 8)
     assert data == either.encode(picture, target_bytes=target)
     check_met(either, picture, data, target)
 
 
-def test_target_counts_the_whole_file(either: AnyCodec, picture: Image.Image) -> None:
+def test_target_counts_the_whole_file(either: AnyLatentCodec, picture: Image.Image) -> None:
     picture = picture.crop((0, 0, 200, 160))
     translucent = picture.copy()
     translucent.putalpha(Image.linear_gradient("L").resize(picture.size))
@@ -118,7 +118,7 @@ def test_target_counts_the_whole_file(either: AnyCodec, picture: Image.Image) ->
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 17), (130, 130)])
-def test_targets_of_small_pictures(either: AnyCodec, photo: Image.Image, size: tuple[int, int]) -> None:
+def test_targets_of_small_pictures(either: AnyLatentCodec, photo: Image.Image, size: tuple[int, int]) -> None:
     """130×130 has a tile of one single position."""
     small = photo.crop((200, 100, 200 + size[0], 100 + size[1]))
     smallest = len(either.encode(small, q_index=344))
@@ -129,7 +129,7 @@ def test_targets_of_small_pictures(either: AnyCodec, photo: Image.Image, size: t
         either.encode(small, target_bytes=smallest - 1)
 
 
-def test_a_target_above_the_highest_rate(either: AnyCodec, picture: Image.Image) -> None:
+def test_a_target_above_the_highest_rate(either: AnyLatentCodec, picture: Image.Image) -> None:
     with pytest.warns(UserWarning, match="above the highest rate"):
         data = either.encode(picture, target_bytes=10**6)
     assert data == either.encode(picture, q_index=16)
@@ -141,7 +141,7 @@ def test_a_target_above_the_highest_rate(either: AnyCodec, picture: Image.Image)
     check_met(either, picture, near, len(data))
 
 
-def test_a_target_below_the_lowest_rate(either: AnyCodec, picture: Image.Image) -> None:
+def test_a_target_below_the_lowest_rate(either: AnyLatentCodec, picture: Image.Image) -> None:
     smallest = either.encode(picture, q_index=344)
     for target in (1, len(smallest) - 1):
         with pytest.raises(RateUnreachable, match=str(len(smallest))) as caught:
@@ -151,7 +151,7 @@ def test_a_target_below_the_lowest_rate(either: AnyCodec, picture: Image.Image) 
 
 
 @pytest.mark.parametrize("q_index", [16, 100, 200, 300, 344])
-def test_the_estimate(either: AnyCodec, picture: Image.Image, q_index: int) -> None:
+def test_the_estimate(either: AnyLatentCodec, picture: Image.Image, q_index: int) -> None:
     """Targets are searched with an estimate: it must be close, or every encode to a target is slow.
 
     Outliers, which tiny models have many of at fine steps, take fewer bits than a Gaussian says.
@@ -161,7 +161,9 @@ def test_the_estimate(either: AnyCodec, picture: Image.Image, q_index: int) -> N
     assert either._estimate(plan, q_index) == pytest.approx(len(data), rel=0.04, abs=40)
 
 
-def test_the_latent_is_computed_once(either: AnyCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latent_is_computed_once(
+    either: AnyLatentCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     analyse, encode_at = LatentCodec._analyse, LatentCodec._encode_at
     monkeypatch.setattr(LatentCodec, "_analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])

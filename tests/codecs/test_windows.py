@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unquant
-from unquant.codecs.base import AnyCodec, LatentCodec
+from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.codecs.images import to_picture
 from unquant.codecs.windows import run_windowed, spans
 from unquant.nn.transforms import Analysis, Synthesis
@@ -92,7 +92,7 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
 
 
 @pytest.fixture
-def single(either_weights: Path) -> AnyCodec:
+def single(either_weights: Path) -> AnyLatentCodec:
     """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
     codec = unquant.load(str(either_weights))
     codec._precision = torch.float32
@@ -101,7 +101,7 @@ def single(either_weights: Path) -> AnyCodec:
 
 @pytest.mark.parametrize("window", [3, 5, 16])
 def test_the_codec_in_windows(
-    single: AnyCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch
+    single: AnyLatentCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = to_picture(photo.crop((100, 60, 395, 270)))
     q_map = np.random.default_rng(0).integers(16, 345, (14, 19))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import unquant
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.entropy import exact
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
@@ -57,7 +57,7 @@ def blocks() -> Image.Image:
     return Image.fromarray(colours).resize((256, 144), Image.Resampling.NEAREST)
 
 
-def encoded(codec: AnyCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
+def encoded(codec: AnyLatentCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
     """Files by name, each with the digest of what the encoder put into it."""
     low, high = codec.q_index_range
     crop = photo.crop((200, 120, 360, 264))
@@ -69,7 +69,7 @@ def encoded(codec: AnyCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]
 
 
 @pytest.fixture(scope="session")
-def files(either: AnyCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
+def files(either: AnyLatentCodec, photo: Image.Image) -> dict[str, tuple[bytes, str]]:
     """`encoded` of a tiny model."""
     return encoded(either, photo)
 
@@ -80,7 +80,7 @@ def outcomes(
 ) -> dict[str, Any]:
     """By variant: the capability that torch reports, and by weights the results of `exactness.run` with what is right."""
     folder = tmp_path_factory.mktemp("exactness")
-    codecs: dict[str, tuple[AnyCodec, Path, list[str]]] = {}
+    codecs: dict[str, tuple[AnyLatentCodec, Path, list[str]]] = {}
     for name in TINY:
         weights: Path = request.getfixturevalue(f"{name}_weights")
         codecs[name] = (request.getfixturevalue(name), weights, ["fine", "map", "coarse", "blocks"])
@@ -164,7 +164,7 @@ def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["fine", "coarse", "blocks"])
-def test_large_noise_is_caught(either: AnyCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
+def test_large_noise_is_caught(either: AnyLatentCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
     """So the tests above can fail: an error that the guard does not cover ends in CorruptStream, never in a picture."""
     data, right = files[name]
     assert exactness.decode_digest(either, data) == right
@@ -178,7 +178,7 @@ def test_large_noise_is_caught(either: AnyCodec, files: dict[str, tuple[bytes, s
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_gpu_decodes_the_same(request: pytest.FixtureRequest, weights: str, photo: Image.Image) -> None:
     name = SHIPPED.get(weights, weights)
-    cpu: AnyCodec = request.getfixturevalue(name)
+    cpu: AnyLatentCodec = request.getfixturevalue(name)
     gpu = type(cpu).from_file(request.getfixturevalue(f"{name}_weights"), "cuda")
     for data, right in encoded(cpu, photo).values():
         assert exactness.decode_digest(gpu, data) == right
@@ -186,7 +186,9 @@ def test_a_gpu_decodes_the_same(request: pytest.FixtureRequest, weights: str, ph
         assert exactness.decode_digest(cpu, data) == right
 
 
-def test_the_files_hold_what_is_hard(either: AnyCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_hold_what_is_hard(
+    either: AnyLatentCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Escapes, uncoded positions and several tiles are really among what is tested."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -233,7 +235,7 @@ def plant(coder: exact.ExactCoder, log2_q: float) -> None:
 
 
 @pytest.fixture
-def planted(either_weights: Path) -> AnyCodec:
+def planted(either_weights: Path) -> AnyLatentCodec:
     codec = unquant.load(str(either_weights))
     codec.exact.networks = copy.deepcopy(codec.exact.networks)
     plant(codec.exact, 96 / 64)
@@ -243,7 +245,7 @@ def planted(either_weights: Path) -> AnyCodec:
 DISTURBANCES = [(NOISE, None), (-NOISE, None), (1e-10, None), (-1e-10, None), (NOISE, 1), (NOISE, 2), (1e-10, 3)]
 
 
-def test_values_on_boundaries(planted: AnyCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_on_boundaries(planted: AnyLatentCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     crop = photo.crop((200, 120, 360, 264))
     found: list[int] = []
 
@@ -266,7 +268,7 @@ def test_values_on_boundaries(planted: AnyCodec, photo: Image.Image, monkeypatch
 
 
 def test_without_overrides_the_same_is_lost(
-    planted: AnyCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+    planted: AnyLatentCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crop = photo.crop((200, 120, 360, 264))
     monkeypatch.setattr(exact, "unsafe", lambda grid: (np.zeros(0, np.int64), np.zeros(0, np.bool_)))
@@ -304,7 +306,7 @@ def test_unsafe_states_the_side() -> None:
     assert snap(grid, (positions, sides)).tolist() == [1, 1, 0, 2, 3, 3, -4, 0]
 
 
-def test_guard_is_rare(either: AnyCodec, photo: Image.Image) -> None:
+def test_guard_is_rare(either: AnyLatentCodec, photo: Image.Image) -> None:
     """On real pictures hardly any value is unsafe: the list costs nothing."""
     with exactness.recorded_grids() as grids:
         either.encode(photo.crop((0, 0, 384, 256)), q_index=either.q_index_range[0])

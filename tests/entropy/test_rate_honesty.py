@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import unquant
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.codecs.images import to_picture
 from unquant.container import parse
 from unquant.entropy import exact
@@ -27,7 +27,9 @@ class Payload:
     outliers: how much less the escape codes take than a Gaussian would have them cost.
     """
 
-    def __init__(self, codec: AnyCodec, image: Image.Image, q_index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, codec: AnyLatentCodec, image: Image.Image, q_index: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         tables, bits, saved = codec.exact.tables, [0.0], [0.0]
 
         class Recorder(exact.SymbolEncoder):
@@ -49,7 +51,7 @@ class Payload:
         self.tables, self.outliers = sum(bits) / 8, sum(saved) / 8
 
 
-def cross_entropy(codec: AnyCodec, image: Image.Image, q_index: int, *, noise: bool) -> float:
+def cross_entropy(codec: AnyLatentCodec, image: Image.Image, q_index: int, *, noise: bool) -> float:
     """Bytes by the networks' own estimate, in float32."""
     with torch.inference_mode():
         y = codec._plan(to_picture(image)).y
@@ -59,7 +61,7 @@ def cross_entropy(codec: AnyCodec, image: Image.Image, q_index: int, *, noise: b
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny_four", "tiny_cdc", "shipped", "shipped_cdc"])
-def codec(request: pytest.FixtureRequest) -> AnyCodec:
+def codec(request: pytest.FixtureRequest) -> AnyLatentCodec:
     path: Path = request.getfixturevalue(f"{request.param}_weights")
     codec = unquant.load(str(path))
     codec.config = replace(codec.config, tile=64)
@@ -67,14 +69,14 @@ def codec(request: pytest.FixtureRequest) -> AnyCodec:
 
 
 @pytest.fixture(scope="module")
-def image(photo: Image.Image, codec: AnyCodec) -> Image.Image:
+def image(photo: Image.Image, codec: AnyLatentCodec) -> Image.Image:
     size = (592, 400) if codec.config.latent < 100 else (256, 256)
     return photo.crop((0, 0, *size))
 
 
 @pytest.mark.parametrize("q_index", Q_INDICES)
 def test_payload_is_the_cross_entropy(
-    codec: AnyCodec, image: Image.Image, q_index: int, monkeypatch: pytest.MonkeyPatch
+    codec: AnyLatentCodec, image: Image.Image, q_index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = Payload(codec, image, q_index, monkeypatch)
     assert payload.coded > 100
@@ -86,7 +88,7 @@ def test_payload_is_the_cross_entropy(
 
 
 @pytest.mark.parametrize("q_index", Q_INDICES)
-def test_training_bits_are_an_upper_bound(codec: AnyCodec, image: Image.Image, q_index: int) -> None:
+def test_training_bits_are_an_upper_bound(codec: AnyLatentCodec, image: Image.Image, q_index: int) -> None:
     torch.manual_seed(q_index)
     draws = [cross_entropy(codec, image, q_index, noise=True) for _ in range(4)]
     evaluation = cross_entropy(codec, image, q_index, noise=False)

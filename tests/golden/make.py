@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from exactness import recorded_tiles
 
 import unquant
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.models.cdc import Cdc, CdcConfig
@@ -133,7 +133,7 @@ def train(name: str) -> None:
     write_weights(FOLDER / f"{name}.safetensors", family, config.to_dict(), tensors, {"purpose": "tests only"})
 
 
-def pictures(codec: AnyCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
+def pictures(codec: AnyLatentCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
     """The golden pictures of one model by name, each with the options of its encode."""
     photo = Image.open(PHOTO).convert("RGB")
     low, high = codec.q_index_range
@@ -153,7 +153,7 @@ def pictures(codec: AnyCodec) -> dict[str, tuple[Image.Image, dict[str, object]]
     }
 
 
-def symbols_of(codec: AnyCodec, data: bytes) -> bytes:
+def symbols_of(codec: AnyLatentCodec, data: bytes) -> bytes:
     """The symbols of every tile of a file, int32 little-endian in coding order, as the decoder finds them."""
     with recorded_tiles(codec.exact) as tiles:
         codec.decode(data)

@@ -11,7 +11,7 @@ import exactness
 import pytest
 import torch
 
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
 
@@ -21,12 +21,12 @@ SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
 NAMES = ("point", "fine", "coarse", "map", "alpha", "blocks")
 
 
-def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> AnyCodec:
+def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> AnyLatentCodec:
     name = entry["weights"]
     return request.getfixturevalue(SHIPPED.get(name, name))
 
 
-def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: AnyCodec) -> list[CodedTile]:
+def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: AnyLatentCodec) -> list[CodedTile]:
     """Every tile of a file decoded to ẑ and ŷ/q, and those encoded: their rounding gives the recorded symbols back."""
     hyper: list[torch.Tensor] = []
     synthesis = coder.networks.hyper_synthesis
@@ -59,7 +59,7 @@ def test_the_record_is_whole() -> None:
 @pytest.mark.parametrize("family", SHIPPED)
 def test_the_package_s_weights_have_golden_files(request: pytest.FixtureRequest, family: str) -> None:
     """New weights come with new golden files: `python tests/golden/make.py ratevar`."""
-    shipped: AnyCodec = request.getfixturevalue(SHIPPED[family])
+    shipped: AnyLatentCodec = request.getfixturevalue(SHIPPED[family])
     ids = {entry["file"]: entry["stream_id"] for entry in RECORD if entry["weights"] == family}
     assert ids == {f"{family}-{name}.unq": shipped.stream_id.hex() for name in NAMES}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unquant
-from unquant.codecs.base import AnyCodec
+from unquant.codecs.base import AnyLatentCodec
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.errors import BitstreamError
@@ -126,14 +126,14 @@ def digest(tiles: list[exact.CodedTile | exact.DecodedTile]) -> str:
     return hasher.hexdigest()
 
 
-def encode_recorded(codec: AnyCodec, image: Any, **options: Any) -> tuple[bytes, str]:
+def encode_recorded(codec: AnyLatentCodec, image: Any, **options: Any) -> tuple[bytes, str]:
     """A file and the digest of what the encoder put into it."""
     with recorded_tiles(codec.exact) as tiles:
         data = codec.encode(image, **options)
     return data, digest(tiles)
 
 
-def decode_digest(codec: AnyCodec, data: bytes) -> str:
+def decode_digest(codec: AnyLatentCodec, data: bytes) -> str:
     """The digest of what a decoder finds in a file, or the name of the error that it raises."""
     with recorded_tiles(codec.exact) as tiles, torch.inference_mode():
         try:

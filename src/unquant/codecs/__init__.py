@@ -12,7 +12,7 @@ from unquant.errors import OptionError
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-    from unquant.codecs.base import AnyCodec as Codec
+    from unquant.codecs.interface import AnyCodec as Codec
 
 __all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"]
 
@@ -21,9 +21,9 @@ _loaded: dict[tuple[str, str], Codec] = {}
 
 def __getattr__(name: str) -> Any:
     if name == "Codec":
-        from unquant.codecs.base import LatentCodec
+        from unquant.codecs import interface
 
-        return LatentCodec
+        return interface.Codec
     raise AttributeError(f"module 'unquant.codecs' has no attribute {name!r}")
 
 
@@ -32,11 +32,12 @@ def load(model: str = "ratevar", device: str | None = None) -> Codec:
 
     device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
     """
+    from unquant.codecs.av1 import Av1Codec
     from unquant.codecs.cdc import CdcCodec
     from unquant.codecs.ratevar import RatevarCodec
 
     entry = find_model(model)
-    for codec in (RatevarCodec, CdcCodec):
+    for codec in (RatevarCodec, CdcCodec, Av1Codec):
         if codec.family == entry.family:
             return codec.from_file(entry.path, device or "cpu")
     raise OptionError(f"{entry.path}: this version has no codec of the family {entry.family!r}")

@@ -125,16 +125,18 @@ def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, thre
                 break
 
 
-def decode_avif(data: bytes) -> npt.NDArray[np.uint8]:
-    """The first picture of an .avif file, (h, w, 3) uint8, as coded: neither turned nor mirrored. Raises CorruptStream."""
+def decode_avif(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """The first picture of an .avif file, (h, w, 3) uint8, as coded: neither turned nor mirrored; and alpha (h, w) or None.
+
+    Raises CorruptStream.
+    """
     require_avif()
     try:
         with PILImage.open(io.BytesIO(data), formats=("AVIF",)) as picture:
-            return np.array(picture.convert("RGB"))
+            alpha = np.array(picture.getchannel("A")) if picture.mode == "RGBA" else None
+            return np.array(picture.convert("RGB")), alpha
     except (OSError, ValueError, SyntaxError, EOFError) as e:
         raise CorruptStream(f"AV1 picture: cannot be decoded: {e}") from None
-
-
 
 
 def reduce(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

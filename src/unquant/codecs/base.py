@@ -6,12 +6,10 @@ image ◄──┤the family's decoder├◄── ŷ, μ, σ ◄── tiles �
 
 from __future__ import annotations
 
-import threading
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, overload
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +18,15 @@ from torch import Tensor
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
 from unquant.codecs.arguments import (
-    checked_seed,
-    checked_unit,
-    fast_precision,
     memory_errors,
     target_size,
-    usable_device,
 )
 from unquant.codecs.images import Picture, from_arrays, to_picture
+from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, MAX_STEPS, Container, Header, Tile, latent_size, parse, symbols_crc
+from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
     CorruptStream,
@@ -39,26 +34,21 @@ from unquant.errors import (
     ModelMissing,
     OptionError,
     RateUnreachable,
-    WeightsError,
 )
-from unquant.models.families import Config, Model, family_of
-from unquant.models.ratevar import Q_INDEX_OCTAVE
+from unquant.models.cdc import Cdc, CdcConfig
+from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
 from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.weights import Weights, read_weights
+from unquant.weights import Weights
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["DEFAULT_QUALITY", "DEFAULT_SEED", "AnyCodec", "Drawing", "LatentCodec"]
+__all__ = ["AnyLatentCodec", "LatentCodec"]
 
-C = TypeVar("C", bound=Config)
-M = TypeVar("M", bound=Model)
+C = TypeVar("C", bound=RatevarConfig | CdcConfig)
+M = TypeVar("M", bound=Ratevar | Cdc)
 
-DEFAULT_QUALITY = 40
-"""Quality of an encode that names no rate."""
-DEFAULT_SEED = 0
-"""Seed of the noise of a decode that names none."""
 _CONTAINER_BYTES, _TILE_BYTES = 20, 8
 
 
@@ -76,63 +66,16 @@ class _Plan(NamedTuple):
         return _CONTAINER_BYTES + sum(len(s) + 11 for s in sections if s is not None)
 
 
-class Drawing(NamedTuple):
-    """How a latent is to be drawn: realism ρ, steps, seed, and the picture's size in pixels."""
+class LatentCodec(Codec[C, M]):
+    """A codec with a latent of its own. A family's codec sets `family` and draws images from latents."""
 
-    realism: float
-    steps: int
-    seed: int
-    height: int
-    width: int
-
-
-class _Wishes(NamedTuple):
-    """What a file asks of its decoder, None where it leaves that to the weights: per cent of realism, steps, seed."""
-
-    percent: int | None
-    steps: int | None
-    seed: int | None
-
-
-class LatentCodec(ABC, Generic[C, M]):
-    """A loaded model on one device; safe to share between threads.
-
-    weights_id: names the weights file in reports. stream_id: the four bytes in the header of every file it writes.
-    A family's codec sets `family` and draws images from latents.
-    """
-
-    family: ClassVar[str]
     window: ClassVar[int] = 96
     """Side of the windows that networks run in, in latent positions."""
-    config: C
-    model: M
 
     def __init__(self, weights: Weights, device: str | torch.device = "cpu", name: str | None = None) -> None:
-        if weights.family != self.family:
-            raise WeightsError(f"weights of the family {weights.family!r}, not {self.family}")
-        family = family_of(self.family)
-        self.config = cast(C, family.config.from_dict(weights.config))
-        self.name = name or self.family
-        self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
-        self.device = usable_device(device)
-        state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
+        super().__init__(weights, device, name)
         arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
-        try:
-            with torch.device("meta"):
-                model = cast(M, family.model(self.config))
-            model.load_state_dict(state, assign=True)
-        except (RuntimeError, ValueError) as e:  # a negative width raises either
-            raise WeightsError(f"weights do not fit their configuration: {e}") from None
-        model = model.eval().requires_grad_(False)
-        self.exact = ExactCoder(model.entropy, Tables.from_arrays(arrays), self.device)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._precision = fast_precision(self.device)
-        self._lock = threading.Lock()
-
-    @classmethod
-    def from_file(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        """Load a weights file. Raises ModelMissing or WeightsError."""
-        return cls(read_weights(path), device, name=path.stem)
+        self.exact = ExactCoder(self.model.entropy, Tables.from_arrays(arrays), self.device)
 
     @property
     def q_index_range(self) -> tuple[int, int]:
@@ -141,32 +84,7 @@ class LatentCodec(ABC, Generic[C, M]):
 
     # ---- encode ------------------------------------------------------------------------------------------------------
 
-    @overload
-    def encode(  # pyright: ignore[reportOverlappingOverload]  # an image may be of any other type
-        self, image: list[Any] | tuple[Any, ...], **options: Any
-    ) -> list[bytes]: ...
-    @overload
-    def encode(self, image: Any, **options: Any) -> bytes: ...
-
-    def encode(self, image: Any, **options: Any) -> bytes | list[bytes]:
-        """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
-
-        image: PIL.Image of any mode, numpy (h, w, 3) uint8, or torch (3, h, w) float in [0, 1]; see `codecs.images`.
-        At most one of:
-        quality: 0..100, geometric in the step, default 40. bpp: target bits per pixel of the whole file.
-        target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
-        (⌈h/16⌉, ⌈w/16⌉) for a step that differs across the image.
-        metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
-        a decoder shall use by default, written to the file where it differs from the weights' own.
-
-        Targets are met from below. One above the highest rate gives the highest rate and a warning; one below the lowest
-        raises RateUnreachable, which names the smallest size. Raises OptionError, ImageTooLarge.
-        """
-        if isinstance(image, list | tuple):
-            return [self._encode(one, **options) for one in image]  # pyright: ignore[reportUnknownVariableType]
-        return self._encode(image, **options)
-
-    def _encode(
+    def _encode(  # pyright: ignore[reportIncompatibleMethodOverride]  # a family's own options
         self,
         image: Any,
         *,
@@ -178,7 +96,11 @@ class LatentCodec(ABC, Generic[C, M]):
         realism: float | None = None,
         steps: int | None = None,
         seed: int | None = None,
+        effort: int | None = None,
+        container: str = "unq",
     ) -> bytes:
+        if effort is not None or container != "unq":
+            raise OptionError(f"{self.name}: effort and the container avif are for the family av1 alone")
         chosen = [
             n
             for n, v in (("quality", quality), ("bpp", bpp), ("target_bytes", target_bytes), ("q_index", q_index))
@@ -206,26 +128,6 @@ class LatentCodec(ABC, Generic[C, M]):
                     f"a q_index map of this image must be of shape {tuple(plan.y.shape[-2:])}, not {indices.shape}"
                 )
             return self._encode_at(plan, indices if indices.ndim else int(indices), wishes)
-
-    def _wishes(self, realism: float | None, steps: int | None, seed: int | None) -> _Wishes:
-        percent = None if realism is None else round(100 * checked_unit("realism", realism))
-        if steps is not None:
-            self._check_steps(steps)
-            if steps == 0:
-                raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
-        defaults = round(100 * self.config.default_realism), self._default_steps, DEFAULT_SEED
-        given = percent, None if steps is None else int(steps), checked_seed(seed)
-        return _Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
-
-    @property
-    @abstractmethod
-    def _default_steps(self) -> int | None:
-        """Steps of a decode for which nobody asks otherwise; None where there is nothing to step through."""
-
-    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
-        """Raises OptionError for a number of steps that these weights cannot be decoded with."""
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
-            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
 
     def _plan(self, picture: Picture) -> _Plan:
         alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
@@ -267,7 +169,7 @@ class LatentCodec(ABC, Generic[C, M]):
             tiles += 1
         return bits / 8 + plan.overhead + _TILE_BYTES * tiles
 
-    def _encode_to_size(self, plan: _Plan, target: int, wishes: _Wishes) -> bytes:
+    def _encode_to_size(self, plan: _Plan, target: int, wishes: Wishes) -> bytes:
         low, high = self.q_index_range
         index = search_q_index(lambda i: self._estimate(plan, i), target, low, high)
         data = self._encode_at(plan, index, wishes)
@@ -289,7 +191,7 @@ class LatentCodec(ABC, Generic[C, M]):
             warnings.warn(f"the target of {target} bytes is above the highest rate: {len(data)} bytes", stacklevel=4)
         return data
 
-    def _encode_at(self, plan: _Plan, index: int | npt.NDArray[np.integer[Any]], wishes: _Wishes) -> bytes:
+    def _encode_at(self, plan: _Plan, index: int | npt.NDArray[np.integer[Any]], wishes: Wishes) -> bytes:
         height, width = plan.picture.rgb.shape[:2]
         q_map = None if isinstance(index, int) else index.astype("<u2").tobytes()
         nominal = index if isinstance(index, int) else round(float(index.mean()))
@@ -316,24 +218,7 @@ class LatentCodec(ABC, Generic[C, M]):
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 
-    @overload
-    def decode(self, data: list[bytes] | tuple[bytes, ...], **options: Any) -> list[PILImage.Image]: ...
-    @overload
-    def decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
-
-    def decode(self, data: bytes | Sequence[bytes], **options: Any) -> PILImage.Image | list[PILImage.Image]:
-        """Decode the bytes of a `.unq` file, or a list of such, to RGB (or RGBA) images.
-
-        realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
-        family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
-        that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
-        Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, ImageTooLarge.
-        """
-        if isinstance(data, list | tuple):
-            return [self._decode(one, **options) for one in data]
-        return self._decode(bytes(data), **options)  # pyright: ignore[reportArgumentType]
-
-    def _decode(
+    def _decode(  # pyright: ignore[reportIncompatibleMethodOverride]  # a family's own options
         self,
         data: bytes,
         *,
@@ -342,13 +227,7 @@ class LatentCodec(ABC, Generic[C, M]):
         seed: int | None = None,
         preview: bool = False,
     ) -> PILImage.Image:
-        if preview and realism:
-            raise OptionError("preview is the plain decode: it excludes a realism above 0")
-        if steps is not None:
-            self._check_steps(steps)
-        checked_seed(seed)
-        if realism is not None:
-            checked_unit("realism", realism)
+        self._check_asked(realism, steps, seed, preview)
         with memory_errors(), torch.inference_mode():
             container = parse(data)
             header = container.header
@@ -357,25 +236,13 @@ class LatentCodec(ABC, Generic[C, M]):
                     f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
                     f" {self.name} weights with {self.stream_id.hex()}"
                 )
-            if preview:
-                realism = 0.0
-            elif realism is None:
-                realism = self.config.default_realism if header.realism is None else header.realism / 100
-            chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
-            if steps is None and not preview:
-                steps = header.steps or None
-            wanted = self._steps_of(steps, realism, preview=preview)
-            drawing = Drawing(realism, wanted, chosen, header.height, header.width)
+            drawing = self._drawing(header, realism, steps, seed, preview)
             # not kept here: the planes are as large as y, and the callee lets go of them
-            rgb = self._draw(self._dequantise(container, path=self._needs_side(wanted)), drawing)
+            rgb = self._draw(self._dequantise(container, path=self._needs_side(drawing.steps)), drawing)
             alpha = None
             if container.alpha is not None:
                 alpha = decode_alpha(container.alpha, header.height, header.width)
             return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
-
-    @abstractmethod
-    def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
-        """Steps of a decode at a realism. asked: by the caller or else, but for a preview, by the file."""
 
     def _needs_side(self, steps: int) -> bool:
         """Whether a decode of so many steps reads μ and the scales."""
@@ -412,10 +279,6 @@ class LatentCodec(ABC, Generic[C, M]):
                 mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
         return SideInfo(y_hat, log2_q.float(), mu, t)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self._precision is not torch.float32
-        return torch.autocast(self.device.type, dtype=self._precision if enabled else None, enabled=enabled)
 
-
-AnyCodec: TypeAlias = LatentCodec[Any, Any]
-"""A codec of any family."""
+AnyLatentCodec: TypeAlias = LatentCodec[Any, Any]
+"""A codec of any family that has a latent of its own."""

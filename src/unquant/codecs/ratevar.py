@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unquant.codecs.base import DEFAULT_QUALITY, DEFAULT_SEED, Drawing, LatentCodec
+from unquant.codecs.base import LatentCodec
+from unquant.codecs.interface import Drawing
 from unquant.codecs.windows import run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
@@ -22,7 +23,7 @@ from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
 
-__all__ = ["DEFAULT_QUALITY", "DEFAULT_SEED", "RatevarCodec"]
+__all__ = ["RatevarCodec"]
 
 
 class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unquant.models.families import Config, Model
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
+from unquant.models.cdc import CdcConfig
+from unquant.models.families import Model
+from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
 from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Image, Latent
@@ -88,7 +89,7 @@ class Objective(nn.Module, Generic[M]):
 
 
 def draw_log2_q(
-    batch: int, latent_size: int, model: Config, q_map: float, generator: torch.Generator
+    batch: int, latent_size: int, model: RatevarConfig | CdcConfig, q_map: float, generator: torch.Generator
 ) -> Float[Tensor, "b 1 _ _"]:
     """log2 q, uniform over the model's range and stratified over the batch; at times (q_map) a map of two values."""
     low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE

@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, decode_avif, encode_avif, enlarge, reduce
-from unquant.container.obu import parse_obus
+from unquant.container.avif import parse_avif
 from unquant.errors import OptionError
 from unquant.models.av1 import Coding, told
 from unquant.shapes import Image
@@ -94,10 +94,10 @@ class _Made(NamedTuple):
 
 def coding_of(data: bytes, pixels: int, *, half: bool = False) -> Coding:
     """What f is told of an .avif file that Pillow wrote. pixels: of the picture that is shown."""
-    stream = data[data.index(b"mdat") + 4 :]
-    picture = parse_obus(stream)
+    file = parse_avif(data)
+    picture = file.picture
     assert picture.base_q_idx is not None
-    bpp = 8 * len(stream) / pixels
+    bpp = 8 * file.coded_bytes / pixels
     return Coding(picture.base_q_idx, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)
 
 
@@ -111,7 +111,7 @@ def _make(photo: npt.NDArray[np.uint8], recipe: _Recipe, data: bytes | None) -> 
     height, width = x.shape[:2]
     if data is None:
         data = encode_avif(reduce(x) if recipe.half else x, recipe.options)
-    x_q = decode_avif(data)
+    x_q, _ = decode_avif(data)
     if recipe.half:
         x_q = enlarge(x_q, height, width)
     return _Made(x, x_q, coding_of(data, height * width, half=recipe.half), recipe, data)

@@ -148,8 +148,8 @@ class RedrawStage(Objective[Av1]):
     def validate(self, model: Av1, photos: Photos, size: int, count: int) -> dict[str, float]:
         """At three qualities: bpp, gain in PSNR at ρ = 0 and ρ = 1 over AV1, LPIPS at ρ = 1 over AV1's, both off the grid.
 
-        `loss`: mean share of the squared error that is left at ρ = 0 plus mean ratio of LPIPS. `gap`: gain at ρ = 0 of held-out
-        crops over that of training crops, in dB.
+        `loss`: mean share of the squared error that is left at ρ = 0 plus mean ratio of LPIPS. `gap`: gain at ρ = 0 of
+        held-out crops over that of training crops, in dB.
         """
         row: dict[str, float] = {}
         losses: list[float] = []

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unquant.codecs.images import open_image, to_picture
-from unquant.codecs.ratevar import DEFAULT_SEED, RatevarCodec
+from unquant.codecs.interface import DEFAULT_SEED
+from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar

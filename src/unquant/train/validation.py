@@ -12,7 +12,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.models.families import Model
+from unquant.models.cdc import Cdc
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
@@ -30,7 +30,7 @@ __all__ = [
     "validation_indices",
 ]
 
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=Ratevar | Cdc)
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Ima
     return photos.crops(count, size, torch.Generator().manual_seed(7), held_out=held_out, augment=False)
 
 
-def validation_indices(model: Model) -> list[int]:
+def validation_indices(model: Ratevar | Cdc) -> list[int]:
     """Three steps of the model's range: at a sixth, a half and five sixths."""
     low, high = model.config.q_index_min, model.config.q_index_max
     return [round(low + (high - low) * f / 6) for f in (1, 3, 5)]

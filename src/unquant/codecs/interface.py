@@ -1,0 +1,194 @@
+"""What a codec of any family is to its callers: loaded weights, encode to bytes, decode to an image."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, overload
+
+import numpy as np
+import torch
+
+from unquant.codecs.arguments import checked_seed, checked_unit, fast_precision, usable_device
+from unquant.container import MAX_STEPS, Header
+from unquant.errors import OptionError, WeightsError
+from unquant.models.families import Config, Model, family_of
+from unquant.weights import Weights, read_weights
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+__all__ = ["DEFAULT_QUALITY", "DEFAULT_SEED", "AnyCodec", "Codec", "Drawing", "Wishes"]
+
+C = TypeVar("C", bound=Config)
+M = TypeVar("M", bound=Model)
+
+DEFAULT_QUALITY = 40
+"""Quality of an encode that names no rate."""
+DEFAULT_SEED = 0
+"""Seed of the noise of a decode that names none."""
+
+
+class Drawing(NamedTuple):
+    """How a picture is to be drawn: realism ρ, steps, seed, and its size in pixels."""
+
+    realism: float
+    steps: int
+    seed: int
+    height: int
+    width: int
+
+
+class Wishes(NamedTuple):
+    """What a file asks of its decoder, None where it leaves that to the weights: per cent of realism, steps, seed."""
+
+    percent: int | None
+    steps: int | None
+    seed: int | None
+
+
+class Codec(ABC, Generic[C, M]):
+    """A loaded model on one device; safe to share between threads.
+
+    weights_id: names the weights file in reports. stream_id: the four bytes in the header of every file it writes.
+    """
+
+    family: ClassVar[str]
+    config: C
+    model: M
+
+    def __init__(self, weights: Weights, device: str | torch.device = "cpu", name: str | None = None) -> None:
+        if weights.family != self.family:
+            raise WeightsError(f"weights of the family {weights.family!r}, not {self.family}")
+        family = family_of(self.family)
+        self.config = cast(C, family.config.from_dict(weights.config))
+        self.name = name or self.family
+        self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
+        self.device = usable_device(device)
+        state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
+        try:
+            with torch.device("meta"):
+                model = cast(M, family.model(self.config))
+            model.load_state_dict(state, assign=True)
+        except (RuntimeError, ValueError) as e:  # a negative width raises either
+            raise WeightsError(f"weights do not fit their configuration: {e}") from None
+        model = model.eval().requires_grad_(False)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._precision = fast_precision(self.device)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_file(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+        """Load a weights file. Raises ModelMissing or WeightsError."""
+        return cls(read_weights(path), device, name=path.stem)
+
+    # ---- encode ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def encode(  # pyright: ignore[reportOverlappingOverload]  # an image may be of any other type
+        self, image: list[Any] | tuple[Any, ...], **options: Any
+    ) -> list[bytes]: ...
+    @overload
+    def encode(self, image: Any, **options: Any) -> bytes: ...
+
+    def encode(self, image: Any, **options: Any) -> bytes | list[bytes]:
+        """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
+
+        image: PIL.Image of any mode, numpy (h, w, 3) uint8, or torch (3, h, w) float in [0, 1]; see `codecs.images`.
+        At most one of:
+        quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
+        target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
+        (⌈h/16⌉, ⌈w/16⌉) for a step that differs across the image (not av1).
+        metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
+        a decoder shall use by default, written to the file where it differs from the weights' own. av1 alone: effort 1..9,
+        what time the encoder may take, default 4; container: "unq", or "avif" for a standard file.
+
+        Targets are met from below. One above the highest rate gives the highest rate and a warning; one below the lowest
+        raises RateUnreachable, which names the smallest size. Raises OptionError, ImageTooLarge.
+        """
+        if isinstance(image, list | tuple):
+            return [self._encode(one, **options) for one in image]  # pyright: ignore[reportUnknownVariableType]
+        return self._encode(image, **options)
+
+    @abstractmethod
+    def _encode(self, image: Any, **options: Any) -> bytes: ...
+
+    def _wishes(self, realism: float | None, steps: int | None, seed: int | None) -> Wishes:
+        percent = None if realism is None else round(100 * checked_unit("realism", realism))
+        if steps is not None:
+            self._check_steps(steps)
+            if steps == 0:
+                raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
+        defaults = round(100 * self.config.default_realism), self._default_steps, DEFAULT_SEED
+        given = percent, None if steps is None else int(steps), checked_seed(seed)
+        return Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
+
+    # ---- decode ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def decode(self, data: list[bytes] | tuple[bytes, ...], **options: Any) -> list[PILImage.Image]: ...
+    @overload
+    def decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
+
+    def decode(self, data: bytes | Sequence[bytes], **options: Any) -> PILImage.Image | list[PILImage.Image]:
+        """Decode the bytes of a `.unq` file (av1: of an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
+
+        realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
+        family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
+        that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
+        Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, ImageTooLarge.
+        """
+        if isinstance(data, list | tuple):
+            return [self._decode(one, **options) for one in data]
+        return self._decode(bytes(data), **options)  # pyright: ignore[reportArgumentType]
+
+    @abstractmethod
+    def _decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
+
+    def _check_asked(self, realism: float | None, steps: int | None, seed: int | None, preview: bool) -> None:
+        """Raises OptionError for what a caller of `decode` may not ask for."""
+        if preview and realism:
+            raise OptionError("preview is the plain decode: it excludes a realism above 0")
+        if steps is not None:
+            self._check_steps(steps)
+        checked_seed(seed)
+        if realism is not None:
+            checked_unit("realism", realism)
+
+    def _drawing(
+        self, header: Header, realism: float | None, steps: int | None, seed: int | None, preview: bool
+    ) -> Drawing:
+        """What is drawn, from the caller's wishes, else the file's, else the weights' defaults."""
+        if preview:
+            realism = 0.0
+        elif realism is None:
+            realism = self.config.default_realism if header.realism is None else header.realism / 100
+        chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
+        if steps is None and not preview:
+            steps = header.steps or None
+        wanted = self._steps_of(steps, realism, preview=preview)
+        return Drawing(realism, wanted, chosen, header.height, header.width)
+
+    @property
+    @abstractmethod
+    def _default_steps(self) -> int | None:
+        """Steps of a decode for which nobody asks otherwise; None where there is nothing to step through."""
+
+    @abstractmethod
+    def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
+        """Steps of a decode at a realism. asked: by the caller or else, but for a preview, by the file."""
+
+    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
+        """Raises OptionError for a number of steps that these weights cannot be decoded with."""
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
+            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._precision is not torch.float32
+        return torch.autocast(self.device.type, dtype=self._precision if enabled else None, enabled=enabled)
+
+
+AnyCodec: TypeAlias = Codec[Any, Any]
+"""A codec of any family."""
