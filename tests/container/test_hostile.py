@@ -19,9 +19,7 @@ HEADER = Header("ratevar", b"\x01\x02\x03\x04", 300, 200, 300, b"\x2c\x01" * (19
 SAMPLES = (
     Container(Header("cdc", b"abcd", 768, 512, 200), (Tile(b"stream", 1),)).to_bytes(),
     Container(HEADER, (Tile(b"one", 1), Tile(b"", 2), Tile(b"three" * 40, 3)), b"A" * 150, b"I", b"", b"X").to_bytes(),
-    Container(
-        Header("av1", b"abcd", 77, 51, 200, half=True), (Tile(b"obus", 1), Tile(b"alpha", 2)), None, b"I"
-    ).to_bytes(),
+    Container(Header("av1", b"abcd", 77, 51, 200), (Tile(b"obus", 1), Tile(b"alpha", 2)), None, b"I").to_bytes(),
 )
 
 

@@ -1,6 +1,7 @@
 """The `.unq` file, bytes only: header, tiles, sections, checksums, limits. docs/format.md is the contract.
 
-A change here is a change of the format: a new version, new golden files, and docs/format.md.
+A change here is a change of the format: a new version, new golden files, and docs/format.md. `avif` and `obu` read and
+write what the family `av1` shares with other programs: AVIF boxes and the headers of AV1.
 """
 
 from __future__ import annotations

@@ -87,9 +87,9 @@ class Header:
     @property
     def max_tiles(self) -> int:
         """The largest number of tiles that a file of this size may have: one for each 8x8 block of latents, begun; of the
-        family av1 two, the picture and its alpha plane."""
+        family av1 two, the picture and its alpha plane, and at half size the picture alone."""
         if self.family == _AV1:
-            return 2
+            return 1 if self.half else 2
         rows, columns = latent_size(self.width, self.height)
         return -(-rows // 8) * -(-columns // 8)
 
