@@ -402,7 +402,9 @@ def test_limits_hold_for_reading_and_writing() -> None:
 
 
 def test_needs_no_array_library() -> None:
-    script = "import sys, unquant.container.avif; print(*({'torch', 'numpy', 'PIL', 'constriction'} & sys.modules.keys()))"
+    script = (
+        "import sys, unquant.container.avif; print(*({'torch', 'numpy', 'PIL', 'constriction'} & sys.modules.keys()))"
+    )
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", script],
