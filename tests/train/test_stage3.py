@@ -21,7 +21,8 @@ from unquant.errors import ModelMissing, TrainingError
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train import loop
 from unquant.train.loop import Recipe, Run, train
-from unquant.train.stage3 import Stage3, Stage3Config, feature_energy_score
+from unquant.train.stage3 import Stage3, Stage3Config
+from unquant.train.structure import StructureTerms, feature_energy_score
 from unquant.weights import join_shards, read_shards, read_weights
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
@@ -91,7 +92,7 @@ def test_what_the_gradient_reaches(
     assert torch.isfinite(terms["loss"])
     terms["loss"].backward()
     assert trainable(model) | ({"companion"} if stage.companion and trainable(stage.companion) else set()) == reached
-    assert not any(p.requires_grad for p in stage.lpips.parameters())
+    assert not any(p.requires_grad for p in stage.structure.lpips.parameters())
 
 
 def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
@@ -104,7 +105,7 @@ def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
     x = trainer.photos.crops(3, 64, torch.Generator().manual_seed(1))
     first, second = (x + 0.05 * normal(*x.shape, seed=seed) for seed in (2, 3))
     corner = torch.tensor([7, 20])
-    _, both, dists = stage._compare(first, second, x, corner)  # pyright: ignore[reportPrivateUsage]
+    _, both, dists = stage.structure(first, second, x, corner)
     part = (slice(None), slice(None), slice(7, 39), slice(20, 52))
     expected = torch.zeros(3)
     for sample in (first, second):
@@ -119,13 +120,13 @@ def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
         assert highest - 2 <= int(found.max()) <= highest
     seen: list[torch.Tensor] = []
 
-    def spy(*images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def spy(*images: torch.Tensor) -> StructureTerms:
         seen.extend(images[:3])
-        return (torch.zeros(len(images[0]), requires_grad=True),) * 3
+        return StructureTerms(*(torch.zeros(len(images[0]), requires_grad=True),) * 3)
 
     draw = stage.draw(3, 4, torch.Generator().manual_seed(3), torch.device("cpu"))._replace(zeros=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_compare", spy)
+        patch.setattr(stage.structure, "forward", spy)
         stage(x, draw)
     top, left = draw.shift.tolist()
     assert torch.equal(seen[2], x[..., top : top + 49, left : left + 49])

@@ -1,0 +1,177 @@
+"""What the third stages compare pictures by: LPIPS, the energy score of its features, DISTS, and an adversary's settings.
+
+Two samples x̂, x̂' of an example against its original x: AlexNet sees whole crops, networks of VGG's features a part of each,
+for they cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unquant.errors import OptionError
+from unquant.perceptual import DISTS, LPIPS
+from unquant.shapes import Image
+from unquant.train.adversary import Discriminator
+from unquant.train.objective import shifted_side
+from unquant.train.stage2 import energy_score
+
+__all__ = ["Structure", "StructureConfig", "StructureTerms", "feature_energy_score", "squared"]
+
+
+@dataclass(frozen=True, slots=True)
+class StructureConfig:
+    """Weights and sampling of a loss that sees structure. Raises OptionError naming the key that is out of range.
+
+    energy_weight, lpips_weight, dists_weight: next to 255²·MSE at ρ = 1, as is adversarial_weight·(−D), D a patch
+    discriminator. nets: feature networks of the first two, "alex", "vgg" or "alex vgg". vgg_crop: side of the part of each
+    crop that VGG sees. group: channels that the score takes as one vector, 0 for all. pool: side of the pooled blocks of
+    positions. discriminator_width: channels of D's first layer; discriminator_lr: its learning rate over the recipe's.
+    realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1.
+    """
+
+    energy_weight: float = 300.0
+    lpips_weight: float = 1500.0
+    dists_weight: float = 0.0
+    nets: str = "alex vgg"
+    vgg_crop: int = 64
+    group: int = 1
+    pool: int = 4
+    adversarial_weight: float = 0.0
+    discriminator_width: int = 48
+    discriminator_lr: float = 1.0
+    realism_zero: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not self.networks or set(self.networks) - {"alex", "vgg"}:
+            raise OptionError(f"nets: alex, vgg or both, not {self.nets!r}")
+        for name in ("energy_weight", "lpips_weight", "dists_weight", "adversarial_weight", "group"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
+        if self.group and 64 % self.group:  # every tap of both networks has a multiple of 64 channels
+            raise OptionError(f"group: 0 or a divisor of 64, not {self.group}")
+        if self.vgg_crop < 32 or self.pool < 1:
+            raise OptionError("vgg_crop: at least 32, and pool: at least 1")
+        for name in ("discriminator_lr", "discriminator_width"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
+        if not 0 <= self.realism_zero <= 1:
+            raise OptionError(f"realism_zero: in 0..1, not {self.realism_zero}")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The feature networks by name."""
+        return tuple(self.nets.split())
+
+    def plain(self, batch: int) -> int:
+        """Images of a batch with ρ = 0; one at least is left for ρ = 1."""
+        return min(round(batch * self.realism_zero), batch - 1)
+
+    def weighed(self, terms: StructureTerms) -> Tensor:
+        """The weighted sum of the three, (b,)."""
+        return self.energy_weight * terms.energy + self.lpips_weight * terms.lpips + self.dists_weight * terms.dists
+
+    def adversary_group(self, discriminator: nn.Module) -> dict[str, Any]:
+        """How the optimizer takes D: without momentum (Zhang et al. 2019, arXiv 1805.08318), for what it judges changes."""
+        return {"params": list(discriminator.parameters()), "lr_scale": self.discriminator_lr, "betas": (0.0, 0.9)}
+
+    def adversary(self, channels: int, stride: int) -> Discriminator | None:
+        """D, where it has a weight, for conditions of so many channels at 1/stride."""
+        return Discriminator(channels, self.discriminator_width, stride) if self.adversarial_weight else None
+
+    def notes(self) -> dict[str, Any]:
+        """What the export's metadata shall say of the loss."""
+        return {
+            "lpips": f"{self.nets} {self.lpips_weight:g}" if self.lpips_weight else None,
+            "energy": f"{self.nets} {self.energy_weight:g}" if self.energy_weight else None,
+            "dists": self.dists_weight or None,
+            "adversarial": self.adversarial_weight or None,
+        }
+
+
+class StructureTerms(NamedTuple):
+    """Of each example, (b,): the energy score in feature space, the samples' LPIPS (means over the networks), their DISTS."""
+
+    energy: Tensor
+    lpips: Tensor
+    dists: Tensor
+
+
+class Structure(nn.Module):
+    """The comparison itself. lpips: the networks that the configuration names. dists: None leaves DISTS at 0."""
+
+    def __init__(self, config: StructureConfig, lpips: dict[str, LPIPS], dists: DISTS | None) -> None:
+        super().__init__()
+        self.config, self.lpips, self.dists = config, nn.ModuleDict(lpips), dists
+
+    def draw_corner(self, size: int, generator: torch.Generator) -> Int[Tensor, " 2"]:
+        """Where VGG's part begins in crops of size² pixels after `shifted`."""
+        free = max(0, shifted_side(size) - self.config.vgg_crop)
+        return torch.randint(0, free + 1, (2,), generator=generator)
+
+    def forward(self, first: Image, second: Image, x: Image, corner: Int[Tensor, " 2"]) -> StructureTerms:
+        """Two samples (one given twice counts once) against the original; corner: of the part that VGG sees."""
+        c, samples = self.config, 1 if first is second else 2
+        energy, lpips, dists = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
+        part = [first, second, x]
+        if c.vgg_crop < x.shape[-1]:
+            # by indices on the device: a compiled graph must not depend on where the corner lies
+            span = torch.arange(c.vgg_crop, device=x.device)
+            rows, columns = (corner[0] + span)[:, None], corner[1] + span
+            part = [t[..., rows, columns] for t in part]
+        for name, network in self.lpips.items():
+            assert isinstance(network, LPIPS)
+            one, other, target = _features(network, part if name == "vgg" else [first, second, x], samples)
+            lpips = lpips + 0.5 * (network.compare(one, target) + network.compare(other, target)) / len(self.lpips)
+            roots = [head.clamp(min=0).sqrt() for head in network.heads]
+            weighed = [[tap * root for tap, root in zip(taps, roots, strict=True)] for taps in (one, other, target)]
+            score = feature_energy_score(weighed[0], weighed[1], weighed[2], c.group, c.pool)
+            energy = energy + score / len(self.lpips)
+        if self.dists is not None:
+            one, other, target = _features(self.dists, part, samples)
+            dists = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
+        return StructureTerms(energy, lpips, dists)
+
+
+def feature_energy_score(
+    first: Sequence[Tensor], second: Sequence[Tensor], target: Sequence[Tensor], group: int, pool: int
+) -> Tensor:
+    """The energy score between features of two samples and of the original, mean over the taps: (b,).
+
+    Each argument: features (b, c, h, w) by tap, as `LPIPS.extract` gives them, weighed by the roots of LPIPS' heads. Taken
+    per position and, added to that, over the means of pool×pool positions. group: channels per norm, 0 for all of a tap;
+    a norm over many channels rewards noise in any of them, up to the right sum.
+    """
+    total = target[0].new_zeros(target[0].shape[0])
+    for triple in zip(first, second, target, strict=True):
+        channels = triple[0].shape[1]
+        groups = max(1, channels // group) if group else 1
+        views = [list(triple)]
+        if min(triple[0].shape[-2:]) >= pool > 1:
+            views.append([F.avg_pool2d(t, pool) for t in triple])
+        for view in views:
+            parts = [t.unflatten(1, (groups, -1)) for t in view]
+            # the norms are root mean squares: back to the length of unit vectors
+            total = total + math.sqrt(channels) * energy_score(*parts)
+    return total / len(target)
+
+
+def squared(a: Image, b: Image) -> Float[Tensor, " b"]:
+    """255²·MSE of each image."""
+    return (a - b).square().mean((1, 2, 3)) * 255.0**2
+
+
+def _features(network: LPIPS | DISTS, triple: Sequence[Tensor], samples: int) -> tuple[list[Tensor], ...]:
+    """Features of two samples (the same ones where samples is 1) and of the original, which need no gradient."""
+    with torch.no_grad():
+        target = network.extract(triple[2])
+    features = network.extract(torch.cat(list(triple[:samples])))
+    halves = [[part.chunk(samples)[i] for part in features] for i in (0, samples - 1)]
+    return halves[0], halves[1], target
