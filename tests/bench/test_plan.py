@@ -15,6 +15,7 @@ from unquant.codecs import registry
 from unquant.errors import ModelMissing, OptionError
 
 MODEL = Subject("ratevar", "ratevar", "1-2-3", "f0", is_model=True)
+AV1 = replace(MODEL, name="av1", has_q_index=False)
 JPEG = Subject("jpeg", "jpeg", "3.0", "f1", is_model=False)
 
 
@@ -28,6 +29,9 @@ def test_every_file_once_by_target_then_codec() -> None:
         (MODEL, Request(q_index=40)),
     ]
     assert len(list(made.items())) == 3 * 2 + 2
+    assert replace(made, subjects=(AV1, JPEG)).files() == [
+        (subject, Request(bpp=bpp)) for bpp in (0.1, 0.2) for subject in (AV1, JPEG)
+    ]
 
 
 def test_qualities_are_those_that_a_codec_has() -> None:

@@ -2,14 +2,17 @@
 
     jpeg  webp  avif  jpeg2000   Pillow itself          jxl   pillow-jxl-plugin          heic   pillow-heif
 
-A plugin is imported when its codec is first used; `missing` says what to install where there is none.
+`avif` is AVIF as Pillow writes it by default, `avif-base` with the options of the family `av1`. Other options of AVIF are
+anchors too, called `avif-TUNE-SUBSAMPLING[-dqSTRENGTH][-shSHARPNESS][-sSPEED]`, such as `avif-iq-420-s8`. A plugin is
+imported when its codec is first used; `missing` says what to install where there is none.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version as package_version
@@ -17,9 +20,11 @@ from os import cpu_count
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
 import PIL
 from PIL import AvifImagePlugin, Image, features
 
+from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, encode_avif
 from unquant.errors import InputError, OptionError
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_to_size",
+    "find",
     "fit",
     "limit_threads",
     "missing",
@@ -51,7 +57,8 @@ class Anchor:
     """One codec of Pillow or of a plugin.
 
     lowest, highest, step: the range of its quality and how finely it can be set; 100 is best. options: beside the quality,
-    fixed. rate: the options that set a quality. feature: what Pillow was built with; module, package: of a plugin.
+    fixed. rate: the options that set a quality. feature: what Pillow was built with; module, package: of a plugin. avif: all
+    options of AVIF, in place of those two.
     """
 
     title: str
@@ -65,6 +72,7 @@ class Anchor:
     step: float = 1
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rate: Options = _quality
+    avif: AvifOptions | None = None
 
     @property
     def version(self) -> str:
@@ -72,9 +80,16 @@ class Anchor:
         return _plugin(self.module)[1] if self.module else str(features.version(self.feature))
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All options but the quality, by name."""
+        if self.avif is None:
+            return dict(self.options)
+        return {name: value for name, value in asdict(self.avif).items() if name != "quality"}
+
+    @property
     def fingerprint(self) -> str:
         """All that a file depends on beside the picture and the quality, in one line."""
-        return f"{self.format} {self.version} {PIL.__version__} {sorted(self.options.items())} {self.rate(50.0)}"
+        return f"{self.format} {self.version} {PIL.__version__} {sorted(self.settings.items())} {self.rate(50.0)}"
 
     @property
     def steps(self) -> int:
@@ -96,11 +111,18 @@ _AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "autotiling": False}
 _HEIC_OPTIONS = {"chroma": 420, "enc_params": {"preset": "slow", "x265:pools": "none"}}
 # without a comment OpenJPEG writes one of its own, of 33 bytes
 _JPEG2000_OPTIONS = {"quality_mode": "dB", "irreversible": True, "mct": 1, "no_jp2": True, "comment": " "}
+
+
+def _avif(title: str, options: AvifOptions) -> Anchor:
+    return Anchor(title, "AVIF", ".avif", "avif", avif=options)
+
+
 ANCHORS: dict[str, Anchor] = {
     "jpeg": Anchor("JPEG", "JPEG", ".jpg", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS),
     # WebP takes fractions, and needs them: from 0 to 1 its files grow by half
     "webp": Anchor("WebP", "WEBP", ".webp", "webp", step=0.01, options={"method": 6}),
     "avif": Anchor("AVIF", "AVIF", ".avif", "avif", options=_AVIF_OPTIONS),
+    "avif-base": _avif("AVIF, base of av1", BASE),
     # 100 is another mode, without loss
     "jxl": Anchor(
         "JPEG XL", "JXL", ".jxl", "", "pillow_jxl", "pillow-jxl-plugin", highest=99.9, step=0.1, options={"effort": 7}
@@ -118,8 +140,7 @@ ANCHORS: dict[str, Anchor] = {
         rate=lambda quality: {"quality_layers": [15 + 0.4 * quality]},
     ),
 }
-
-
+_AVIF_NAME = re.compile(rf"avif-({'|'.join(TUNES)})-(4\d\d)(?:-dq(\d+))?(?:-sh(\d+))?(?:-s(\d+))?")
 _DECODING = {"pillow_jxl": "pillow_jxl.JpegXLImagePlugin", "pillow_heif": "pillow_heif.options"}
 """Where each plugin keeps how many threads decode."""
 
@@ -163,6 +184,8 @@ def encode(image: Image.Image, name: str, quality: float) -> bytes:
     bare = image.convert("RGB")
     bare = bare.copy() if bare is image else bare
     bare.info.clear()
+    if anchor.avif is not None:
+        return encode_avif(np.array(bare), replace(anchor.avif, quality=round(quality)))
     # a plugin may write into what it is given
     options = {key: dict(value) if isinstance(value, dict) else value for key, value in anchor.options.items()}
     if anchor.format == "JXL" and _threads:
@@ -240,22 +263,45 @@ def fit(make: Callable[[int], bytes], last: int, target_bytes: int) -> tuple[byt
     return files[chosen], chosen
 
 
+def find(name: str) -> Anchor | None:
+    """The anchor of this name; None for none. Raises OptionError for options that AVIF does not have."""
+    named = _AVIF_NAME.fullmatch(name)
+    if name in ANCHORS or named is None:
+        return ANCHORS.get(name)
+    tune, digits, strength, sharpness, speed = named.groups()
+    subsampling = ":".join(digits)
+    if subsampling not in SUBSAMPLINGS:
+        return None
+    chosen = AvifOptions(
+        speed=int(speed or 6),
+        tune=tune,
+        subsampling=subsampling,
+        deltaq_strength=None if strength is None else int(strength),
+        sharpness=int(sharpness or 0),
+    )
+    deltaq = "" if strength is None else f", deltaq {strength}"
+    sharp = f", sharpness {sharpness}" if sharpness else ""
+    return _avif(f"{tune} {subsampling}{deltaq}{sharp}, speed {chosen.speed}", chosen)
+
+
 def title_of(codec: str) -> str:
     """What a codec is called: an anchor by its title, a model by its name."""
-    return ANCHORS[codec].title if codec in ANCHORS else codec
+    anchor = find(codec)
+    return codec if anchor is None else anchor.title
 
 
 def _anchor(name: str) -> Anchor:
-    if name not in ANCHORS:
+    anchor = find(name)
+    if anchor is None:
         raise OptionError(f"no anchor codec is called {name!r}; there are {', '.join(ANCHORS)}")
-    return ANCHORS[name]
+    return anchor
 
 
 def _usable(name: str) -> Anchor:
     problem = missing(name)
     if problem is not None:
         raise OptionError(problem)
-    anchor = ANCHORS[name]
+    anchor = _anchor(name)
     if anchor.module:
         decoding: Any = import_module(_DECODING[anchor.module])
         decoding.DECODE_THREADS = _threads or cpu_count()

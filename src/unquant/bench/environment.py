@@ -74,7 +74,7 @@ def environment(
         except PackageNotFoundError:
             packages[name] = None
     return {
-        "versions": packages | {name: anchors.ANCHORS[name].version for name in codecs},
+        "versions": packages | {name: anchor.version for name in codecs if (anchor := anchors.find(name))},
         "commit": commit(),
         "code": code_id(),
         "python": platform.python_version(),

@@ -50,7 +50,9 @@ INK, RULE, FAINT = "#1b1f24", "#d5d9de", "#69717a"
 COLOURS = {
     "ratevar": "#c8451b",
     "cdc": "#a3247a",
+    "av1": "#0b0b0b",
     "avif": "#1c63b7",
+    "avif-base": "#4f9bd9",
     "webp": "#22804c",
     "jpeg": "#7a5c12",
     "jxl": "#6a4bb5",
@@ -58,7 +60,17 @@ COLOURS = {
 }
 """The colour of each codec, the same in every figure."""
 _OTHERS = ("#8c3b4a", "#4d6b1f", "#33569c", "#94571c", "#5b4b8a")
-_MARKERS = {"ratevar": "o", "cdc": "p", "avif": "s", "webp": "^", "jpeg": "D", "jxl": "v", "heic": "h"}
+_MARKERS = {
+    "ratevar": "o",
+    "cdc": "p",
+    "av1": "8",
+    "avif": "s",
+    "avif-base": "P",
+    "webp": "^",
+    "jpeg": "D",
+    "jxl": "v",
+    "heic": "h",
+}
 _OTHER_MARKERS = ("P", "X", "<", ">", "*", "d", "8", "H")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1, 1.4), (5, 1.5, 1, 1.5), (9, 3), (3, 5))
 _STYLE: dict[str, Any] = {

@@ -49,7 +49,8 @@ class Subject:
     """A codec to be measured. name: in the rows; source: what loads it, the name of an anchor or of a model or a path.
 
     version: the weights id of a model, the library's version of an anchor. fingerprint: all that its results depend on
-    beside the picture and the setting. always_steps: whether a model's decode takes steps at realism 0 as well.
+    beside the picture and the setting. always_steps: whether a model's decode takes steps at realism 0 as well. has_q_index:
+    whether a model can be asked for a quantiser step; of the others' files it does not order the sizes.
     """
 
     name: str
@@ -58,11 +59,18 @@ class Subject:
     fingerprint: str
     is_model: bool
     always_steps: bool = False
+    has_q_index: bool = True
 
     @property
     def suffix(self) -> str:
         """Of the names of its files."""
-        return ".unq" if self.is_model else anchors.ANCHORS[self.source].suffix
+        anchor = anchors.find(self.source)
+        return ".unq" if anchor is None or self.is_model else anchor.suffix
+
+    def nearest(self, quality: float) -> float:
+        """The quality nearest to one in 0..100 that can be set."""
+        anchor = anchors.find(self.source)
+        return quality if anchor is None or self.is_model else anchor.nearest(quality)
 
 
 class Item(NamedTuple):
@@ -78,8 +86,8 @@ class Plan:
     """What to measure on each image.
 
     bpps: sizes, in bits per pixel, that every codec is brought to from below. qualities: in 0..100 on each codec's own scale.
-    q_indices: quantiser steps, for models only. realisms: in [0, 1], for models. steps: of the decoder, for models (ratevar:
-    at a realism above 0); empty: the model's own. metrics: by name; empty: nothing is decoded. Raises OptionError.
+    q_indices: quantiser steps, for models that take one. realisms: in [0, 1], for models. steps: of the decoder, for models
+    (ratevar: at a realism above 0); empty: the model's own. metrics: by name; empty: nothing is decoded. Raises OptionError.
     """
 
     subjects: tuple[Subject, ...]
@@ -110,13 +118,12 @@ class Plan:
     def files(self) -> list[tuple[Subject, Request]]:
         """Every file of one image."""
         asked = [(subject, Request(bpp=bpp)) for bpp in self.bpps for subject in self.subjects]
+        asked += [(subject, Request(quality=subject.nearest(q))) for q in self.qualities for subject in self.subjects]
         asked += [
-            (subject, Request(quality=q if subject.is_model else anchors.ANCHORS[subject.source].nearest(q)))
-            for q in self.qualities
+            (subject, Request(q_index=q))
+            for q in self.q_indices
             for subject in self.subjects
-        ]
-        asked += [
-            (subject, Request(q_index=q)) for q in self.q_indices for subject in self.subjects if subject.is_model
+            if subject.is_model and subject.has_q_index
         ]
         return list(dict.fromkeys(asked))
 
@@ -146,7 +153,8 @@ def resolve(names: Sequence[str]) -> tuple[list[Subject], list[str]]:
     notes: list[str] = []
     found: dict[str, Subject] = {}
     for name in dict.fromkeys(names or (MODEL, *anchors.ANCHORS)):
-        if name not in anchors.ANCHORS:
+        anchor = anchors.find(name)
+        if anchor is None:
             subject = _model(name)
             found[subject.name if subject.name not in found else name] = subject
             continue
@@ -154,7 +162,6 @@ def resolve(names: Sequence[str]) -> tuple[list[Subject], list[str]]:
         if problem is not None:
             notes.append(f"{problem}; left out")
             continue
-        anchor = anchors.ANCHORS[name]
         found[name] = Subject(name, name, anchor.version, anchor.fingerprint, is_model=False)
     if not found:
         raise OptionError(f"no codec is left to measure: {' '.join(notes)}")
@@ -172,7 +179,15 @@ def _model(name: str) -> Subject:
     digest = hashlib.sha256(info.path.read_bytes()).hexdigest()
     fingerprint = f"{digest} {unquant.__version__} {code_id()}"
     title = Path(name).stem if is_path else name
-    return Subject(title, name, info.weights_id, fingerprint, is_model=True, always_steps=info.family == "cdc")
+    return Subject(
+        title,
+        name,
+        info.weights_id,
+        fingerprint,
+        is_model=True,
+        always_steps=info.family == "cdc",
+        has_q_index=info.family != "av1",
+    )
 
 
 def file_key(image_id: str, subject: Subject, request: Request) -> str:

@@ -218,7 +218,7 @@ class Worker:
             start = perf_counter()
             data, reached = _encode_model(codec, image, request, target)
             seconds = perf_counter() - start
-            q_index = q_index_of(data) if q_index is None else q_index
+            q_index = q_index_of(data) if q_index is None and subject.has_q_index else q_index
         else:
             ladder = opened.ladder(subject.source)
             if target is None:

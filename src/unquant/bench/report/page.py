@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from unquant.bench.anchors import ANCHORS
+from unquant.bench import anchors
 from unquant.bench.figures import colour
 from unquant.bench.metrics import METRICS
 from unquant.bench.published import Point
@@ -36,7 +36,11 @@ __all__ = [
     "winners",
 ]
 
-TRAINED_FOR = {"ratevar": ("lpips_alex", "lpips_alex_cut", "dists"), "cdc": ("lpips_alex", "lpips_alex_cut")}
+TRAINED_FOR = {
+    "ratevar": ("lpips_alex", "lpips_alex_cut", "dists"),
+    "cdc": ("lpips_alex", "lpips_alex_cut"),
+    "av1": ("lpips_alex", "lpips_alex_cut", "dists"),
+}
 """Perceptual metrics that are a loss of a model's training, see docs/model-card.md."""
 MARK = "†"
 
@@ -249,8 +253,8 @@ def codec_list(study: Study) -> list[tuple[str, str]]:
     """Every codec with its version, an anchor with its settings."""
     found: dict[tuple[str, str], str] = {}
     for setting in study.settings:
-        anchor = ANCHORS.get(setting.codec)
-        options = ", ".join(f"{name} {value}" for name, value in anchor.options.items()) if anchor else ""
+        anchor = anchors.find(setting.codec)
+        options = ", ".join(f"{name} {value}" for name, value in anchor.settings.items()) if anchor else ""
         title = anchor.title if anchor else setting.codec
         found[title, setting.version] = "; ".join(filter(None, [setting.version, options]))
     return [(title, words) for (title, _), words in found.items()]

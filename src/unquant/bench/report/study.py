@@ -9,8 +9,7 @@ from functools import cached_property
 from statistics import fmean, median
 from typing import NamedTuple
 
-from unquant.bench import bd
-from unquant.bench.anchors import ANCHORS
+from unquant.bench import anchors, bd
 from unquant.bench.figures import codec_names, setting_name
 from unquant.bench.metrics import METRICS
 from unquant.bench.rows import Row
@@ -36,7 +35,7 @@ class Setting:
 
     @property
     def is_model(self) -> bool:
-        return self.codec not in ANCHORS
+        return anchors.find(self.codec) is None
 
 
 class Best(NamedTuple):
