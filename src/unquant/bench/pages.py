@@ -5,7 +5,9 @@
     <!-- end -->
 
 Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `range`: a column for every rate of
-the first codec, a line for each METRIC@REALISM. `speed`: what `python -m unquant.bench speed --out` wrote.
+the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
+`unquant.bench.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count. `speed`: what
+`python -m unquant.bench speed --out` wrote.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unquant.bench.anchors import title_of
+from unquant.bench.anchors import find, title_of
+from unquant.bench.equal import RATES, equal_table
 from unquant.bench.figures import read_rows
 from unquant.bench.metrics import METRICS
 from unquant.bench.rows import Row
@@ -25,11 +29,11 @@ from unquant.bench.speed import Measure
 from unquant.bench.speed import table as speed_table
 from unquant.bench.summary import Group, footnotes, means
 from unquant.bench.tables import markdown_table, number, write_whole
-from unquant.errors import InputError
+from unquant.errors import InputError, OptionError
 
 __all__ = ["fill", "filled"]
 
-_BLOCK = re.compile(r"(<!-- (equal-bytes|range|speed) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ARROWS = {"higher": " ↑", "lower": " ↓", "one": ""}
 
 
@@ -59,7 +63,7 @@ def filled(text: str, page: Path) -> str:
             files = [page.parent / word for word in arguments if "=" not in word]
             options = dict(word.split("=", 1) for word in arguments if "=" in word)
             return f"{head}{_KINDS[kind](files, **options)}\n{end}"
-        except (TypeError, KeyError, ValueError, IndexError, OSError) as e:
+        except (TypeError, KeyError, ValueError, IndexError, OSError, OptionError) as e:
             raise InputError(f"{page}: cannot make <!-- {kind} {words} -->: {e!r}") from e
 
     return _BLOCK.sub(block, text)
@@ -87,7 +91,7 @@ def _equal_bytes(files: Sequence[Path], *, metrics: str, targets: str | None = N
 
 def _order(group: Group) -> tuple[Any, ...]:
     """By target; models before anchors, the most realistic decode first, anchors from the best known to the oldest."""
-    anchors = ["avif", "heic", "jxl", "webp", "jpeg2000", "jpeg"]
+    anchors = ["avif-base", "avif", "heic", "jxl", "webp", "jpeg2000", "jpeg"]
     place = anchors.index(group.codec) if group.codec in anchors else -1
     return float(group.target.split()[0]), place, -(group.realism or 0), group.steps or 0
 
@@ -112,11 +116,35 @@ def _range(files: Sequence[Path], *, lines: str) -> str:
     return "\n\n".join([markdown_table(head, table), _caption([row for row in rows if row.codec == codec])])
 
 
+def _against(
+    files: Sequence[Path],
+    *,
+    anchor: str,
+    metrics: str,
+    ours: str | None = None,
+    targets: str | None = None,
+    boxes: str = "0",
+) -> str:
+    rows = [replace(row, bytes=row.bytes - int(boxes)) for row in read_rows(files)]
+    rates = RATES if targets is None else tuple(float(target) for target in targets.split(","))
+    chosen = () if ours is None else tuple(ours.split(","))
+    rows = [row for row in rows if not chosen or row.codec in (*chosen, anchor)]
+    names = {row.setting: title_of(row.codec) for row in rows if row.realism is None}
+    table = equal_table(rows, anchor, metrics.split(","), ours=chosen, rates=rates, names=names)
+    return f"{table}\n\n{_caption(rows)}"
+
+
 def _caption(rows: Sequence[Row]) -> str:
     """How many images, and of each codec which version."""
-    versions = dict.fromkeys((title_of(row.codec), row.version) for row in rows)
+    versions = dict.fromkeys((_library(row.codec), row.version) for row in rows)
     words = ", ".join(f"{codec} {version}" for codec, version in versions)
     return f"{len({row.image_id for row in rows})} images; {words}."
+
+
+def _library(codec: str) -> str:
+    """The title of a codec, whatever its options."""
+    anchor = find(codec)
+    return "AVIF" if anchor is not None and anchor.avif is not None else title_of(codec)
 
 
 def _speed(files: Sequence[Path]) -> str:
@@ -127,4 +155,9 @@ def _speed(files: Sequence[Path]) -> str:
     return f"{speed_table(measures)}\n\n{size}; {place['cpu']}, {place['threads']} threads; medians."
 
 
-_KINDS: dict[str, Callable[..., str]] = {"equal-bytes": _equal_bytes, "range": _range, "speed": _speed}
+_KINDS: dict[str, Callable[..., str]] = {
+    "equal-bytes": _equal_bytes,
+    "range": _range,
+    "against": _against,
+    "speed": _speed,
+}
