@@ -89,6 +89,9 @@ class FakeTrainer(loop._Trainer):  # pyright: ignore[reportPrivateUsage]
         self.calls.append("step")
         return {"loss": torch.tensor(1.0), "grad": torch.tensor(1.0)}
 
+    def unjudged(self) -> bool:
+        return False
+
     def agree(self, wanted: bool) -> bool:
         return wanted
 

@@ -16,9 +16,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Train a model; export its weights.")
 
-_SHIPPED = "ratevar"
-
-
 # the options that every stage has
 _Config = Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)]
 _Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)]
@@ -51,7 +48,7 @@ _Weights = Annotated[
     typer.Option(
         metavar="PATH",
         help="Start from this export or weights file.",
-        show_default=f"the package's weights, {_SHIPPED}",
+        show_default="the package's weights of the recipe's family",
     ),
 ]
 _Resume = Annotated[bool, typer.Option("--resume", help="Go on from what lies in --out, if anything does.")]
@@ -130,9 +127,9 @@ def stage3(
     device: _Device = "auto",
     devices: _Devices = 1,
 ) -> None:
-    """Reverse network and synthesis together, for realism.
+    """Reverse network and synthesis together, for realism; of `av1` the network that redraws.
 
-    Starts from weights whose reverse network is of the training energy.
+    Starts, of `ratevar`, from weights whose reverse network is of the training energy.
 
     Analysis and entropy model stay as they are: files keep decoding. Stops as stage1 does.
     """
@@ -182,7 +179,7 @@ def _train(
         steps=steps,
         planned_total=total,
         cooldown=cooldown,
-        init=str(find_model(_SHIPPED).path) if init is None else init,
+        init=str(find_model(recipe.family).path) if init is None else init,
         resume=resume,
         metrics=metrics_dir,
         device=device,

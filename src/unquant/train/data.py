@@ -77,10 +77,11 @@ class Refreshed(NamedTuple):
 
 @dataclass
 class _Part:
-    """Images of one side of the split: canvases on the device, (height, width) on the CPU."""
+    """Images of one side of the split: canvases on the device, (height, width) on the CPU, names in their shards."""
 
     images: UInt8[Tensor, "n 512 512 3"]
     sizes: Int[Tensor, "n 2"]
+    names: list[str]
 
 
 class Photos:
@@ -97,7 +98,7 @@ class Photos:
         self._seen: dict[Path, int] = {}
         self._failed: dict[Path, int] = {}
         empty = torch.zeros(0, CANVAS, CANVAS, 3, dtype=torch.uint8, device=device)
-        self._parts = {part: _Part(empty, torch.zeros(0, 2, dtype=torch.long)) for part in (False, True)}
+        self._parts = {part: _Part(empty, torch.zeros(0, 2, dtype=torch.long), []) for part in (False, True)}
         if not folder.is_dir():
             raise TrainingError(f"{folder}: no such folder of training data (*.tar)")
         paths = sorted(folder.glob("*.tar"))
@@ -130,6 +131,10 @@ class Photos:
         part = self._parts[held_out]
         height, width = part.sizes[index].tolist()
         return part.images[index, :height, :width].cpu().numpy()
+
+    def name(self, index: int, *, held_out: bool = False) -> str:
+        """An image's name in its shard."""
+        return self._parts[held_out].names[index]
 
     def _eligible(self, size: int, held_out: bool) -> Int[Tensor, " n"]:
         return (self._parts[held_out].sizes.amin(1) >= size).nonzero().squeeze(1)
@@ -164,9 +169,11 @@ class Photos:
 
     def _add(self, images: list[NamedImage]) -> None:
         for side, part in self._parts.items():
-            chosen = [a for name, a in images if held_out(name) == side and min(a.shape[:2]) >= SMALLEST]
-            if not chosen:
+            named = [(name, a) for name, a in images if held_out(name) == side and min(a.shape[:2]) >= SMALLEST]
+            if not named:
                 continue
+            chosen = [a for _, a in named]
+            part.names += [name for name, _ in named]
             canvas = torch.zeros(len(chosen), CANVAS, CANVAS, 3, dtype=torch.uint8)
             for i, a in enumerate(chosen):
                 canvas[i, : a.shape[0], : a.shape[1]] = torch.from_numpy(a)

@@ -10,6 +10,7 @@ others wait for it in the gradient exchange of their next step: saving and valid
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
@@ -43,6 +44,7 @@ from unquant.train.muon import KernelMuon, is_kernel
 from unquant.train.objective import Objective
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
 from unquant.train.redraw import RedrawStage
+from unquant.train.redraw3 import Realism
 from unquant.train.stage1 import Stage1
 from unquant.train.stage2 import Stage2
 from unquant.train.stage3 import Stage3
@@ -52,6 +54,7 @@ __all__ = ["LoopConfig", "Recipe", "Run", "learning_rate", "load_recipe", "train
 
 _UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
 _KLT_BATCHES, _KLT_CROPS, _KLT_SIZE = 12, 64, 128
+_STAGES = {"ratevar": (1, 2, 3), "cdc": (1,), "av1": (1, 3)}
 _AGREE_EVERY = 10
 """With several devices: steps between two questions whether to stop, each of which waits for all of them."""
 
@@ -71,6 +74,7 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
             _drive(trainer, journal, stop, begin)
         finally:
             torch.compiler.set_stance("default")
+            trainer.objective.close()
     trainer.fabric.barrier()
     return run.out / "export"
 
@@ -107,7 +111,7 @@ def _drive(trainer: _Trainer, journal: Journal, stop: StopSwitch, begin: float) 
         journal.write("note", {**trainer.at(), "text": text})
     if loop.compile:
         trainer.compile_ahead(journal)
-    validation = trainer.validate(journal) if trainer.steps == 0 else 0.0
+    validation = trainer.validate(journal) if trainer.steps == 0 or trainer.unjudged() else 0.0
     saving, wanted = 0.0, False
     budget = math.inf if run.time_budget is None else run.time_budget
     window = Window()
@@ -142,8 +146,9 @@ class _Trainer:
 
     def __init__(self, recipe: Recipe, run: Run) -> None:
         self.recipe, self.run = recipe, run
-        if recipe.family != "ratevar" and run.stage > 1:
-            raise TrainingError(f"{recipe.family} is trained in one stage: `unquant train stage1`")
+        if run.stage not in (stages := _STAGES[recipe.family]):
+            known = " and ".join(f"`unquant train stage{number}`" for number in stages)
+            raise TrainingError(f"{recipe.family} has no stage {run.stage}: it is trained by {known}")
         if recipe.loop.schedule == "constant" and run.planned_total is not None:
             raise OptionError('a planned total goes with schedule = "cosine"; the recipe\'s is "constant"')
         self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
@@ -167,6 +172,9 @@ class _Trainer:
         self.plain: Model = self._start(model, initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective = self._objective(lpips, dists).to(self.device)
+        # the last state that validation found no worse than those before it, where the objective is guarded
+        self.good: dict[str, Any] = {}
+        self._check_guard()
         self.ema = Ema(self.plain, recipe.loop.ema)
         self._make_optimizers()
         # static shapes: one graph for a step per image, one for a q map
@@ -199,7 +207,7 @@ class _Trainer:
         if stage == 1 and loss.lpips_weight:
             names = {loss.lpips_net}
         elif stage == 3:
-            names = set(recipe.stage3.networks)
+            names = set((recipe.realism if recipe.family == "av1" else recipe.stage3).networks)
         try:
             loaded = {name: load_lpips("vgg" if name == "vgg" else "alex", self.run.metrics) for name in sorted(names)}
         except ModelMissing as e:
@@ -211,10 +219,16 @@ class _Trainer:
         }
 
     def _dists(self) -> DISTS | None:
-        redraw = self.recipe.family == "av1" and self.run.stage == 1
-        if not (redraw and self.recipe.redraw.dists_weight) and not (
-            self.run.stage == 3 and self.recipe.stage3.dists_weight
-        ):
+        recipe, stage = self.recipe, self.run.stage
+        if recipe.family == "av1":
+            wanted = bool(
+                recipe.redraw.dists_weight
+                if stage == 1
+                else recipe.realism.dists_weight or recipe.realism.adversarial_weight
+            )
+        else:
+            wanted = stage == 3 and bool(recipe.stage3.dists_weight)
+        if not wanted:
             return None
         return load_dists(self.run.metrics).to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -235,6 +249,8 @@ class _Trainer:
         if self.run.stage == 1:
             return self.recipe.model
         assert initial is not None
+        if self.recipe.family == "av1":
+            return Av1Config.from_dict(initial.config)
         assert isinstance(self.recipe.model, RatevarConfig)
         wanted = self.recipe.model.reverse
         found = RatevarConfig.from_dict(initial.config)
@@ -250,6 +266,8 @@ class _Trainer:
         recipe, model = self.recipe, self.plain
         one = next(iter(lpips.values()), None)
         if isinstance(model, Av1):
+            if self.run.stage == 3:
+                return Realism(model, recipe.realism, recipe.pairs, lpips, dists)
             return RedrawStage(model, recipe.redraw, recipe.pairs, one, dists)
         if isinstance(model, Cdc):
             return Diffusion(model, recipe.diffusion, one)
@@ -283,8 +301,7 @@ class _Trainer:
         if grown:
             self.notes.append(f"{grown} tensors are larger than in {self.source} or new; they begin without effect")
         stage = int(initial.training.get("stage", 1))
-        if self.run.stage == 3 and stage < 3:
-            assert isinstance(model, Ratevar)
+        if isinstance(model, Ratevar) and self.run.stage == 3 and stage < 3:
             model.g_s.forget_step()
         if not fresh and stage == self.run.stage:
             self.position = float(initial.training.get("schedule_seconds", 0.0))
@@ -308,6 +325,7 @@ class _Trainer:
             with self.checkpoint.open("rb") as f:
                 state = torch.load(f, map_location=self.device, weights_only=True)
             parts = {name: state[name] for name in ("model", "ema", "optimizer")}
+            parts |= {name: state.get(name, {}) for name in ("muon", "companion")}
             stage = int(state.get("stage", self.run.stage))
             self.position = float(state["position"])
             self.steps, self.crops_seen = int(state["steps"]), int(state["crops"])
@@ -321,17 +339,47 @@ class _Trainer:
                 f"{self.checkpoint}: a checkpoint of stage {stage}: every stage needs a folder of its own"
             )
         try:
-            self.plain.load_state_dict(parts["model"])
-            self.ema.load_state_dict(parts["ema"])
-            self.adam.load_state_dict(parts["optimizer"])
-            if self.muon is not None:
-                self.muon.load_state_dict(state.get("muon", {}))
-            if self.objective.companion is not None:
-                self.objective.companion.load_state_dict(state.get("companion", {}))
+            self._restore(parts)
         except (RuntimeError, ValueError) as e:
             raise TrainingError(f"{self.checkpoint}: does not fit the recipe's model: {e}") from None
         for group in self.adam.param_groups:  # the recipe holds, not what the checkpoint was trained with
             group["weight_decay"] = self.recipe.loop.weight_decay
+        if self.objective.guarded:
+            self.objective.remember(state.get("memory", {}))
+            self.good = state.get("good", {})
+
+    def _check_guard(self) -> None:
+        if not self.objective.guarded:
+            return
+        if self.fabric.world_size > 1:
+            raise TrainingError("an adversary that is watched is trained on one device: only the first one validates")
+        crop = self.recipe.loop.crop
+        if not self.photos.count(crop, held_out=True):
+            raise TrainingError(
+                f"{self.run.data}: the adversary is watched by validation, and no held-out image is as large as the crop,"
+                f" {crop}×{crop} pixels"
+            )
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that is trained, as the modules hold it."""
+        companion = self.objective.companion
+        return {
+            "model": self.plain.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.adam.state_dict(),
+            "muon": self.muon.state_dict() if self.muon is not None else {},
+            "companion": companion.state_dict() if companion is not None else {},
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """The inverse. The optimisers may go on with the tensors that they are given."""
+        self.plain.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.adam.load_state_dict(state["optimizer"])
+        if self.muon is not None:
+            self.muon.load_state_dict(state["muon"])
+        if self.objective.companion is not None:
+            self.objective.companion.load_state_dict(state["companion"])
 
     def _seed(self, rank: int) -> None:
         """Seed the crops and the device's noise, differently for every device and every start."""
@@ -441,6 +489,8 @@ class _Trainer:
         if self.photos.count(loop.crop, held_out=True):
             row = self.objective.validate(model, self.photos, loop.crop, loop.validation_crops)
             journal.write("validation", {**self.at(), **row})
+            if self.objective.guarded:
+                self._judge(row, journal)
             picture = self.run.out / "samples" / f"{self.steps:07d}.png"
             self.objective.save_samples(model, self.photos, loop.crop, picture)
         else:
@@ -448,20 +498,31 @@ class _Trainer:
             journal.write("note", {**self.at(), "text": text})
         return time.monotonic() - begin
 
+    def unjudged(self) -> bool:
+        """Whether a guarded run has no state yet that it could go back to."""
+        return self.objective.guarded and not self.good
+
+    def _judge(self, row: dict[str, float], journal: Journal) -> None:
+        """Keep the present state if the row is no worse than those before it; else go back to the one kept last, and save."""
+        reason = self.objective.worsened(row)
+        if reason is None:
+            self.good = copy.deepcopy(self._state())
+            return
+        if not self.good:
+            raise TrainingError(f"validation of the weights that the run starts from is of no use: {reason}")
+        self._restore(copy.deepcopy(self.good))
+        journal.write("note", {**self.at(), "text": f"back to the last good weights: {reason}"})
+        self.save()
+
     def save(self) -> float:
         """On the first device: the fp16 EMA export, then the checkpoint, each complete or not at all. Returns seconds."""
         begin = time.monotonic()
         if self.first:
             self._export()
             partial = self.checkpoint.with_name(self.checkpoint.name + ".part")
-            state = {
-                "stage": self.run.stage,
-                "model": self.plain.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.adam.state_dict(),
-                "muon": self.muon.state_dict() if self.muon is not None else {},
-                "companion": self.objective.companion.state_dict() if self.objective.companion is not None else {},
-            }
+            state = {"stage": self.run.stage, **self._state()}
+            if self.objective.guarded:
+                state |= {"memory": self.objective.memory(), "good": self.good}
             with partial.open("wb") as f:
                 torch.save({**state, "position": self.position, "steps": self.steps, "crops": self.crops_seen}, f)
                 f.flush()

@@ -41,6 +41,9 @@ class Objective(nn.Module, Generic[M]):
     progress: float
     """Where the run stands on its schedule, in [0, 1]; the loop sets it before every draw."""
 
+    guarded: bool
+    """Whether `worsened` judges every validation; the loop then goes back to the last state that passed."""
+
     model: M
 
     def __init__(self, model: M) -> None:
@@ -48,6 +51,7 @@ class Objective(nn.Module, Generic[M]):
         self.model = model
         self.companion = None
         self.progress = 0.0
+        self.guarded = False
 
     def draw(
         self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
@@ -83,9 +87,23 @@ class Objective(nn.Module, Generic[M]):
         """What the stage trains, as AdamW takes it; `lr_scale` of each group multiplies the loop's learning rate."""
         return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr_scale": 1.0}]
 
+    def worsened(self, row: dict[str, float]) -> str | None:
+        """Why a row of validation is worse than the best so far, after the stage has eased what did it; None if it is not."""
+        raise NotImplementedError
+
+    def memory(self) -> dict[str, float]:
+        """What `worsened` goes by, for a checkpoint; `remember` takes it back."""
+        return {}
+
+    def remember(self, memory: dict[str, float]) -> None:
+        pass
+
     def notes(self) -> dict[str, Any]:
         """What the export's metadata shall say of the loss."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """The run is over: let go what works beside it."""
 
 
 def draw_log2_q(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, decode_avif, encode_avif, enlarge, reduce
 from unquant.container.avif import parse_avif
-from unquant.errors import OptionError
+from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Coding, told
 from unquant.shapes import Image
 from unquant.train.data import CANVAS, Photos
@@ -121,7 +121,7 @@ class Pairs:
     """A pool of decoded pairs of the photographs of one side of the split, on their device.
 
     Same state of the generator, same batches: threads only do ahead of time what was drawn before. Raises TrainingError where
-    no photograph is as large as a crop.
+    no photograph is as large as a crop, and, then or at a later batch, naming the photograph that a thread failed on.
     """
 
     def __init__(self, photos: Photos, config: PairsConfig, size: int, generator: torch.Generator) -> None:
@@ -134,10 +134,14 @@ class Pairs:
         self._threads = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2))
         self._jobs: deque[tuple[tuple[int, int], Future[_Made]]] = deque()
         self._due, self._next = 0.0, 0
-        for _ in range(count):
-            self._submit()
-        for place in range(count):
-            self._take(place)
+        try:
+            for _ in range(count):
+                self._submit()
+            for place in range(count):
+                self._take(place)
+        except BaseException:
+            self.close()
+            raise
 
     def crops(self, count: int) -> PairBatch:
         """Random crops (count, 3, size, size), channels_last; then some pairs of the pool are replaced."""
@@ -176,7 +180,11 @@ class Pairs:
     def _take(self, place: int) -> None:
         """Put the oldest pair that was asked for into a place of the pool."""
         key, job = self._jobs.popleft()
-        made = job.result()
+        try:
+            made = job.result()
+        except Exception as e:  # of a third-party encoder, too
+            name = self.photos.name(key[0])
+            raise TrainingError(f"{self.photos.folder}: {name}: no pair can be made ({type(e).__name__}: {e})") from e
         self._versions[key] = made.recipe, made.data
         height, width = made.x.shape[:2]
         for side, picture in zip(self._pixels, (made.x, made.x_q), strict=True):
@@ -223,7 +231,10 @@ def _draw_recipe(shape: tuple[int, ...], smallest: int, config: PairsConfig, uni
 
 
 def fixed_pairs(photos: Photos, count: int, size: int, quality: int, *, held_out: bool) -> PairBatch:
-    """The middle of the first `count` photographs, coded whole with the codec's own options at a quality."""
+    """The middle of the first `count` photographs, coded whole with the codec's own options at a quality.
+
+    Raises TrainingError where no photograph of that side of the split is as large as a crop.
+    """
     made: list[PairBatch] = []
     for index in photos.first(count, size, held_out=held_out):
         photo = photos.picture(index, held_out=held_out)
@@ -235,4 +246,7 @@ def fixed_pairs(photos: Photos, count: int, size: int, quality: int, *, held_out
         )
         pixels = torch.from_numpy(np.stack([pair.x, pair.x_q]))[:, None].to(photos.device)
         made.append(cut(pixels, [pair.coding], torch.zeros(1, dtype=torch.long), corner, size))
+    if not made:
+        side = "held-out" if held_out else "training"
+        raise TrainingError(f"{photos.folder}: no {side} image is as large as the crop, {size}×{size} pixels")
     return PairBatch(*(torch.cat(parts) for parts in zip(*made, strict=True)))

@@ -15,6 +15,7 @@ from unquant.nn.transforms import LATENT_STRIDE
 from unquant.train.diffusion import DiffusionConfig
 from unquant.train.pairs import PairsConfig
 from unquant.train.redraw import RedrawConfig
+from unquant.train.redraw3 import RealismConfig
 from unquant.train.stage1 import Stage1Config
 from unquant.train.stage2 import Stage2Config
 from unquant.train.stage3 import Stage3Config
@@ -80,8 +81,8 @@ class Recipe:
     """A training recipe: the model, the loop, the loss of each stage. Read from a TOML file by `load_recipe`.
 
     family: "ratevar", whose stages 2 and 3 take the model of the weights that they start from (of `model` only `reverse` then
-    counts, if it is given), "cdc", which has stage 1 alone, with the loss of `diffusion`, or "av1", with that of
-    `redraw` on `pairs`.
+    counts, if it is given), "cdc", which has stage 1 alone, with the loss of `diffusion`, or "av1", with stage 1 by `redraw`
+    and stage 3 by `realism`, both on `pairs`; stage 3 takes the model of the weights.
     """
 
     family: str = "ratevar"
@@ -92,6 +93,7 @@ class Recipe:
     stage3: Stage3Config = field(default_factory=Stage3Config)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     redraw: RedrawConfig = field(default_factory=RedrawConfig)
+    realism: RealismConfig = field(default_factory=RealismConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
 
@@ -141,7 +143,7 @@ class Run:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe: `family`, tables [model] (with its own tables), [loop], and [stage1], [stage2], [stage3], [diffusion]
-    or [redraw] and [pairs].
+    or [redraw], [realism] and [pairs].
 
     A missing key takes its default. Raises OptionError naming file and key.
     """
@@ -160,7 +162,7 @@ def load_recipe(path: Path) -> Recipe:
     losses: dict[str, Any] = {
         "ratevar": stages,
         "cdc": {"diffusion": DiffusionConfig},
-        "av1": {"redraw": RedrawConfig, "pairs": PairsConfig},
+        "av1": {"redraw": RedrawConfig, "realism": RealismConfig, "pairs": PairsConfig},
     }[family]
     kinds: dict[str, Any] = {"model": model, "loop": LoopConfig, **losses}
     if unknown := sorted(set(values) - set(kinds)):

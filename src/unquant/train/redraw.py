@@ -1,4 +1,4 @@
-"""Stage 1 of `av1`: f alone, at every step of AV1's quantiser, for the mean (ρ = 0) and for a natural look (ρ = 1).
+"""Training of f of `av1` on pairs of pictures; its stage 1: f alone, at every step of AV1's quantiser, at ρ = 0 and ρ = 1.
 
     L = mean[ w·255²·MSE ] at ρ = 0,   mean[ w·(255²·MSE + w_L·LPIPS + w_D·DISTS) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
 
@@ -8,13 +8,14 @@ in from the first step on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from unquant.errors import OptionError
 from unquant.models.av1 import Av1
@@ -24,9 +25,10 @@ from unquant.shapes import Image
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_shift, shifted
 from unquant.train.pairs import PairBatch, Pairs, PairsConfig, fixed_pairs
+from unquant.train.structure import squared
 from unquant.train.validation import fixed_noise, psnr_of, save_rows
 
-__all__ = ["RedrawConfig", "RedrawDraw", "RedrawStage", "redrawn"]
+__all__ = ["PairsObjective", "RedrawConfig", "RedrawDraw", "RedrawStage", "redrawn", "weight_of"]
 
 _FLOOR = 4.0
 """Squared error in levels² below which an image does not count for more."""
@@ -87,96 +89,70 @@ def redrawn(model: Av1, x_q: Image, coding: Float[Tensor, "b k"], realism: Float
     return model(x_q, coding, realism, coarse, fine)
 
 
-class RedrawStage(Objective[Av1]):
-    """All of f in one run."""
+def weight_of(base: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """w of images from AV1's 255²·MSE."""
+    return 1 / (base + _FLOOR)
 
-    stage = 1
+
+class PairsObjective(Objective[Av1]):
+    """What the stages of `av1` share: batches of a pool of pairs, and validation beside AV1 itself.
+
+    judges: distances that validation measures at ρ = 1, by name.
+    """
+
     q_map = 0.0
 
-    def __init__(
-        self, model: Av1, config: RedrawConfig, pairs: PairsConfig, lpips: LPIPS | None, dists: DISTS | None
-    ) -> None:
+    def __init__(self, model: Av1, pairs: PairsConfig, judges: dict[str, LPIPS | DISTS]) -> None:
         super().__init__(model)
-        self.config, self.pairs_config, self.lpips, self.dists = config, pairs, lpips, dists
+        self.pairs_config, self.judges = pairs, nn.ModuleDict(judges)
         self._pairs: Pairs | None = None
         self._fixed: dict[tuple[bool, int], PairBatch] = {}
+        self._base: dict[tuple[str, int], float] = {}
 
-    def batch(
-        self,
-        photos: Photos,
-        count: int,
-        size: int,
-        generator: torch.Generator,
-        device: torch.device,
-        q_map: float | None = None,
-    ) -> tuple[Image, RedrawDraw]:
+    def crops(self, photos: Photos, count: int, size: int, generator: torch.Generator) -> PairBatch:
+        """`count` training crops of size×size, from a pool that is made at the first call."""
         if self._pairs is None:
             self._pairs = Pairs(photos, self.pairs_config, size, generator)
-        pairs = self._pairs.crops(count)
-        zeros = round(count * self.config.realism_zero) if self.lpips is not None else count
-        realism = (torch.arange(count) >= zeros).float().view(-1, 1, 1, 1).to(device)
-        shift = draw_shift(size // 16, generator).to(device)
-        dists = self.dists is not None and float(torch.rand((), generator=generator)) < self.config.dists_share
-        return pairs.x, RedrawDraw(pairs.x_q, pairs.coding, realism, zeros, shift, dists)
+        return self._pairs.crops(count)
 
-    def forward(self, x: Image, draw: RedrawDraw) -> dict[str, Tensor]:
-        """`loss` and its parts: `explained`, the share of AV1's squared error taken away at ρ = 0, and `lpips` over AV1's."""
-        x_hat = redrawn(self.model, draw.x_q, draw.coding, draw.realism)
-        zeros = draw.zeros
-        error = (x_hat - x).square().mean((1, 2, 3)) * 255.0**2
-        base = (draw.x_q - x).square().mean((1, 2, 3)) * 255.0**2
-        weight = 1 / (base + _FLOOR)
-        loss = (weight * error).mean()
-        terms = {"left": (error[:zeros].sum() / base[:zeros].sum())}
-        if self.lpips is not None and zeros < x.shape[0]:
-            seen = [shifted(picture[zeros:], draw.shift) for picture in (x_hat, x, draw.x_q)]
-            distance = self.lpips(seen[0], seen[1])
-            loss = loss + self.config.lpips_weight * (weight[zeros:] * distance).sum() / x.shape[0]
-            with torch.no_grad():
-                terms["lpips"], terms["lpips_base"] = distance.mean(), self.lpips(seen[2], seen[1]).mean()
-            if draw.dists:
-                assert self.dists is not None
-                n, side = self.config.dists_crops, min(self.config.dists_size, seen[0].shape[-1])
-                pair = [picture[:n, :, :side, :side] for picture in seen[:2]]
-                distance = self.dists(*pair)
-                # one batch in so many speaks for all of them
-                share = (x.shape[0] - zeros) / len(distance) / x.shape[0] / self.config.dists_share
-                loss = loss + self.config.dists_weight * share * (weight[zeros : zeros + n] * distance).sum()
-        return {"loss": loss, **terms}
+    def close(self) -> None:
+        if self._pairs is not None:
+            self._pairs.close()
 
     @torch.no_grad()
     def validate(self, model: Av1, photos: Photos, size: int, count: int) -> dict[str, float]:
-        """At three qualities: bpp, gain in PSNR at ρ = 0 and ρ = 1 over AV1, LPIPS at ρ = 1 over AV1's, both off the grid.
+        """At three qualities Q: `bpp_Q`, `gain_Q` and `gain1_Q`, PSNR at ρ = 0 and ρ = 1 over AV1's in dB, and of every
+        judge the mean at ρ = 1 over that of AV1, off the grid.
 
-        `loss`: mean share of the squared error that is left at ρ = 0 plus mean ratio of LPIPS. `gap`: gain at ρ = 0 of
-        held-out crops over that of training crops, in dB.
+        `loss`: means over Q of the share of the squared error that is left at ρ = 0 and of the judges' ratios, summed. `gain`
+        and the judges without a Q: means over the three. `gap`: gain at ρ = 0 of held-out over that of training crops, dB.
         """
         row: dict[str, float] = {}
-        losses: list[float] = []
+        left: list[float] = []
         gaps: list[float] = []
         for quality in _VALIDATION_QUALITIES:
             pair = self._fixed_pair(photos, size, count, quality, held_out=True)
-            plain = _decoded(model, pair, 0.0)
-            gain = _gain(pair, plain)
-            gaps.append(
-                gain
-                - _gain(
-                    seen := self._fixed_pair(photos, size, count, quality, held_out=False), _decoded(model, seen, 0.0)
-                )
-            )
+            gain = _gain(pair, _decoded(model, pair, 0.0))
+            seen = self._fixed_pair(photos, size, count, quality, held_out=False)
+            gaps.append(gain - _gain(seen, _decoded(model, seen, 0.0)))
+            left.append(10 ** (-gain / 10))
             row |= {f"bpp_{quality}": float(torch.exp2(3 * pair.coding[:, 1] - 2).mean()), f"gain_{quality}": gain}
-            losses.append(10 ** (-gain / 10))
-            if self.lpips is not None:
+            if self.judges:
                 drawn = _decoded(model, pair, 1.0)
-                x, x_q, drawn_cut = (p[..., _OFF_GRID:, _OFF_GRID:] for p in (pair.x, pair.x_q, drawn))
-                ratio = float(self._distance(drawn_cut, x) / self._distance(x_q, x))
-                row |= {f"gain1_{quality}": _gain(pair, drawn), f"lpips_{quality}": ratio}
-                losses[-1] += ratio
-        return {**row, "loss": sum(losses) / len(losses), "gap": sum(gaps) / len(gaps)}
+                row[f"gain1_{quality}"] = _gain(pair, drawn)
+                for name in self.judges:
+                    if (name, quality) not in self._base:
+                        self._base[name, quality] = self._distance(name, pair.x_q, pair.x)
+                    row[f"{name}_{quality}"] = self._distance(name, drawn, pair.x) / self._base[name, quality]
+        for name in ("gain", *self.judges):
+            row[name] = _mean([row[f"{name}_{quality}"] for quality in _VALIDATION_QUALITIES])
+        loss = _mean(left) + sum(row[name] for name in self.judges)
+        return {**row, "loss": loss, "gap": _mean(gaps)}
 
-    def _distance(self, x_hat: Image, x: Image) -> Tensor:
-        assert self.lpips is not None
-        return torch.cat([self.lpips(*pair) for pair in zip(x_hat.split(4), x.split(4), strict=True)]).mean()
+    def _distance(self, name: str, x_hat: Image, x: Image) -> float:
+        pairs = zip(x_hat.split(4), x.split(4), strict=True)
+        cut = ([picture[..., _OFF_GRID:, _OFF_GRID:] for picture in pair] for pair in pairs)
+        return float(torch.cat([self.judges[name](*pair) for pair in cut]).mean())
 
     def _fixed_pair(self, photos: Photos, size: int, count: int, quality: int, *, held_out: bool) -> PairBatch:
         key = held_out, quality
@@ -193,6 +169,59 @@ class RedrawStage(Objective[Av1]):
             rows += [] if rows else [pair.x]
             rows += [pair.x_q, _decoded(model, pair, 0.0), _decoded(model, pair, 1.0)]
         save_rows(rows, path)
+
+
+class RedrawStage(PairsObjective):
+    """Stage 1: all of f in one run."""
+
+    stage = 1
+
+    def __init__(
+        self, model: Av1, config: RedrawConfig, pairs: PairsConfig, lpips: LPIPS | None, dists: DISTS | None
+    ) -> None:
+        super().__init__(model, pairs, {"lpips": lpips} if lpips is not None else {})
+        self.config, self.lpips, self.dists = config, lpips, dists
+
+    def batch(
+        self,
+        photos: Photos,
+        count: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        q_map: float | None = None,
+    ) -> tuple[Image, RedrawDraw]:
+        pairs = self.crops(photos, count, size, generator)
+        zeros = round(count * self.config.realism_zero) if self.lpips is not None else count
+        realism = (torch.arange(count) >= zeros).float().view(-1, 1, 1, 1).to(device)
+        shift = draw_shift(size // 16, generator).to(device)
+        dists = self.dists is not None and float(torch.rand((), generator=generator)) < self.config.dists_share
+        return pairs.x, RedrawDraw(pairs.x_q, pairs.coding, realism, zeros, shift, dists)
+
+    def forward(self, x: Image, draw: RedrawDraw) -> dict[str, Tensor]:
+        """`loss` and its parts: `left`, the share of AV1's squared error that is left at ρ = 0, and `lpips` at ρ = 1."""
+        x_hat = redrawn(self.model, draw.x_q, draw.coding, draw.realism)
+        c, zeros, count = self.config, draw.zeros, x.shape[0]
+        error, base = squared(x_hat, x), squared(draw.x_q, x)
+        weight = weight_of(base)
+        loss = (weight * error).mean()
+        terms: dict[str, Tensor] = {}
+        if zeros:
+            # AV1 may have been lossless
+            terms["left"] = error[:zeros].sum() / base[:zeros].sum().clamp(min=1e-6)
+        if self.lpips is not None and zeros < count:
+            seen = [shifted(picture[zeros:], draw.shift) for picture in (x_hat, x)]
+            distance = self.lpips(*seen)
+            loss = loss + c.lpips_weight * (weight[zeros:] * distance).sum() / count
+            terms["lpips"] = distance.mean()
+            if draw.dists:
+                assert self.dists is not None
+                n, side = c.dists_crops, min(c.dists_size, seen[0].shape[-1])
+                distance = self.dists(*(picture[:n, :, :side, :side] for picture in seen))
+                # one batch in so many, and a few of its crops, speak for all at ρ = 1
+                share = (count - zeros) / count / len(distance) / c.dists_share
+                loss = loss + c.dists_weight * share * (weight[zeros : zeros + n] * distance).sum()
+        return {"loss": loss, **terms}
 
     def notes(self) -> dict[str, Any]:
         c = self.config
@@ -212,3 +241,7 @@ def _gain(pair: PairBatch, x_hat: Image) -> float:
     """PSNR of a decode over that of AV1, mean in dB."""
     errors = [(picture - pair.x).square().mean((1, 2, 3)) for picture in (x_hat, pair.x_q)]
     return psnr_of(errors[0]) - psnr_of(errors[1])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,172 @@
+"""Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
+
+    L = mean[ w·D ] at ρ = 0,   mean[ w·(D + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
+
+Two samples an example, through two noises; ES_φ is the energy score of their features (train/structure.py). D is 255²·MSE, at
+ρ = 1 without a part of what the samples differ by. J is a patch discriminator that knows x_q: off by default, watched. What
+validation finds worse than before is undone, and the weight of J halved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unquant.errors import OptionError
+from unquant.models.av1 import Av1
+from unquant.perceptual import DISTS, LPIPS
+from unquant.shapes import Image
+from unquant.train.adversary import Discriminator, adversarial_losses
+from unquant.train.data import Photos
+from unquant.train.objective import draw_shift, shifted
+from unquant.train.pairs import PairsConfig
+from unquant.train.redraw import PairsObjective, redrawn, weight_of
+from unquant.train.structure import Structure, StructureConfig, squared
+
+__all__ = ["Realism", "RealismConfig", "RealismDraw"]
+
+_LEAST_PLAIN = 1 / 3
+_DISTS_SLACK, _GAIN_SLACK = 0.002, 0.02
+"""By how much DISTS over AV1's, and PSNR at ρ = 0 in dB, may worsen before it counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealismConfig(StructureConfig):
+    """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
+
+    realism_zero: a third or more. spread: how much of the variance of the samples counts as squared error at ρ = 1, from 0 (a
+    sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each sample).
+    """
+
+    energy_weight: float = 500.0
+    lpips_weight: float = 500.0
+    dists_weight: float = 500.0
+    vgg_crop: int = 96
+    realism_zero: float = 0.375
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        StructureConfig.__post_init__(self)  # super() does not reach out of a class with slots
+        if not self.realism_zero >= _LEAST_PLAIN:
+            raise OptionError(f"realism_zero: in 1/3..1, not {self.realism_zero}")
+        if not 0 <= self.spread <= 1:
+            raise OptionError(f"spread: in 0..1, not {self.spread}")
+
+    def plain(self, batch: int) -> int:
+        """Images of a batch with ρ = 0: no fewer than the fraction says; one at least is left for ρ = 1."""
+        return min(math.ceil(batch * self.realism_zero - 1e-6), batch - 1)
+
+
+class RealismDraw(NamedTuple):
+    """What one batch is trained at: the coded crops, what f is told of them, how many come first with ρ = 0.
+
+    shift: of the feature networks' grids, as `shifted` takes it. corner: of what VGG sees of the rest.
+    """
+
+    x_q: Image
+    coding: Float[Tensor, "b k"]
+    zeros: int
+    shift: Int[Tensor, " 2"]
+    corner: Int[Tensor, " 2"]
+
+
+class Realism(PairsObjective):
+    """f against the original in feature space, whole f in one run.
+
+    lpips: the feature networks by name, those that `RealismConfig.networks` names. dists: needed where it, or the adversary,
+    has a weight. adversarial_weight: of the adversary now.
+    """
+
+    stage = 3
+
+    def __init__(
+        self, model: Av1, config: RealismConfig, pairs: PairsConfig, lpips: dict[str, LPIPS], dists: DISTS | None
+    ) -> None:
+        judges: dict[str, LPIPS | DISTS] = {"lpips": lpips[config.networks[0]]}
+        super().__init__(model, pairs, judges if dists is None else {**judges, "dists": dists})
+        self.config = config
+        self.structure = Structure(config, lpips, dists if config.dists_weight else None)
+        self.companion = config.adversary(channels=3, stride=1)
+        self.guarded, self.adversarial_weight = self.companion is not None, config.adversarial_weight
+        self._best: dict[str, float] = {}
+
+    def batch(
+        self,
+        photos: Photos,
+        count: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        q_map: float | None = None,
+    ) -> tuple[Image, RealismDraw]:
+        pairs = self.crops(photos, count, size, generator)
+        shift = draw_shift(size // 16, generator).to(device)
+        corner = self.structure.draw_corner(size, generator).to(device)
+        return pairs.x, RealismDraw(pairs.x_q, pairs.coding, self.config.plain(count), shift, corner)
+
+    def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
+        """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
+        `energy`, `lpips`, `dists` of the samples; the adversary's `realness` and its own loss, `discriminator`.
+        """
+        c, zeros, count = self.config, draw.zeros, x.shape[0]
+        # one pass of f over everything: plain pictures first, then two samples of each of the others
+        x_q, coding = (torch.cat([t, t[zeros:]]) for t in (draw.x_q, draw.coding))
+        realism = (torch.arange(len(x_q), device=x.device) >= zeros).float().view(-1, 1, 1, 1)
+        out = redrawn(self.model, x_q, coding, realism)
+        plain, drawn = out[:zeros], out[zeros:]
+        first, second = drawn.chunk(2)
+        original, base = x[zeros:], squared(draw.x_q, x)
+        apart = 0.5 * (1 - c.spread) * squared(first, second)
+        error = torch.cat(
+            [squared(plain, x[:zeros]), 0.5 * (squared(first, original) + squared(second, original)) - apart]
+        )
+        weight = weight_of(base)
+        seen = [shifted(picture, draw.shift) for picture in (first, second, original)]
+        parts = self.structure(seen[0], seen[1], seen[2], draw.corner)
+        perceptual = c.weighed(parts)
+        share = error / base.clamp(min=1e-6)
+        terms = {"left_drawn": share[zeros:].mean(), "energy": parts.energy.mean(), "lpips": parts.lpips.mean()}
+        if zeros:
+            terms["left"] = share[:zeros].mean()
+        if c.dists_weight:
+            terms["dists"] = parts.dists.mean()
+        judged = torch.zeros((), device=x.device)
+        if isinstance(self.companion, Discriminator):
+            realness, judged = adversarial_losses(self.companion, original, drawn, 2 * draw.x_q[zeros:] - 1)
+            perceptual = perceptual + self.adversarial_weight * realness.view(2, -1).mean(0)
+            terms |= {"realness": -realness.mean(), "discriminator": judged}
+        loss = (weight * error).mean() + (weight[zeros:] * perceptual).sum() / count + judged
+        return {"loss": loss, **terms}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
+        return [*groups, self.config.adversary_group(self.companion)] if self.companion is not None else groups
+
+    def worsened(self, row: dict[str, float]) -> str | None:
+        found = {"dists": row["dists"], "gain": row["gain"]}
+        best, reason = self._best or found, None
+        # turned round, so that what is not a number counts as worse
+        if not found["dists"] <= best["dists"] + _DISTS_SLACK:
+            reason = f"DISTS over AV1's is {found['dists']:.4f} and was {best['dists']:.4f}"
+        elif not found["gain"] >= best["gain"] - _GAIN_SLACK:
+            reason = f"PSNR at realism 0 over AV1's is {found['gain']:.3f} dB and was {best['gain']:.3f}"
+        if reason is None:
+            self._best = {"dists": min(found["dists"], best["dists"]), "gain": max(found["gain"], best["gain"])}
+            return None
+        self.adversarial_weight /= 2
+        return f"{reason}: the adversary's weight is {self.adversarial_weight:g} from here on"
+
+    def memory(self) -> dict[str, float]:
+        return {**self._best, "adversarial_weight": self.adversarial_weight}
+
+    def remember(self, memory: dict[str, float]) -> None:
+        self._best = {name: memory[name] for name in ("dists", "gain") if name in memory}
+        self.adversarial_weight = memory.get("adversarial_weight", self.adversarial_weight)
+
+    def notes(self) -> dict[str, Any]:
+        return {"spread": self.config.spread, **self.config.notes()}
