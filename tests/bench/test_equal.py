@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from unquant.bench.equal import RATES, against, at_rate, equal_table
+from unquant.bench.equal import RATES, against, at_rate, equal_table, sets_against
 from unquant.bench.rows import Row
 from unquant.errors import OptionError
 
@@ -141,3 +141,29 @@ def test_the_table() -> None:
     ]
     with pytest.raises(OptionError, match="no results of 'heic'; there are avif, av1, webp"):
         equal_table(rows, "heic", ["psnr"])
+
+
+def test_distances_between_sets_are_read_at_the_mean_rate_of_their_files() -> None:
+    rows, distances = [], []
+    for codec, factor in (("avif", 1.0), ("av1", 0.5)):
+        for target in (0.1, 0.16, 0.25):
+            # two images, at half and at twice the rate: the mean of their logarithms is the target
+            rows += [
+                replace(row, key=f"{row.key} {target}", target_bpp=target)
+                for image, size in (("a", 500 * target), ("b", 2000 * target))
+                for row in rows_of(codec, [size], image=image)
+            ]
+            value = factor * (0.02 - 0.005 * math.log(target))
+            distances.append({"kind": "KD-VGG16", "target": f"{target:g} bpp", "setting": codec, "value": value})
+    distances.append({"kind": "FD-VGG16", "target": "0.1 bpp", "setting": "avif", "value": None})
+    found = sets_against(rows, {"distances": distances}, "av1", "avif", "KD-VGG16", 0.2)
+    assert found.anchor == pytest.approx(0.02 - 0.005 * math.log(0.2), rel=1e-3)
+    assert found.ratio == pytest.approx(0.5)
+    assert found.images == 2
+    assert sets_against(rows, {"distances": distances}, "av1", "avif", "KD-VGG16", 0.3).ours is None
+    assert sets_against(rows, {"distances": distances}, "av1", "avif", "FD-VGG16", 0.2).ours is None
+    table = equal_table(rows, "avif", [], rates=(0.2,), distances={"distances": distances})
+    head, _, avif, av1 = map(cells, table.splitlines())
+    assert head == ["codec", "bpp", "images", "KD-VGG16 ×1000 ↓", "FD-VGG16 ↓"]
+    assert avif[3:] == ["28.05", "–"]
+    assert av1[3:] == ["14.02 (×0.50)", "–"]

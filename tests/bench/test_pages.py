@@ -64,9 +64,35 @@ def test_range(page: Path) -> None:
     assert lines[3] == ["LPIPS (AlexNet) ↓, realism 1", "0.250", "0.100"]
 
 
+def test_against_reads_curves_without_the_boxes(page: Path) -> None:
+    rows = [
+        replace(
+            ROW, key=f"{codec} {size}", codec=codec, realism=realism, bytes=size + 50, scores={"psnr": value + gain}
+        )
+        for codec, realism, gain in (("avif-iq-420", None, 0.0), ("av1", 0.0, 0.4))
+        for size, value in ((100, 25.0), (150, 26.0), (200, 27.0), (300, 28.0))
+    ]
+    write_rows(page.parent / "figures" / "rows.jsonl", rows)
+    page.write_text(
+        PAGE.format("against figures/rows.jsonl anchor=avif-iq-420 metrics=psnr targets=0.15,0.5 boxes=50", "")
+    )
+    fill(page)
+    lines = [cells(line) for line in page.read_text().splitlines() if line.startswith("|")]
+    assert lines[0] == ["codec", "bpp", "images", "PSNR, dB ↑"]
+    assert lines[2:] == [
+        ["iq 4:2:0, speed 6", "0.15", "1", "26.00"],
+        ["av1, realism 0", "0.15", "1", "26.40 (+0.40)"],
+        ["iq 4:2:0, speed 6", "0.5", "0", "–"],
+        ["av1, realism 0", "0.5", "0", "–"],
+    ]
+    assert "1 images; AVIF 1-2-3, av1 1-2-3." in page.read_text()
+
+
 @pytest.mark.parametrize(
     "head",
     [
+        "against figures/rows.jsonl metrics=psnr anchor=jxl",
+        "against figures/rows.jsonl metrics=psnr anchor=ratevar distances=figures/none.json",
         "equal-bytes figures/none.jsonl metrics=psnr",
         "equal-bytes figures/rows.jsonl metrics=beauty",
         "equal-bytes figures/rows.jsonl",

@@ -71,6 +71,23 @@ def test_a_table_rows_and_places(call: Call, images: Path, tmp_path: Path) -> No
     assert "8 rows, 0 measured, 8 known before" in again.stderr
 
 
+def test_against_a_codec_at_equal_bytes(call: Call, images: Path) -> None:
+    rates = ("--at-bpp", "0.8,1.2,1.8,2.7,4", "-o", "out")
+    result = call("bench", images, *SMALL, *rates, "--against", "webp")
+    assert result.exit_code == 0, result.stderr
+    _, table = result.stdout.split("\n\n| codec ")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [line[:3] for line in lines[:2]] == [["webp", "0.1", "0"], ["jpeg", "0.1", "0"]]
+    for arguments, cause in (
+        (("--against", "avif"), "'avif' is not among the codecs"),
+        (("--against", "webp", "--json"), "--json has none"),
+        (("--against", "webp", "--metrics", "none"), "nothing is decoded"),
+    ):
+        refused = call("bench", images, *SMALL, *rates, *arguments)
+        assert refused.exit_code == Code.USAGE
+        assert cause in refused.stderr
+
+
 def test_the_summary_as_json(call: Call, images: Path) -> None:
     (images / "broken.png").write_bytes(b"")
     result = call("bench", images, *SMALL, "--at-bpp", "0.01,2", "--json")

@@ -3,6 +3,7 @@
 A codec with few qualities stays below a target by some per cent, which a finer one would count as its own gain. So nothing is
 compared file by file: for each image PCHIP goes through a codec's points (log bytes, metric), and both curves are read at the
 same number of bytes. An image counts where both codecs have files on both sides of the rate, no further apart than `WIDEST`.
+A distance between sets of pictures has one curve, over the means of log bits per pixel.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 
 from unquant.bench.metrics import METRICS
 from unquant.bench.rows import Row
+from unquant.bench.summary import FRECHET
 from unquant.bench.tables import markdown_table, number
 from unquant.errors import OptionError
 
-__all__ = ["RATES", "WIDEST", "Pair", "against", "at_rate", "equal_table"]
+__all__ = ["RATES", "WIDEST", "Pair", "against", "at_rate", "equal_table", "sets_against"]
 
 RATES = (0.1, 0.15, 0.2, 0.3, 0.5)
 """Bits per pixel at which codecs are compared unless others are asked for."""
@@ -85,11 +87,33 @@ def against(rows: Iterable[Row], ours: str, anchor: str, metric: str, bpp: float
     return Pair(fmean(here for here, _ in found), fmean(there for _, there in found), len(found))
 
 
+def sets_against(
+    rows: Iterable[Row], distances: Mapping[str, Any], ours: str, anchor: str, kind: str, bpp: float
+) -> Pair:
+    """One distance between sets of pictures, of two codecs at `bpp` bits per pixel, each called as in `Row.setting`.
+
+    distances: as `distribution.Results.flat` gives them for the rows; kind: such as "KD-VGG16".
+    """
+    sizes: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        sizes.setdefault((row.setting, row.target), {})[row.image_id] = math.log(row.bpp)
+    curves: dict[str, dict[float, float]] = {ours: {}, anchor: {}}
+    for each in distances.get("distances", ()):
+        rates = sizes.get((each["setting"], each["target"]))
+        if each["kind"] == kind and each["setting"] in curves and each["value"] is not None and rates:
+            curves[each["setting"]][math.exp(fmean(rates.values()))] = float(each["value"])
+    here, there = (at_rate(curves[name], bpp) for name in (ours, anchor))
+    if here is None or there is None:
+        return Pair(None, None, 0)
+    return Pair(here, there, min(len(rates) for (name, _), rates in sizes.items() if name in curves))
+
+
 def equal_table(
     rows: Sequence[Row],
     anchor: str,
     metrics: Sequence[str],
     *,
+    distances: Mapping[str, Any] | None = None,
     ours: Sequence[str] = (),
     rates: Sequence[float] = RATES,
     names: Mapping[str, str] | None = None,
@@ -97,7 +121,8 @@ def equal_table(
     """Codecs beside an anchor as a Markdown table: a line for every rate and setting of `ours`, all others if empty.
 
     A cell has the metric and, against the anchor on the same images, its ratio where lower is better, else its difference. At
-    each rate the anchor stands first. names: what settings are called. Raises OptionError for a codec without rows.
+    each rate the anchor stands first. distances: between the sets, see `sets_against`; KD-VGG16 and KID are shown ×1000.
+    names: what settings are called. Raises OptionError for a codec without rows.
     """
     settings = {row.setting: row.codec for row in rows}
     for name in (anchor, *ours):
@@ -105,23 +130,31 @@ def equal_table(
             raise OptionError(f"no results of {name!r}; there are {', '.join(dict.fromkeys(settings.values()))}")
     reference = next(setting for setting, codec in settings.items() if codec == anchor)
     others = [setting for setting, codec in settings.items() if codec != anchor and (not ours or codec in ours)]
+    kinds = list(dict.fromkeys(each["kind"] for each in (distances or {}).get("distances", ())))
     lines: list[list[str]] = []
     for rate in rates:
         for setting in (reference, *others):
-            pairs = {name: against(rows, setting, reference, name, rate) for name in metrics}
-            cells = [_cell(pair, name, alone=setting == reference) for name, pair in pairs.items()]
-            images = min(pair.images for pair in pairs.values())
+            alone = setting == reference
+            pairs = [against(rows, setting, reference, name, rate) for name in metrics]
+            sets = [sets_against(rows, distances or {}, setting, reference, kind, rate) for kind in kinds]
+            images = min((pair.images for pair in pairs or sets), default=0)
+            infos = [METRICS[name] for name in metrics]
+            cells = [_cell(p, i.better, i.digits, alone=alone) for p, i in zip(pairs, infos, strict=True)]
+            cells += [
+                _cell(p, "lower", 2, alone=alone, scale=1 if k in FRECHET else 1000)
+                for p, k in zip(sets, kinds, strict=True)
+            ]
             lines.append([(names or {}).get(setting, setting), f"{rate:g}", str(images), *cells])
     arrows = {"higher": " ↑", "lower": " ↓", "one": ""}
     heads = [METRICS[name].title + arrows[METRICS[name].better] for name in metrics]
+    heads += [kind + (" ↓" if kind in FRECHET else " ×1000 ↓") for kind in kinds]
     return markdown_table(["codec", "bpp", "images", *heads], lines)
 
 
-def _cell(pair: Pair, metric: str, *, alone: bool) -> str:
-    info = METRICS[metric]
-    text = number(pair.ours, info.digits)
+def _cell(pair: Pair, better: str, digits: int, *, alone: bool, scale: float = 1) -> str:
+    text = number(pair.ours if pair.ours is None else scale * pair.ours, digits)
     if alone or pair.difference is None:
         return text
-    if info.better != "lower":
-        return f"{text} ({pair.difference:+.{info.digits}f})"
+    if better != "lower":
+        return f"{text} ({pair.difference:+.{digits}f})"
     return text if pair.ratio is None else f"{text} (×{pair.ratio:.2f})"

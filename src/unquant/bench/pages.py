@@ -6,8 +6,8 @@
 
 Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `range`: a column for every rate of
 the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
-`unquant.bench.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count. `speed`: what
-`python -m unquant.bench speed --out` wrote.
+`unquant.bench.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count, `distances=` a file
+distances.json of the same run. `speed`: what `python -m unquant.bench speed --out` wrote.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def filled(text: str, page: Path) -> str:
             arguments = shlex.split(words)
             files = [page.parent / word for word in arguments if "=" not in word]
             options = dict(word.split("=", 1) for word in arguments if "=" in word)
+            if "distances" in options:
+                options["distances"] = str(page.parent / options["distances"])
             return f"{head}{_KINDS[kind](files, **options)}\n{end}"
         except (TypeError, KeyError, ValueError, IndexError, OSError, OptionError) as e:
             raise InputError(f"{page}: cannot make <!-- {kind} {words} -->: {e!r}") from e
@@ -124,13 +126,15 @@ def _against(
     ours: str | None = None,
     targets: str | None = None,
     boxes: str = "0",
+    distances: str | None = None,
 ) -> str:
     rows = [replace(row, bytes=row.bytes - int(boxes)) for row in read_rows(files)]
     rates = RATES if targets is None else tuple(float(target) for target in targets.split(","))
     chosen = () if ours is None else tuple(ours.split(","))
     rows = [row for row in rows if not chosen or row.codec in (*chosen, anchor)]
     names = {row.setting: title_of(row.codec) for row in rows if row.realism is None}
-    table = equal_table(rows, anchor, metrics.split(","), ours=chosen, rates=rates, names=names)
+    sets = None if distances is None else json.loads(Path(distances).read_text(encoding="utf-8"))
+    table = equal_table(rows, anchor, metrics.split(","), ours=chosen, rates=rates, names=names, distances=sets)
     return f"{table}\n\n{_caption(rows)}"
 
 

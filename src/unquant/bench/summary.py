@@ -11,7 +11,7 @@ from typing import Any
 from unquant.bench.rows import Row
 from unquant.bench.tables import markdown_table, number
 
-__all__ = ["Group", "footnotes", "means", "table", "violations"]
+__all__ = ["FRECHET", "Group", "footnotes", "means", "table", "violations"]
 
 
 FRECHET = ("FD-VGG16", "FID")  # distances that are not shown ×1000

@@ -37,7 +37,7 @@ _Codecs = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Models, by name or path, and jpeg, webp, avif, jxl, heic, jpeg2000.",
+        help="Models, by name or path, and jpeg, webp, avif, avif-base (with the options of av1), jxl, heic, jpeg2000.",
         show_default="ratevar and all that are installed",
         rich_help_panel=_WHAT,
     ),
@@ -92,6 +92,14 @@ _MetricsDir = Annotated[
         metavar="DIR", help="Folder of the metrics' weights.", show_default="UNQUANT_METRICS", rich_help_panel=_RUN
     ),
 ]
+_Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODEC",
+        help="Beside the table another: all at exactly equal bytes, read off each image's curve over the sizes measured.",
+        rich_help_panel=_WHAT,
+    ),
+]
 _Published = Annotated[
     Path | None, typer.Option(metavar="CSV", help="Points of other codecs, for the report.", rich_help_panel=_RUN)
 ]
@@ -118,6 +126,7 @@ def bench(
     metrics: _Metrics = "default",
     metrics_dir: _MetricsDir = None,
     distances: _Distances = None,
+    against: _Against = None,
     published: _Published = None,
     jobs: _Jobs = 1,
     threads: _Threads = None,
@@ -145,6 +154,12 @@ def bench(
     if distances and not chosen:
         raise OptionError("--distances: nothing is decoded with --metrics none")
     subjects, notes = plans.resolve(names or ())
+    if against is not None and against not in [subject.name for subject in subjects]:
+        raise OptionError(f"--against: {against!r} is not among the codecs that are measured")
+    if against is not None and not chosen:
+        raise OptionError("--against: nothing is decoded with --metrics none")
+    if against is not None and as_json:
+        raise OptionError("--against makes a table, --json has none")
     bpps = bpps if bpps or qualities or q_indices else plans.DEFAULT_BPP
     plan = plans.Plan(tuple(subjects), bpps, qualities, q_indices, realisms, step_counts, chosen)
     if published is not None:
@@ -165,11 +180,12 @@ def bench(
             tell=_tell,
             watch=watch,
         )
-    _finish(results, published, report=report, as_json=as_json)
+    _finish(results, published, against, report=report, as_json=as_json)
 
 
-def _finish(results: Results, published: Path | None, *, report: bool, as_json: bool) -> None:
+def _finish(results: Results, published: Path | None, against: str | None, *, report: bool, as_json: bool) -> None:
     """Report, table, notes, exit code."""
+    from unquant.bench.equal import equal_table
     from unquant.bench.metrics import METRICS
     from unquant.bench.summary import footnotes, means, table, violations
 
@@ -191,6 +207,8 @@ def _finish(results: Results, published: Path | None, *, report: bool, as_json: 
         columns = {name: (METRICS[name].title, METRICS[name].digits) for name in setup.plan.metrics}
         below = footnotes(rows)
         write_line("\n".join([table(rows, columns, results.distances), *(["", *below] if below else [])]))
+        if against is not None:
+            write_line("\n" + equal_table(rows, against, setup.plan.metrics, distances=results.distances))
     for note in results.notes:
         say(note, "note")
     for sentence in grown:
