@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
-from unquant.codecs.registry import ModelInfo, find_model, find_stream, models
-from unquant.container import parse_header
+from unquant.codecs.registry import ModelInfo, find_decoder, find_model, models
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,16 +50,18 @@ def _cached(entry: ModelInfo, device: str | None) -> Codec:
 
 
 def encode(image: Any, *, model: str = "ratevar", device: str | None = None, **options: Any) -> bytes:
-    """Encode one image to the bytes of a `.unq` file; options as in `Codec.encode`. The codec stays loaded."""
+    """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
+
+    Options as in `Codec.encode`. The codec stays loaded.
+    """
     return _cached(find_model(model), device).encode(image, **options)
 
 
 def decode(data: bytes, *, model: str | None = None, device: str | None = None, **options: Any) -> PILImage.Image:
-    """Decode the bytes of a `.unq` file with the weights it names; options as in `Codec.decode`.
+    """Decode the bytes of a `.unq` file with the weights it names, or redraw those of any `.avif` with weights of av1.
 
+    Options as in `Codec.decode`.
     model: which weights, where several share a stream id and differ in what they draw; None for the first that fits.
     Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed.
     """
-    header, _ = parse_header(data)
-    entry = find_model(model) if model is not None else find_stream(header.family, header.stream_id)
-    return _cached(entry, device).decode(data, **options)
+    return _cached(find_decoder(data, model), device).decode(data, **options)

@@ -9,38 +9,41 @@ redrawn as well: f is told what their headers say. Where AV1 was lossless the pi
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags
 from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.codecs.alpha import decode_alpha, encode_alpha
+from unquant.codecs.alpha import decode_alpha
 from unquant.codecs.arguments import memory_errors, target_size
+from unquant.codecs.av1_files import (
+    avif_to_unq,
+    checked_streams,
+    coded_alpha,
+    header_index,
+    unq_to_avif,
+    with_orientation,
+)
 from unquant.codecs.avif import BASE, AvifOptions, decode_avif, encode_avif, enlarge, reduce, require_avif
 from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
-from unquant.codecs.rate import QUALITY_MAX, search_q_index
+from unquant.codecs.rate import QUALITY_MAX, nominal_base_q_idx, search_q_index
 from unquant.codecs.windows import run_windowed
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, parse, stream_crc
-from unquant.container.avif import AvifFile, is_avif, parse_avif
-from unquant.container.avif_writer import build_avif, described
+from unquant.container.avif import is_avif, parse_avif
+from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
 from unquant.diffusion.noise import seeded_noise
 from unquant.diffusion.samplers import sample_deterministic
-from unquant.errors import CorruptStream, ModelMissing, OptionError, RateUnreachable, UnsupportedVersion
+from unquant.errors import CorruptStream, ModelMissing, OptionError, RateUnreachable
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DEFAULT_EFFORT", "Av1Codec"]
 
@@ -48,25 +51,12 @@ DEFAULT_EFFORT: Final = 4
 """libaom's speed 6; an effort e is the speed 10 − e."""
 _COARSE, _FINE = 0, 1
 """Streams of the seeded noise."""
-_LOSSLESS: Final = 100
 # one quality for each of libavif's 64 quantisers, which are ((100 − quality)·63 + 50) // 100
 _QUALITIES: Final = sorted({((QUALITY_MAX - q) * 63 + 50) // 100: q for q in range(QUALITY_MAX + 1)}.values())
 _MOST_STRENGTH: Final = 50
 """Of deltaq, up to which a file is filled: more of it costs quality."""
-_TYPICAL: Final = (
-    (0.05, 245),
-    (0.1, 225),
-    (0.2, 200),
-    (0.4, 175),
-    (0.8, 145),
-    (1.6, 100),
-    (2.5, 60),
-    (4.0, 25),
-    (6.0, 10),
-)
-"""Bits per pixel and base_q_idx of photographs (Kodak, the codec's own options), for headers that cannot be followed."""
-_UUID_VERSION: Final = 1
-_ORIENTATION: Final = int(ExifTags.Base.Orientation)
+_NEAR_SRGB: Final = (1, 2, 5, 6)
+"""Primaries (H.273) that are sRGB's, unspecified, or so close that viewers make no difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +147,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
             picture = to_picture(image, keep_metadata=metadata)
             DEFAULT_LIMITS.check_size(picture.rgb.shape[1], picture.rgb.shape[0])
             options = replace(BASE, speed=10 - effort)
-            plan = _Plan(picture, options, wishes, container, _coded_alpha(picture.alpha, container))
+            plan = _Plan(picture, options, wishes, container, coded_alpha(picture.alpha, container))
             if bpp is not None or target_bytes is not None:
                 return self._encode_to_size(plan, target_size(bpp, target_bytes, plan.pixels))
             quality = DEFAULT_QUALITY if quality is None else quality
@@ -168,11 +158,11 @@ class Av1Codec(Codec[Av1Config, Av1]):
     def _file(self, plan: _Plan, base: _Base) -> bytes:
         p = plan.picture
         if plan.container == "avif":
-            payload = _wishes_to_uuid(plan.wishes)
+            payload = plan.wishes.to_payload()
             return build_avif(base.obus, alpha=plan.alpha, exif=p.exif, xmp=p.xmp, uuid_payload=payload)
         height, width = p.rgb.shape[:2]
         header = Header(
-            self.family, self.stream_id, width, height, _index_of(base.picture), None, *plan.wishes, base.half
+            self.family, self.stream_id, width, height, header_index(base.picture), None, *plan.wishes, base.half
         )
         tile = Tile(base.obus, stream_crc(header.to_bytes(), 0, base.obus))
         return Container(header, (tile,), alpha=plan.alpha, icc=p.icc, exif=p.exif, xmp=p.xmp).to_bytes()
@@ -262,7 +252,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
                 f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
                 f" {self.name} weights with {self.stream_id.hex()}"
             )
-        obus, *more = _checked_tiles(container)
+        obus, *more = checked_streams(container)
         picture = parse_obus(obus)
         height, width = header.height, header.width
         if header.half:
@@ -271,7 +261,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
             raise CorruptStream(
                 f"the header tells of {width}×{height} coded pixels, the AV1 stream of {picture.width}×{picture.height}"
             )
-        if _index_of(picture) != header.q_index:
+        if header_index(picture) != header.q_index:
             raise CorruptStream(f"base_q_idx {header.q_index} in the header, {picture.base_q_idx} in the AV1 stream")
         # through the same checks as a foreign file
         avif = build_avif(obus, alpha=more[0] if more else None)
@@ -290,15 +280,21 @@ class Av1Codec(Codec[Av1Config, Av1]):
             warnings.warn("film grain, which AV1 adds when decoding, is redrawn like any other detail", stacklevel=5)
         if file.clap:
             warnings.warn("the crop that the file asks for (clap) is not applied", stacklevel=5)
+        if file.icc is None and file.colour.primaries not in _NEAR_SRGB:
+            warnings.warn(
+                f"colours of other primaries than sRGB's (code {file.colour.primaries}), without a profile that could say"
+                " so: handed out as they are",
+                stacklevel=5,
+            )
         rgb, alpha = decode_avif(data)
         if rgb.shape[:2] != (file.height, file.width):
             raise CorruptStream(f"AVIF of {file.width}×{file.height} decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
         coding = _coding(file.picture, file.coded_bytes, file.width * file.height, grid=file.grid)
-        wishes = _wishes_from_uuid(file.uuid_payload)
+        wishes = Wishes.from_payload(file.uuid_payload)
         header = Header(
             self.family, self.stream_id, file.width, file.height, coding.base_q_idx, None, *wishes, half=False
         )
-        exif = _with_orientation(file.exif, file.orientation)
+        exif = with_orientation(file.exif, file.orientation)
         return _Opened(rgb, coding, header, alpha, file.icc, exif, file.xmp, file.picture.mono)
 
     def _draw(self, rgb: npt.NDArray[np.uint8], coding: Coding, drawing: Drawing) -> npt.NDArray[np.uint8]:
@@ -346,45 +342,28 @@ class Av1Codec(Codec[Av1Config, Av1]):
 
     # ---- the same stream in the other container ----------------------------------------------------------------------
 
-    def repack(self, data: bytes) -> bytes:
+    def repack(
+        self,
+        data: bytes,
+        *,
+        metadata: bool = True,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+    ) -> bytes:
         """An `.avif` file as a `.unq` file or the other way round: the same OBUs, nothing is coded again.
 
         EXIF, XMP, profile, alpha, orientation (as EXIF's tag in a `.unq`) and what the file asks of a decoder go along.
+        Of a `.unq` file that is made, metadata=False leaves out EXIF and XMP but for the orientation, and realism, steps
+        and seed, if any is given, are asked in place of what the `.avif` does.
         Raises UnsupportedVersion for what the other container cannot hold (a grid, premultiplied alpha, a crop, colours
         described other than in the stream; a base of half size), and what `decode` raises for a file that is damaged.
         """
-        return self._unq_to_avif(data) if not is_avif(data) else self._avif_to_unq(data)
-
-    def _avif_to_unq(self, data: bytes) -> bytes:
-        file = parse_avif(data)
-        _check_repackable(file)
-        assert file.obus is not None
-        header = Header(
-            self.family, self.stream_id, file.width, file.height, _index_of(file.picture), None,
-            *_wishes_from_uuid(file.uuid_payload),
-        )  # fmt: skip
-        streams = [strip_temporal_delimiter(s) for s in (file.obus, file.alpha) if s is not None]
-        tiles = tuple(Tile(s, stream_crc(header.to_bytes(), n, s)) for n, s in enumerate(streams))
-        exif = _with_orientation(file.exif, file.orientation)
-        return Container(header, tiles, icc=file.icc, exif=exif, xmp=file.xmp).to_bytes()
-
-    def _unq_to_avif(self, data: bytes) -> bytes:
-        container = parse(data)
-        header = container.header
-        if header.family != self.family:
-            raise UnsupportedVersion(f"a file of the family {header.family} holds no AV1 stream: decode it")
-        if header.half:
-            raise UnsupportedVersion("the base is coded at half size, which no AVIF viewer enlarges: decode it")
-        obus, *more = _checked_tiles(container)
-        alpha = more[0] if more else None
-        if container.alpha is not None:
-            alpha = _coded_alpha(decode_alpha(container.alpha, header.height, header.width), "avif")
-        payload = _wishes_to_uuid(Wishes(header.realism, header.steps, header.seed))
-        orientation, exif = _split_orientation(container.exif)
-        return build_avif(
-            obus, alpha=alpha, icc=container.icc, exif=exif, xmp=container.xmp,
-            orientation=orientation, uuid_payload=payload,
-        )  # fmt: skip
+        if not is_avif(data):
+            return unq_to_avif(data)
+        unasked = realism is None and steps is None and seed is None
+        wishes = None if unasked else self._wishes(realism, steps, seed)
+        return avif_to_unq(data, self.stream_id, wishes, metadata=metadata)
 
 
 def _code(rgb: npt.NDArray[np.uint8], options: AvifOptions, *, half: bool = False) -> _Base:
@@ -393,95 +372,13 @@ def _code(rgb: npt.NDArray[np.uint8], options: AvifOptions, *, half: bool = Fals
     return _Base(strip_temporal_delimiter(file.obus), file.picture, half)
 
 
-def _coded_alpha(alpha: npt.NDArray[np.uint8] | None, container: str) -> bytes | None:
-    """Alpha without loss: as a `.unq` section, or as the OBUs of an AVIF item."""
-    if alpha is None:
-        return None
-    if container == "unq":
-        return encode_alpha(alpha)
-    return parse_avif(encode_avif(alpha, replace(BASE, quality=_LOSSLESS, deltaq_strength=0))).obus
-
-
-def _index_of(picture: StillPicture) -> int:
-    """base_q_idx, 255 where the header cannot be followed so far."""
-    return 255 if picture.base_q_idx is None else picture.base_q_idx
-
-
 def _coding(picture: StillPicture, size: int, pixels: int, *, half: bool = False, grid: bool = False) -> Coding:
     bpp = 8 * size / pixels
     index = picture.base_q_idx
-    if index is None or grid:
-        rates, indices = zip(*_TYPICAL, strict=True)
-        index = round(float(np.interp(math.log(max(bpp, 1e-6)), np.log(rates), indices)))
+    if index is None or (grid and index > 0):  # the cells of a grid may differ
+        index = nominal_base_q_idx(bpp)
     return Coding(index, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)
 
 
 def _slack(target: int) -> float:
     return max(0.02 * target, 16)
-
-
-def _checked_tiles(container: Container) -> list[bytes]:
-    """The streams of a file. Raises CorruptStream unless every checksum holds."""
-    head = container.header.to_bytes()
-    for number, tile in enumerate(container.tiles):
-        if stream_crc(head, number, tile.stream) != tile.crc:
-            raise CorruptStream(f"tile {number}: the checksum of the AV1 stream does not match")
-    return [tile.stream for tile in container.tiles]
-
-
-def _check_repackable(file: AvifFile) -> None:
-    for refused, what in (
-        (file.grid or file.obus is None, "a grid of pictures"),
-        (file.has_alpha and file.alpha is None, "alpha that is no picture of its own"),
-        (file.premultiplied, "premultiplied alpha"),
-        (file.clap, "a crop (clap)"),
-        (file.picture.base_q_idx is None, "a stream whose header cannot be followed"),
-        (file.nclx is not None and file.nclx != described(file.picture), "colours described other than in the stream"),
-    ):
-        if refused:
-            raise UnsupportedVersion(
-                f"{what} cannot go into a .unq file as it is; give a rate to code the picture anew"
-            )
-
-
-def _wishes_to_uuid(wishes: Wishes) -> bytes | None:
-    """The payload of our box in an AVIF file: version, per cent of realism (255: none), seed (8 bytes); None if empty."""
-    if wishes == Wishes(None, None, None):
-        return None
-    percent = 255 if wishes.percent is None else wishes.percent
-    return bytes([_UUID_VERSION, percent]) + (wishes.seed or 0).to_bytes(8, "little")
-
-
-def _wishes_from_uuid(payload: bytes | None) -> Wishes:
-    """The inverse; a payload of a later version, or one that is damaged, is no wish: the picture is the same."""
-    if payload is None or len(payload) != 10 or payload[0] != _UUID_VERSION or 100 < payload[1] < 255:
-        return Wishes(None, None, None)
-    seed = int.from_bytes(payload[2:], "little")
-    return Wishes(None if payload[1] == 255 else payload[1], None, seed or None)
-
-
-def _with_orientation(exif: bytes | None, orientation: int) -> bytes | None:
-    """EXIF whose orientation tag is that of the file's boxes, which alone count in AVIF."""
-    found, _ = _split_orientation(exif)
-    if found == orientation:
-        return exif
-    changed = PILImage.Exif()
-    if exif:
-        changed.load(exif)
-    changed[_ORIENTATION] = orientation
-    return changed.tobytes().removeprefix(b"Exif\0\0")
-
-
-def _split_orientation(exif: bytes | None) -> tuple[int, bytes | None]:
-    """The orientation in EXIF (1 without, or where it is broken) and the EXIF without it, None where nothing is left."""
-    parsed = PILImage.Exif()
-    try:
-        if exif:
-            parsed.load(exif)
-        orientation = parsed.get(_ORIENTATION, 1)
-    except Exception:  # a third-party parser on foreign bytes
-        return 1, exif
-    if orientation == 1 or orientation not in range(1, 9):
-        return 1, exif
-    del parsed[_ORIENTATION]
-    return orientation, parsed.tobytes().removeprefix(b"Exif\0\0") if len(parsed) else None

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from PIL import features
 
-from unquant.errors import CodecMissing, CorruptStream, OptionError
+from unquant.errors import CodecMissing, CorruptStream, ImageTooLarge, OptionError
 
 __all__ = [
     "BASE",
@@ -128,13 +128,15 @@ def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, thre
 def decode_avif(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """The first picture of an .avif file, (h, w, 3) uint8, as coded: neither turned nor mirrored; and alpha (h, w) or None.
 
-    Raises CorruptStream.
+    Raises CorruptStream, and ImageTooLarge beyond Pillow's own limit.
     """
     require_avif()
     try:
         with PILImage.open(io.BytesIO(data), formats=("AVIF",)) as picture:
             alpha = np.array(picture.getchannel("A")) if picture.mode == "RGBA" else None
             return np.array(picture.convert("RGB")), alpha
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as e:
+        raise ImageTooLarge(f"AV1 picture: {e}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as e:
         raise CorruptStream(f"AV1 picture: cannot be decoded: {e}") from None
 

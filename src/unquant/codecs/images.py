@@ -37,6 +37,7 @@ __all__ = [
     "ImageInput",
     "Picture",
     "atomic_write_bytes",
+    "exif_with_orientation",
     "from_arrays",
     "image_bytes",
     "open_image",
@@ -474,11 +475,12 @@ def _kept_exif(image: Image.Image, exif: Image.Exif | None, name: str) -> bytes 
         data = data[len(_EXIF_PREFIX) :]
     if not data or set(exif) <= {_ORIENTATION}:
         return None
-    return _upright_exif(data)
+    return exif_with_orientation(data, 1)
 
 
-def _upright_exif(data: bytes) -> bytes:
-    """The same TIFF structure with the orientation of its first directory set to 1, all other bytes as they were."""
+def exif_with_orientation(data: bytes, orientation: int) -> bytes:
+    """The same TIFF structure with the orientation (1..8) that its first directory has changed, all other bytes as they
+    were; one that has none stays as it is."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return data
@@ -488,7 +490,7 @@ def _upright_exif(data: bytes) -> bytes:
         (count,) = struct.unpack_from(order + "H", data, start)
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "HHIHH", changed, entry, _ORIENTATION, 3, 1, 1, 0)
+                struct.pack_into(order + "HHIHH", changed, entry, _ORIENTATION, 3, 1, orientation, 0)
     return bytes(changed)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unquant.codecs.arguments import checked_seed, checked_unit, fast_precision, usable_device
+from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
 from unquant.errors import OptionError, WeightsError
 from unquant.models.families import Config, Model, family_of
@@ -39,14 +40,6 @@ class Drawing(NamedTuple):
     seed: int
     height: int
     width: int
-
-
-class Wishes(NamedTuple):
-    """What a file asks of its decoder, None where it leaves that to the weights: per cent of realism, steps, seed."""
-
-    percent: int | None
-    steps: int | None
-    seed: int | None
 
 
 class Codec(ABC, Generic[C, M]):

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
+from typing import Final
 
 from unquant.errors import OptionError
 
-__all__ = ["QUALITY_MAX", "quality_to_q_index", "search_q_index"]
+__all__ = ["QUALITY_MAX", "nominal_base_q_idx", "quality_to_q_index", "search_q_index"]
 
 QUALITY_MAX = 100
+_TYPICAL: Final = (
+    (0.05, 245),
+    (0.1, 225),
+    (0.2, 200),
+    (0.4, 175),
+    (0.8, 145),
+    (1.6, 100),
+    (2.5, 60),
+    (4.0, 25),
+    (6.0, 10),
+)
+"""Bits per pixel and base_q_idx of photographs in AV1 (Kodak, the options of the family av1)."""
 
 
 def quality_to_q_index(quality: float, low: int, high: int) -> int:
@@ -52,3 +66,12 @@ def search_q_index(size_at: Callable[[int], float], target: float, low: int, hig
         # one side stuck: let the next step bisect
         interpolate = high - low <= before // 2
     return high
+
+
+def nominal_base_q_idx(bpp: float) -> int:
+    """AV1's quantiser index, 10..245, of a photograph of that many bits per pixel, for headers that do not tell it."""
+    place = bisect(_TYPICAL, bpp, key=lambda point: point[0])
+    if place in (0, len(_TYPICAL)):
+        return _TYPICAL[min(place, len(_TYPICAL) - 1)][1]
+    (low, above), (high, below) = _TYPICAL[place - 1 : place + 1]
+    return round(above + (below - above) * math.log(bpp / low) / math.log(high / low))

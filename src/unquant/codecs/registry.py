@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unquant.errors import ModelMissing, WeightsError
+from unquant.container import parse_header
+from unquant.container.avif import is_avif
+from unquant.errors import ModelMissing, OptionError, WeightsError
 
-__all__ = ["FOLDER_VARIABLE", "ModelInfo", "find_model", "find_stream", "models"]
+__all__ = ["FOLDER_VARIABLE", "ModelInfo", "find_decoder", "find_model", "find_stream", "models"]
+
+_AVIF_FAMILY = "av1"
+"""The family whose weights draw `.avif` files: any of them does."""
 
 FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
 """Environment variable: a folder of further weights files, such as earlier versions that old files need."""
@@ -101,6 +106,31 @@ def find_stream(family: str, stream_id: bytes) -> ModelInfo:
     raise ModelMissing(
         f"this file needs {family} weights with stream id {stream_id.hex()}, which are not installed (looked in {_where()};"
         f" put the weights file into a folder and name it in {FOLDER_VARIABLE})"
+    )
+
+
+def find_decoder(data: bytes, model: str | None = None) -> ModelInfo:
+    """The installed model that decodes a file: one of the stream id that a `.unq` names, the first of av1 for an `.avif`.
+
+    model: this one instead, by name or path. Raises BitstreamError for bytes that are neither, ModelMissing, and OptionError
+    for a model that draws no `.avif`.
+    """
+    if not is_avif(data):
+        if model is not None:
+            return find_model(model)
+        header, _ = parse_header(data)
+        return find_stream(header.family, header.stream_id)
+    if model is not None:
+        entry = find_model(model)
+        if entry.family != _AVIF_FAMILY:
+            raise OptionError(f"{model}: a model of the family {entry.family} draws no .avif, only those of av1 do")
+        return entry
+    for entry in models():
+        if entry.family == _AVIF_FAMILY:
+            return entry
+    raise ModelMissing(
+        f"an .avif is drawn by weights of the family av1, of which none are installed (looked in {_where()}; put the"
+        f" weights file into a folder and name it in {FOLDER_VARIABLE})"
     )
 
 
