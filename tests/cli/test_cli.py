@@ -167,7 +167,7 @@ def test_training_needs_neither_coder_nor_beartype(tmp_path: Path, environment: 
         (("encode", "a.png", "--target-size", "20 parrots"), "--target-size: '20 parrots' is not a size"),
         (("encode", "a.png", "--target-size", "0"), "at least 1 byte"),
         (("encode", "folder"), "folder: is a folder; -r takes the images in it"),
-        (("decode", "folder", "-o", "out"), "folder: is a folder; -r takes the .unq files in it"),
+        (("decode", "folder", "-o", "out"), "folder: is a folder; -r takes the .unq and .avif files in it"),
         (("encode", "a.png", "b.png"), "b.png: this is the name of an input"),
         (("encode", "a.png", "-o", "a.png"), "a.png: this is the name of an input"),
         (("encode", "a.png", "b.png", "c.png"), "several inputs need -o FOLDER"),
@@ -588,6 +588,7 @@ def test_json_lines(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
         "q_index": 321,
         "model": "ratevar",
         "stream_id": "00c0ffee",
+        "repacked": False,
         "seconds": 0,
     }
     assert bad["code"] == Code.INPUT

@@ -20,11 +20,12 @@ __all__ = ["demo", "info", "models"]
 
 def info(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help=".unq files, - for the standard input.", show_default=False)
+        list[str],
+        typer.Argument(metavar="FILE...", help=".unq and .avif files, - for the standard input.", show_default=False),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
 ) -> None:
-    """What the headers of .unq files say."""
+    """What the headers of .unq and .avif files say."""
     from unquant.codecs.info import info as read_info
     from unquant.container import DEFAULT_LIMITS
 
@@ -102,16 +103,35 @@ def _text(name: str, found: Info) -> str:
     def default(value: object) -> str:
         return "the model's" if value is None else str(value)
 
+    weights = f"model {found.model}" if found.model else "no installed model"
+    nominal = " by the bytes per pixel; the headers do not tell" if found.q_nominal else ""
     lines = [
         ("file", name),
         ("size", f"{found.width}x{found.height} pixels, {found.bytes} bytes, {found.bpp:.4f} bpp"),
         ("family", found.family),
-        ("stream id", f"{found.stream_id} ({f'model {found.model}' if found.model else 'no installed model'})"),
-        ("q index", f"{found.q_index}{' and a map' if found.q_map else ''}"),
+        ("stream id", f"{found.stream_id or 'none: an AVIF file'} ({weights})"),
+        ("q index", f"{found.q_index}{' and a map' if found.q_map else ''}{nominal}"),
         ("realism", default(found.realism)),
         ("steps", default(found.steps)),
         ("seed", default(found.seed)),
         ("tiles", str(found.tiles)),
         ("sections", ", ".join(f"{kind} {size} bytes" for kind, size in found.sections.items()) or "none"),
     ]
+    if coding := _coding(found):
+        lines.append(("coding", ", ".join(coding)))
     return "\n".join(f"{label + ':':<11}{value}" for label, value in lines)
+
+
+def _coding(found: Info) -> list[str]:
+    """What there is to say of how AV1 coded the picture."""
+    said = (
+        (found.chroma, found.chroma or ""),
+        (found.half, "base at half size"),
+        (found.using_qmatrix, "quantisation matrices"),
+        (found.delta_q_present, "steps that differ by superblock"),
+        (found.grid, "a grid of pictures"),
+        (found.film_grain, "film grain"),
+        (found.has_alpha and "alpha" not in found.sections, "alpha"),
+        ((found.orientation or 1) != 1, f"to be turned (orientation {found.orientation})"),
+    )
+    return [text for holds, text in said if holds]

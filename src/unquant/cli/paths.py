@@ -13,6 +13,8 @@ from unquant.errors import InputError, OptionError, UnquantError
 __all__ = ["FILES", "IMAGES", "Job", "Kind", "plan"]
 
 PIPE: Final = "-"
+_EITHER: Final = frozenset([".avif"])
+"""Suffixes of inputs that an output may have as well."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Kind:
 
 _IMAGES = ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga"
 IMAGES: Final = Kind("images", frozenset(_IMAGES.split()))
-FILES: Final = Kind(".unq files", frozenset([".unq"]))
+FILES: Final = Kind(".unq and .avif files", frozenset([".unq", ".avif"]))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def plan(arguments: Sequence[str], output: str | None, *, recursive: bool, kind:
     if folders and not recursive:
         raise OptionError(f"{folders[0]}: is a folder; -r takes the {kind.noun} in it")
     if not folders and len(inputs) == 1:
+        if not named and output is not None:
+            _check_no_input(Path(inputs[0]), Path(output))
         jobs = [_single(Path(inputs[0]), output, kind, suffix)]
     else:
         _check_folder(output, kind, must_exist=len(inputs) > 1 and not named)
@@ -93,9 +97,16 @@ def _single(source: Path, output: str | None, kind: Kind, suffix: str) -> Job:
         return Job(source, None)
     if _is_folder(output):
         return Job(source, Path(output) / _renamed(source, kind, suffix).name, make_folder=True)
-    if Path(output).suffix.lower() in kind.suffixes:
+    if Path(output).suffix.lower() in kind.suffixes - _EITHER:
         raise OptionError(f"{output}: this is the name of an input, not of an output; several inputs need -o FOLDER")
     return Job(source, Path(output))
+
+
+def _check_no_input(source: Path, output: Path) -> None:
+    """Raises OptionError if what stands last may be an input as well, as in `*.avif` of a shell."""
+    alike = source.suffix.lower() == output.suffix.lower() in _EITHER
+    if alike and output.is_file() and not _same_file(source, output):
+        raise OptionError(f"{output}: a file like the input, which exists: an output of that name needs -o")
 
 
 def _check_folder(output: str | None, kind: Kind, *, must_exist: bool) -> None:
