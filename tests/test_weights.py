@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from torch import Tensor
 from unquant import weights
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
+from unquant.models.av1 import Av1, Av1Config
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.weights import (
     FORMAT,
+    FORMAT_INT8,
     group_hashes,
     group_of,
     installed,
     join_shards,
+    quantisable,
     read_shards,
     read_weights,
     write_shards,
@@ -43,6 +47,8 @@ CONFIG = RatevarConfig(
     cond=4,
     entropy=EntropyConfig(hyper=4, width=8, context=8, hidden=8, cond=4, scales=16),
 )
+
+LARGE = replace(CONFIG, synthesis_width16=64, synthesis_depth16=1, synthesis_width8=32, reverse=ReverseConfig(width=48))
 
 REVERSING = replace(CONFIG, reverse=ReverseConfig(width=8))
 
@@ -171,6 +177,140 @@ def test_of_the_other_family_the_drawing_is_not_part_of_the_stream_id(tiny_cdc_w
         ("f.head.weight", "reverse"),
     ):
         assert changed(tensor=tensor) == {group}
+
+
+# ---- int8 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large_state() -> dict[str, Tensor]:
+    """Of a model whose kernels are large enough for int8, in fp16 as an export has it."""
+    torch.manual_seed(1)
+    return {name: tensor.half() for name, tensor in Ratevar(LARGE).state_dict().items()}
+
+
+def write_int8(path: Path, state: dict[str, Tensor], chosen: Collection[str]) -> weights.Weights:
+    return write_weights(path, "ratevar", LARGE.to_dict(), state, {}, chosen)
+
+
+def test_int8_takes_large_weights_of_synthesis_and_reverse_alone(large_state: dict[str, Tensor]) -> None:
+    chosen = quantisable(large_state)
+    assert {group_of(name) for name in chosen} == {"synthesis", "reverse"}
+    assert all(name.endswith(".weight") and large_state[name].numel() >= 4096 for name in chosen)
+    name = "g_s.blocks16.0.conv1.weight"
+    assert name in chosen
+    # inputs of very different size: the step that the large ones need is coarse for the rest
+    uneven = large_state[name].clone()
+    uneven[:, 0] *= 30
+    assert name not in quantisable({name: uneven})
+    assert quantisable({name: torch.zeros(64, 64, 1, 1)}) == {name}
+
+
+def test_int8_weights_come_back_to_half_a_step_and_the_rest_untouched(
+    tmp_path: Path, large_state: dict[str, Tensor]
+) -> None:
+    chosen = quantisable(large_state)
+    path = tmp_path / "w.safetensors"
+    half = write_weights(tmp_path / "half.safetensors", "ratevar", LARGE.to_dict(), large_state, {})
+    written = write_int8(path, large_state, chosen)
+    read = read_weights(path)
+    assert read.int8 == written.int8 == chosen
+    assert read.hashes == written.hashes
+    assert read.tensors.keys() == large_state.keys()
+    with safe_open(path, framework="pt") as f:
+        stored = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+        assert f.metadata()["format"] == FORMAT_INT8 != FORMAT
+    for name, tensor in read.tensors.items():
+        assert torch.equal(tensor, written.tensors[name])
+        if name not in chosen:
+            assert torch.equal(tensor, large_state[name])
+            continue
+        codes, scales = stored[name], stored[f"{name}.int8_scale"]
+        assert (codes.dtype, scales.dtype, scales.shape) == (torch.int8, torch.float16, codes.shape[:1])
+        step = scales.float().view(-1, 1, 1, 1)
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, codes.float() * step)
+        # half a step, and what rounding the scale to fp16 costs the largest
+        assert bool(((tensor - large_state[name].float()).abs() <= 0.57 * step).all())
+    # the streams are the same, what draws has ids of its own
+    changed = {group for group in half.hashes if half.hashes[group] != written.hashes[group]}
+    assert changed == {"synthesis", "reverse"}
+    assert read.stream_id == half.stream_id
+    info, plain = read_info(path), read_info(tmp_path / "half.safetensors")
+    assert info.weights_id == read.weights_id != plain.weights_id
+    assert info.parameters == plain.parameters == sum(t.numel() for t in large_state.values())
+    assert info.bytes < 0.8 * plain.bytes
+
+
+def test_int8_weights_written_again_stay_the_same(tmp_path: Path, large_state: dict[str, Tensor]) -> None:
+    """Another setting in a copy (`unquant train tune`) is no second rounding."""
+    first = write_int8(tmp_path / "a.safetensors", large_state, quantisable(large_state))
+    again = read_weights(tmp_path / "a.safetensors")
+    assert write_int8(tmp_path / "b.safetensors", again.tensors, again.int8).hashes == first.hashes
+
+
+def test_channels_of_zeros_are_zeros_in_int8(tmp_path: Path) -> None:
+    weight = torch.randn(64, 64, 1, 1, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    write_weights(tmp_path / "w.safetensors", "ratevar", {}, {"f.a.weight": weight}, {}, ["f.a.weight"])
+    tensor = read_weights(tmp_path / "w.safetensors").tensors["f.a.weight"]
+    assert torch.isfinite(tensor).all()
+    assert not tensor[3].any()
+
+
+@pytest.mark.parametrize("damage", ["byte", "no scale", "scale alone", "shape", "type"])
+def test_damaged_int8_files_are_refused(tmp_path: Path, large_state: dict[str, Tensor], damage: str) -> None:
+    path = tmp_path / "w.safetensors"
+    chosen = sorted(quantisable(large_state))
+    write_int8(path, large_state, chosen)
+    with safe_open(path, framework="pt") as f:
+        stored, metadata = {key: f.get_tensor(key) for key in f.keys()}, dict(f.metadata())  # noqa: SIM118
+    scale = f"{chosen[0]}.int8_scale"
+    if damage == "byte":
+        stored[chosen[0]].view(-1)[5] += 1
+    elif damage == "no scale":
+        del stored[scale]
+    elif damage == "scale alone":
+        stored[chosen[0]] = stored[chosen[0]].float()
+    else:
+        stored[scale] = stored[scale][:-1].clone() if damage == "shape" else stored[scale].float()
+    if damage != "byte":  # hashed anew: what is wrong is wrong whatever the hashes say
+        metadata["hashes"] = json.dumps(group_hashes("ratevar", LARGE.to_dict(), stored))
+    save_file(stored, path, metadata=metadata)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: damaged weights file"):
+        read_weights(path)
+
+
+def test_an_export_joins_to_int8(tmp_path: Path, large_state: dict[str, Tensor]) -> None:
+    write_shards(tmp_path / "e", "ratevar", LARGE.to_dict(), large_state, {})
+    half = join_shards(tmp_path / "e", tmp_path / "half.safetensors")
+    small = join_shards(tmp_path / "e", tmp_path / "small.safetensors", int8=True)
+    assert small.int8 == quantisable(large_state)
+    assert small.stream_id == half.stream_id
+    assert read_weights(tmp_path / "small.safetensors").weights_id == small.weights_id != half.weights_id
+
+
+# ---- av1 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_weights_without_an_entropy_model_have_no_tables_and_one_stream_id(tmp_path: Path, int8: bool) -> None:
+    """What a stream of av1 says is AV1's affair: any weights draw any file."""
+    ids: set[bytes] = set()
+    for seed, config in ((0, Av1Config()), (1, Av1Config(width8=64, depth8=1, width16=64, depth16=1))):
+        torch.manual_seed(seed)
+        state = Av1(config).state_dict()
+        write_shards(tmp_path / "e", "av1", config.to_dict(), state, {})
+        joined = join_shards(tmp_path / "e", tmp_path / "w.safetensors", int8=int8)
+        assert joined.tensors.keys() == state.keys()
+        assert {group_of(name) for name in state} == {"reverse"}
+        assert read_weights(tmp_path / "w.safetensors").hashes == joined.hashes
+        ids.add(joined.stream_id)
+    # in files, for good
+    assert ids == {bytes.fromhex("e8f09115")}
+
+
+# ---- other files -----------------------------------------------------------------------------------------------------
 
 
 def test_tampered_tensors_are_found(tmp_path: Path, state: dict[str, Tensor]) -> None:

@@ -4,13 +4,17 @@ A file's metadata holds `format`, `family`, `config` (JSON), `hashes` (JSON, SHA
 (JSON, free). The groups: `stream` is what a decoder needs for the symbols and for ŷ (entropy networks without h_a, tables,
 latent definition), and its first four bytes are the stream id in every `.unq` file; `analysis`, `synthesis` and `reverse`
 may be replaced without breaking a file.
+
+A file of the second format stores some weights of `synthesis` and `reverse` as int8, each with a tensor NAME.int8_scale (o)
+beside it: fp16, one scale per output channel. Their product in float32 is the same on every machine. Hashes are of what is
+stored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +26,18 @@ from torch import Tensor
 
 from unquant.entropy.two_pass import HYPER_STRIDE
 from unquant.errors import ModelMissing, WeightsError
+from unquant.models.cdc import CdcConfig
 from unquant.models.families import family_of
-from unquant.models.ratevar import Q_INDEX_OCTAVE
+from unquant.models.ratevar import Q_INDEX_OCTAVE, RatevarConfig
 
 __all__ = [
     "FORMAT",
+    "FORMAT_INT8",
     "Weights",
     "group_hashes",
     "installed",
     "join_shards",
+    "quantisable",
     "read_weights",
     "shipped_folder",
     "write_shards",
@@ -38,20 +45,30 @@ __all__ = [
 ]
 
 FORMAT = "unquant-weights/1"
+FORMAT_INT8 = "unquant-weights/2"
+"""Of files with int8 weights: a reader that knows nothing of scales must not take them for weights."""
 SHARD_BYTES = 15 * 2**20
 _INDEX = "ema.json"
-_TABLES = ("tables.scales", "tables.counts", "tables.offsets")
+_SCALE = ".int8_scale"
+_LEAST_INT8 = 4096
+_LARGEST_ERROR = 1 / 80
+"""Of int8, root mean square over that of the weights (38 dB): a bell of weights has half of it. Weights that int8 hits harder
+have outliers, mostly where inputs of very different size meet, and stay fp16."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """One weights file: family, configuration, tensors by name, SHA-256 hashes by group, notes on its training."""
+    """One weights file: family, configuration, tensors by name, SHA-256 hashes by group, notes on its training.
+
+    int8: names of the tensors that are stored as int8; in `tensors` they are float32, and no scales.
+    """
 
     family: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     hashes: dict[str, str]
     training: dict[str, Any]
+    int8: frozenset[str] = frozenset()
 
     @property
     def stream_id(self) -> bytes:
@@ -109,14 +126,78 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
     return {group: hasher.hexdigest() for group, hasher in sorted(hashers.items())}
 
 
+def quantisable(tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """The tensors that a small file stores as int8: large weights of convolutions and linear layers that no stream needs.
+
+    Not the analysis either, so that an encoder makes the same files; not the linear transforms beside the networks, whose
+    error would stand in the picture undiminished; nor weights whose channels are so uneven that int8 is coarse for them.
+    """
+    return frozenset(
+        name
+        for name, tensor in tensors.items()
+        if group_of(name) in ("synthesis", "reverse")
+        and name.endswith(".weight")
+        and tensor.ndim >= 2
+        and tensor.numel() >= _LEAST_INT8
+        and _error(tensor.float()) <= _LARGEST_ERROR
+    )
+
+
+def _error(weight: Tensor) -> float:
+    return float((_dequantised(*_quantised(weight)) - weight).norm() / weight.norm().clamp(min=1e-30))
+
+
+def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (o, ...) as int8 in −127..127 and fp16 scales (o); what was dequantised comes back as it was."""
+    rows = weight.float().flatten(1)
+    scales = (rows.abs().amax(1) / 127).half()
+    divisors = scales.float()[:, None]
+    codes = torch.where(divisors > 0, rows / divisors, 0.0).round().clamp(-127, 127)
+    return codes.to(torch.int8).view(weight.shape), scales
+
+
+def _dequantised(codes: Tensor, scales: Tensor) -> Tensor:
+    return codes.float() * scales.float().view(-1, *[1] * (codes.ndim - 1))
+
+
+def _with_scales(tensors: Mapping[str, Tensor], int8: Collection[str]) -> dict[str, Tensor]:
+    """Tensors as they are stored, by name in order."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name in int8:
+        stored[name], stored[name + _SCALE] = _quantised(stored[name])
+    return dict(sorted(stored.items()))
+
+
+def _without_scales(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The inverse of `_with_scales`, and which tensors are int8. Raises WeightsError where the two do not go together."""
+    tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(_SCALE)}
+    int8 = frozenset(name for name, tensor in tensors.items() if tensor.dtype == torch.int8)
+    if {name + _SCALE for name in int8} != stored.keys() - tensors.keys():
+        raise WeightsError("int8 weights and scales do not go together")
+    for name in int8:
+        codes, scales = tensors[name], stored[name + _SCALE]
+        if codes.ndim < 1 or scales.dtype != torch.float16 or scales.shape != codes.shape[:1]:
+            raise WeightsError(f"{name}: not one fp16 scale per output channel")
+        tensors[name] = _dequantised(codes, scales)
+    return tensors, int8
+
+
 def write_weights(
-    path: Path, family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], training: Mapping[str, Any]
+    path: Path,
+    family: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    training: Mapping[str, Any],
+    int8: Collection[str] = (),
 ) -> Weights:
-    """Write one weights file with its hashes; the tensors are written as they are given. Returns what was written."""
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    """Write one weights file with its hashes. Returns what was written.
+
+    The tensors are written as they are given, those named by `int8` in that precision; see `quantisable`.
+    """
+    stored = _with_scales(tensors, int8)
     hashes = group_hashes(family, config, stored)
     metadata = {
-        "format": FORMAT,
+        "format": FORMAT_INT8 if int8 else FORMAT,
         "family": family,
         "config": json.dumps(config, sort_keys=True),
         "hashes": json.dumps(hashes, sort_keys=True),
@@ -127,7 +208,7 @@ def write_weights(
     save_file(stored, partial, metadata=metadata)
     partial.chmod(0o644)  # the library makes it readable to its owner alone
     partial.replace(path)
-    return Weights(family, dict(config), stored, hashes, dict(training))
+    return Weights(family, dict(config), _without_scales(stored)[0], hashes, dict(training), frozenset(int8))
 
 
 def read_weights(path: Path, *, verify: bool = True) -> Weights:
@@ -140,16 +221,20 @@ def read_weights(path: Path, *, verify: bool = True) -> Weights:
     try:
         with safe_open(path, framework="pt") as f:
             metadata: dict[str, str] = dict(f.metadata() or {})
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a mapping
-        if metadata.get("format") != FORMAT:
+            stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a mapping
+        if metadata.get("format") not in (FORMAT, FORMAT_INT8):
             raise WeightsError(f"{path}: not an unquant weights file (format {metadata.get('format')!r})")
         config, hashes, training = (json.loads(metadata[k]) for k in ("config", "hashes", "training"))
-        weights = Weights(metadata["family"], config, tensors, hashes, training)
+        family = metadata["family"]
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
         raise WeightsError(f"{path}: damaged weights file: {e}") from e
-    if verify and group_hashes(weights.family, config, tensors) != hashes:
+    if verify and group_hashes(family, config, stored) != hashes:
         raise WeightsError(f"{path}: damaged weights file: its tensors do not match its hashes")
-    return weights
+    try:
+        tensors, int8 = _without_scales(stored)
+    except WeightsError as e:
+        raise WeightsError(f"{path}: damaged weights file: {e}") from None
+    return Weights(family, config, tensors, hashes, training, int8)
 
 
 def write_shards(
@@ -195,14 +280,25 @@ def read_shards(folder: Path) -> Weights:
         raise WeightsError(f"{folder}: damaged export: {e}") from e
 
 
-def join_shards(folder: Path, path: Path) -> Weights:
-    """Join an export into one weights file that encodes and decodes: adds the integer tables and the hashes."""
+def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
+    """Join an export into one weights file that encodes and decodes: adds the hashes and, to an entropy model, its tables.
+
+    int8: a smaller file, see `quantisable`.
+    """
+    export = read_shards(folder)
+    config = family_of(export.family).config.from_dict(export.config)
+    tensors = export.tensors
+    if isinstance(config, RatevarConfig | CdcConfig):
+        tensors = {**tensors, **_tables(config)}
+    chosen = quantisable(tensors) if int8 else ()
+    return write_weights(path, export.family, export.config, tensors, export.training, chosen)
+
+
+def _tables(config: RatevarConfig | CdcConfig) -> dict[str, Tensor]:
+    """The integer tables of an entropy model."""
     # needs the entropy coder's package, which a training machine may lack
     from unquant.coding.tables import gaussian_tables, scale_grid
 
-    export = read_shards(folder)
-    entropy = family_of(export.family).config.from_dict(export.config).entropy
+    entropy = config.entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
-    arrays = tables.to_arrays()
-    extra = {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    return write_weights(path, export.family, export.config, {**export.tensors, **extra}, export.training)
+    return {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}

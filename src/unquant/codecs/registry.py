@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
 """Environment variable: a folder of further weights files, such as earlier versions that old files need."""
 _SHIPPED = Path(__file__).parent.parent / "weights"
 _MAX_HEADER = 16 * 2**20
+_BESIDE = re.compile(r"^tables\.|\.int8_scale$")
+"""Names of tensors that are no parameters; see `unquant.weights`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """An installed weights file. stream_id: hex, as in a file's header. parameters: of the networks, without tables."""
+    """An installed weights file. stream_id: hex, as in a file's header. parameters: of the networks alone."""
 
     name: str
     family: str
@@ -58,7 +61,7 @@ def read_info(path: Path) -> ModelInfo:
             bytes=size,
             stream_id=stream_id,
             weights_id="-".join(hashes[group][:8] for group in ("stream", "synthesis", "reverse") if group in hashes),
-            parameters=sum(math.prod(t["shape"]) for n, t in header.items() if not n.startswith("tables.")),
+            parameters=sum(math.prod(t["shape"]) for n, t in header.items() if not _BESIDE.search(n)),
             training=json.loads(metadata["training"]),
         )
     except FileNotFoundError:

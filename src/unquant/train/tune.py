@@ -406,7 +406,7 @@ def write_tuned(source: Path, target: Path, setting: Setting) -> Weights:
         drive = {name: getattr(setting.reverse, name) for name in _DRIVE}
         config["reverse"] = {**weights.config["reverse"], **drive}
     try:
-        return write_weights(target, weights.family, config, weights.tensors, weights.training)
+        return write_weights(target, weights.family, config, weights.tensors, weights.training, weights.int8)
     except (OSError, SafetensorError) as e:
         raise InputError(f"{target}: cannot be written: {e}") from e
 
