@@ -9,7 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from av1_files import BitWriter, first_item, heif, info, obu, photograph, pillow_avif, pixels
+from av1_files import (
+    BitWriter,
+    deep,
+    exif_bytes,
+    first_item,
+    grid,
+    heif,
+    info,
+    obu,
+    photograph,
+    pillow_avif,
+    pixels,
+    still,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps, features
@@ -40,15 +53,6 @@ def rich() -> bytes:
     return build_avif(
         file.obus, alpha=file.alpha, icc=b"profile", exif=exif, xmp=b"<x/>", orientation=6, uuid_payload=b"\1\2"
     )
-
-
-def exif_bytes(artist: str = "", orientation: int = 1) -> bytes:
-    exif = Image.Exif()
-    if artist:
-        exif[ExifTags.Base.Artist] = artist
-    if orientation != 1:
-        exif[ExifTags.Base.Orientation] = orientation
-    return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
 def rebuilt(file: AvifFile) -> bytes:
@@ -236,17 +240,6 @@ def test_is_avif() -> None:
 # --- other programs' files ------------------------------------------------------------------------------------------
 
 
-def still(coded: bytes, size: tuple[int, int] | None = None) -> list[tuple[bytes, bool]]:
-    """The properties that a picture needs."""
-    picture = parse_obus(coded)
-    width, height = size or (picture.width, picture.height)
-    form = picture.mono << 4 | picture.subsampling_x << 3 | picture.subsampling_y << 2
-    return [
-        (full_box(b"ispe", width.to_bytes(4, "big"), height.to_bytes(4, "big")), False),
-        (box(b"av1C", bytes((0x81, picture.profile << 5 | picture.level, form, 0))), True),
-    ]
-
-
 FORMS = [
     {},
     {"wide": True},
@@ -282,24 +275,6 @@ def test_open_extent() -> None:
     assert data[length : length + 4] == (len(coded) - 2).to_bytes(4, "big")
     data[length : length + 4] = bytes(4)
     assert parse_avif(data).obus == coded[2:]
-
-
-def grid(
-    columns: int = 2, rows: int = 1, size: tuple[int, int] = (120, 64), cells: int = 2, *, alpha: bool = False
-) -> bytes:
-    coded = first_item(sample(64, 64))
-    description = bytes((0, 0, rows - 1, columns - 1)) + size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
-    ispe = full_box(b"ispe", (120).to_bytes(4, "big"), (64).to_bytes(4, "big"))
-    items = [(b"grid", description, [(ispe, False)]), *[(b"av01", coded, still(coded))] * cells]
-    ids = b"".join(number.to_bytes(2, "big") for number in range(2, 2 + cells))
-    references = box(b"dimg", b"\0\1", cells.to_bytes(2, "big"), ids)
-    if alpha:
-        plane = first_item(sample(64, 64, "L"))
-        auxiliary = (full_box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"), False)
-        items += [(b"av01", plane, [*still(plane), auxiliary])] * cells
-        for number in range(2, 2 + cells):
-            references += box(b"auxl", (number + cells).to_bytes(2, "big"), b"\0\1", number.to_bytes(2, "big"))
-    return heif(items, references)
 
 
 def test_grid() -> None:
@@ -346,14 +321,6 @@ def test_film_grain_and_full_headers_are_told() -> None:
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
-
-
-def deep(high: int = 1, transfer: int = 13) -> bytes:
-    """The sequence header of a picture of 3x7 pixels, 4:2:0, of 10 bits or another transfer, and a frame that fits it."""
-    bits = BitWriter().f(0, 3).f(1).f(1).f(0, 5).f(1, 4).f(2, 4).f(2, 2).f(6, 3).f(0, 3).f(0, 3)
-    bits.f(high).f(0).f(1).f(1, 8).f(transfer, 8).f(6, 8).f(1).f(0, 2).f(0).f(0)
-    frame = BitWriter().f(0).f(0).f(0).f(1).f(100, 8).f(0, 3).f(0).f(0).f(0).f(0, 200)
-    return obu(1, bits.to_bytes()) + obu(6, frame.to_bytes())
 
 
 def test_deep_and_high_dynamic_range_pictures() -> None:

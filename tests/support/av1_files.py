@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
+from unquant.container import parse
+from unquant.container.avif import is_avif, parse_avif
 from unquant.container.isobmff import box, full_box, read_meta
+from unquant.container.obu import parse_obus
 from unquant.container.varint import byte_view
 
 COFFEE = Path(__file__).resolve().parents[2] / "src" / "unquant" / "demo" / "coffee.png"
@@ -46,6 +49,14 @@ def info(data: bytes) -> dict[Any, Any]:
     """What Pillow says about the file."""
     with Image.open(io.BytesIO(data), formats=("AVIF",)) as picture:
         return dict(picture.info)
+
+
+def av1_streams(data: bytes) -> list[bytes]:
+    """The AV1 streams of an `.avif` or `.unq` file: the picture, and its alpha where that is one of its own."""
+    if is_avif(data):
+        file = parse_avif(data)
+        return [stream for stream in (file.obus, file.alpha) if stream is not None]
+    return [tile.stream for tile in parse(data).tiles]
 
 
 def first_item(data: bytes) -> bytes:
@@ -150,3 +161,51 @@ def heif(
     if data_first:
         return head + mdat + meta(len(head) + lead)
     return head + meta(len(head) + len(meta(0)) + lead) + mdat
+
+
+def still(coded: bytes, size: tuple[int, int] | None = None) -> list[tuple[bytes, bool]]:
+    """The properties that a picture needs."""
+    picture = parse_obus(coded)
+    width, height = size or (picture.width, picture.height)
+    form = picture.mono << 4 | picture.subsampling_x << 3 | picture.subsampling_y << 2
+    return [
+        (full_box(b"ispe", width.to_bytes(4, "big"), height.to_bytes(4, "big")), False),
+        (box(b"av1C", bytes((0x81, picture.profile << 5 | picture.level, form, 0))), True),
+    ]
+
+
+def grid(
+    columns: int = 2, rows: int = 1, size: tuple[int, int] = (120, 64), cells: int = 2, *, alpha: bool = False
+) -> bytes:
+    """A grid of cells of 64x64 pixels; alpha: each with its own."""
+    coded = first_item(pillow_avif(photograph(64, 64), subsampling="4:4:4"))
+    description = bytes((0, 0, rows - 1, columns - 1)) + size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
+    ispe = full_box(b"ispe", (120).to_bytes(4, "big"), (64).to_bytes(4, "big"))
+    items = [(b"grid", description, [(ispe, False)]), *[(b"av01", coded, still(coded))] * cells]
+    ids = b"".join(number.to_bytes(2, "big") for number in range(2, 2 + cells))
+    references = box(b"dimg", b"\0\1", cells.to_bytes(2, "big"), ids)
+    if alpha:
+        plane = first_item(pillow_avif(photograph(64, 64, "L")))
+        auxiliary = (full_box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"), False)
+        items += [(b"av01", plane, [*still(plane), auxiliary])] * cells
+        for number in range(2, 2 + cells):
+            references += box(b"auxl", (number + cells).to_bytes(2, "big"), b"\0\1", number.to_bytes(2, "big"))
+    return heif(items, references)
+
+
+def deep(high: int = 1, transfer: int = 13) -> bytes:
+    """The sequence header of a picture of 3x7 pixels, 4:2:0, of 10 bits or another transfer, and a frame that fits it."""
+    bits = BitWriter().f(0, 3).f(1).f(1).f(0, 5).f(1, 4).f(2, 4).f(2, 2).f(6, 3).f(0, 3).f(0, 3)
+    bits.f(high).f(0).f(1).f(1, 8).f(transfer, 8).f(6, 8).f(1).f(0, 2).f(0).f(0)
+    frame = BitWriter().f(0).f(0).f(0).f(1).f(100, 8).f(0, 3).f(0).f(0).f(0).f(0, 200)
+    return obu(1, bits.to_bytes()) + obu(6, frame.to_bytes())
+
+
+def exif_bytes(artist: str = "", orientation: int = 1) -> bytes:
+    """A TIFF structure with these tags."""
+    exif = Image.Exif()
+    if artist:
+        exif[ExifTags.Base.Artist] = artist
+    if orientation != 1:
+        exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes().removeprefix(b"Exif\0\0")
