@@ -289,7 +289,9 @@ class Av1Codec(Codec[Av1Config, Av1]):
         rgb, alpha = decode_avif(data)
         if rgb.shape[:2] != (file.height, file.width):
             raise CorruptStream(f"AVIF of {file.width}×{file.height} decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
-        coding = _coding(file.picture, file.coded_bytes, file.width * file.height, grid=file.grid)
+        # as in a .unq: f is told the same of the same stream
+        size = file.coded_bytes if file.obus is None else len(strip_temporal_delimiter(file.obus))
+        coding = _coding(file.picture, size, file.width * file.height, grid=file.grid)
         wishes = Wishes.from_payload(file.uuid_payload)
         header = Header(
             self.family, self.stream_id, file.width, file.height, coding.base_q_idx, None, *wishes, half=False

@@ -81,7 +81,9 @@ def unq_to_avif(data: bytes) -> bytes:
 
 def checked_streams(container: Container) -> list[bytes]:
     """The OBUs of the picture and, if that is a tile of its own, of its alpha. Raises CorruptStream unless every checksum
-    holds."""
+    holds, and where there is a section with alpha as well."""
+    if container.alpha is not None and len(container.tiles) > 1:
+        raise CorruptStream("alpha twice: as an AV1 stream and as a section")
     head = container.header.to_bytes()
     for number, tile in enumerate(container.tiles):
         if stream_crc(head, number, tile.stream) != tile.crc:
