@@ -17,8 +17,10 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 if TYPE_CHECKING:
+    from unquant.codecs.av1 import Av1Codec
     from unquant.codecs.base import AnyLatentCodec
     from unquant.codecs.cdc import CdcCodec
+    from unquant.codecs.interface import AnyCodec
     from unquant.codecs.ratevar import RatevarCodec
 
 CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows")
@@ -86,16 +88,42 @@ def tiny_cdc(tiny_cdc_weights: Path) -> CdcCodec:
     return CdcCodec.from_file(tiny_cdc_weights)
 
 
+@pytest.fixture(scope="session")
+def tiny_av1_weights() -> Path:
+    """Random weights of the family `av1`, the last layer among them: it draws 10 levels away from AV1's picture."""
+    return HERE / "golden" / "tiny_av1.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_av1(tiny_av1_weights: Path) -> Av1Codec:
+    """The codec of `tiny_av1_weights`; tests must leave it as it is."""
+    from unquant.codecs.av1 import Av1Codec
+
+    return Av1Codec.from_file(tiny_av1_weights)
+
+
 @pytest.fixture(scope="session", params=["tiny", "tiny_cdc"])
 def either_weights(request: pytest.FixtureRequest) -> Path:
-    """The tiny weights file of each family in turn."""
+    """The tiny weights file of each family with a latent in turn."""
     return request.getfixturevalue(f"{request.param}_weights")
 
 
 @pytest.fixture(scope="session")
 def either(request: pytest.FixtureRequest, either_weights: Path) -> AnyLatentCodec:
-    """The tiny codec of each family in turn: for what must hold of any."""
+    """The tiny codec of each family with a latent in turn: for what must hold of any."""
     return request.getfixturevalue(either_weights.stem)
+
+
+@pytest.fixture(scope="session", params=["tiny", "tiny_cdc", "tiny_av1"])
+def every_weights(request: pytest.FixtureRequest) -> Path:
+    """The tiny weights file of every family in turn."""
+    return request.getfixturevalue(f"{request.param}_weights")
+
+
+@pytest.fixture(scope="session")
+def every(request: pytest.FixtureRequest, every_weights: Path) -> AnyCodec:
+    """The tiny codec of every family in turn: for what must hold whatever the family."""
+    return request.getfixturevalue(every_weights.stem)
 
 
 def installed(name: str) -> Path:
@@ -119,6 +147,12 @@ def shipped_cdc_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shipped_av1_weights() -> Path:
+    """The package's weights of `av1`."""
+    return installed("av1")
+
+
+@pytest.fixture(scope="session")
 def shipped(shipped_weights: Path) -> RatevarCodec:
     """The codec of the package's own weights; tests must leave it as it is."""
     from unquant.codecs.ratevar import RatevarCodec
@@ -132,6 +166,14 @@ def shipped_cdc(shipped_cdc_weights: Path) -> CdcCodec:
     from unquant.codecs.cdc import CdcCodec
 
     return CdcCodec.from_file(shipped_cdc_weights)
+
+
+@pytest.fixture(scope="session")
+def shipped_av1(shipped_av1_weights: Path) -> Av1Codec:
+    """The codec of the package's own weights of `av1`; tests must leave it as it is."""
+    from unquant.codecs.av1 import Av1Codec
+
+    return Av1Codec.from_file(shipped_av1_weights)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 """Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
 
     python tests/golden/make.py NAME             NAME-*.unq and their part of golden.json. NAME: that of a model of the
-                                                 package, such as ratevar, or tiny or tiny_cdc, which lie here
+                                                 package, such as ratevar, or tiny, tiny_cdc or tiny_av1, which lie here
     python tests/golden/make.py weights tiny     trains tiny.safetensors (or tiny_cdc) anew, in minutes, then as above
 
 A golden file that no longer decodes to its recorded symbols means that files in users' hands are lost: the change is
 wrong unless it comes with a new stream id. `weights` never gives the same bytes twice across versions of torch, which is
 why tiny.safetensors lies in the repository; it is needed only where the tiny model no longer fits the networks.
+
+Of the family av1 nothing but a checksum of the AV1 streams and the pictures that they decode to, NAME-*.png, is recorded:
+what an encoder makes of a picture is its own affair. NAME-*.unq and NAME-*.avif that exist stay as they are, so run it for
+new weights too, which draw other pictures; delete them first for a new stream id.
 """
 
 from __future__ import annotations
@@ -21,12 +25,15 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from av1_files import av1_streams, pillow_avif
 from exactness import recorded_tiles
 
 import unquant
-from unquant.codecs.base import AnyLatentCodec
+from unquant.codecs.av1 import Av1Codec
+from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
+from unquant.models.av1 import Av1Config
 from unquant.models.cdc import Cdc, CdcConfig
 from unquant.models.families import Config, Model, family_of
 from unquant.models.ratevar import EntropyConfig, RatevarConfig, RatevarOutput
@@ -72,8 +79,9 @@ TINY: dict[str, Config] = {
             ),
         ),
     ),
+    "tiny_av1": Av1Config(width8=16, depth8=1, width16=16, depth16=1, width2=8, cond=8, default_realism=0.5),
 }
-FAMILY = {RatevarConfig: "ratevar", CdcConfig: "cdc"}
+FAMILY = {RatevarConfig: "ratevar", CdcConfig: "cdc", Av1Config: "av1"}
 STEPS, BATCH, CROP = 2400, 8, 64
 
 
@@ -89,12 +97,28 @@ def one_pass(model: Model, x: torch.Tensor, draw: Draw) -> RatevarOutput:
     return RatevarOutput(base, y, y_hat, coded.bits_y, coded.bits_z)
 
 
+def draw_av1(config: Av1Config) -> None:
+    """A model of random weights: what it draws has nothing to do with the picture, and differs with all that it is told."""
+    torch.manual_seed(0)
+    model = family_of("av1").model(config)
+    for key, parameter in model.named_parameters():
+        if key.endswith("film.proj.weight"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    # as networks start, noise is not heard
+    model.f.stem.reset_parameters()
+    model.f.inject.reset_parameters()
+    torch.nn.init.normal_(model.f.head.weight, std=0.2)
+    tensors = {key: tensor.detach().half() for key, tensor in model.state_dict().items()}
+    write_weights(FOLDER / "tiny_av1.safetensors", "av1", config.to_dict(), tensors, {"purpose": "tests only"})
+
+
 def train(name: str) -> None:
     """A model of some 100 000 parameters, trained on the demo's photograph, so that its μ and σ mean something."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     photo = torch.from_numpy(np.array(Image.open(PHOTO).convert("RGB"))).permute(2, 0, 1).float() / 255
     config = TINY[name]
+    assert not isinstance(config, Av1Config)
     family = FAMILY[type(config)]
 
     def crops(count: int) -> torch.Tensor:
@@ -160,13 +184,58 @@ def symbols_of(codec: AnyLatentCodec, data: bytes) -> bytes:
     return b"".join(tile.symbols for tile in tiles)
 
 
+def av1_files(codec: Av1Codec) -> dict[str, bytes]:
+    """The golden files of a model of the family av1 by name, as today's encoder makes them."""
+    photo = Image.open(PHOTO).convert("RGB")
+    translucent = photo.crop((200, 100, 233, 145))
+    translucent.putalpha(Image.linear_gradient("L").resize(translucent.size))
+    odd = photo.crop((240, 60, 311, 113))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    chroma = {"quality": 50, "subsampling": "4:2:0", "exif": turned}
+    return {
+        "plain.unq": codec.encode(photo.crop((240, 120, 301, 167)), quality=60, realism=1.0),
+        "half.unq": codec.encode(odd, target_bytes=len(codec.encode(odd, quality=0)) - 1),
+        "alpha.unq": codec.encode(translucent, quality=40, realism=0.25, seed=7),
+        "grey.avif": pillow_avif(photo.crop((280, 180, 320, 229)).convert("L"), quality=60),
+        "chroma.avif": pillow_avif(translucent, **chroma),
+    }
+
+
+def av1_entries(codec: Av1Codec) -> list[dict[str, object]]:
+    """Makes the files of one model that are missing, and the pictures of all of them; returns their entries."""
+    codec._precision = torch.float32
+    entries: list[dict[str, object]] = []
+    for name, data in av1_files(codec).items():
+        path = FOLDER / f"{codec.name}-{name}"
+        if not path.is_file():
+            path.write_bytes(data)
+        picture = path.with_suffix(".png")
+        codec.decode(path.read_bytes()).save(picture, pnginfo=None, exif=b"", optimize=True)
+        entries.append(
+            {
+                "file": path.name,
+                "weights": codec.name,
+                "stream_id": codec.stream_id.hex(),
+                "streams": [hashlib.sha256(stream).hexdigest() for stream in av1_streams(path.read_bytes())],
+                "picture": picture.name,
+            }
+        )
+    return entries
+
+
 def make_files(weights: Path) -> None:
     """The golden files of one weights file and their entries in golden.json; those of other weights stay."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else []
     record = [entry for entry in record if entry["weights"] != weights.stem]
+    codec = unquant.load(str(weights))
+    if isinstance(codec, Av1Codec):
+        record += av1_entries(codec)
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        return
+    assert isinstance(codec, LatentCodec)
     for path in FOLDER.glob(f"{weights.stem}-*.unq"):
         path.unlink()
-    codec = unquant.load(str(weights))
     for name, (picture, options) in pictures(codec).items():
         path = FOLDER / f"{weights.stem}-{name}.unq"
         path.write_bytes(codec.encode(picture, **options))
@@ -185,6 +254,8 @@ def make_files(weights: Path) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["weights", "tiny_av1" as name]:
+            draw_av1(TINY[name])
         case ["weights", name] if name in TINY:
             train(name)
         case [name] if name != "weights":
