@@ -25,11 +25,12 @@ def shaken(network: Redraw, seed: int = 0) -> Redraw:
 
 
 def given(h16: int, w16: int, batch: int = 1, seed: int = 1) -> list[Tensor]:
-    """A picture, scalars, strength and noise of both kinds, float64."""
+    """A picture, scalars, strength, realism and noise of both kinds, float64."""
     generator = torch.Generator().manual_seed(seed)
     shapes = (
         (3, 16 * h16, 16 * w16),
         (5, 1, 1),
+        (1, 1, 1),
         (1, 1, 1),
         (COARSE_NOISE, 2 * h16, 2 * w16),
         (FINE_NOISE, 8 * h16, 8 * w16),
@@ -47,10 +48,10 @@ def test_zero_at_the_start() -> None:
 
 def test_the_residual_grows_with_its_strength() -> None:
     network = shaken(redraw())
-    x_q, scalars, strength, *noise = given(2, 3)
-    once, twice = (network(x_q, scalars, factor * strength, *noise) - x_q for factor in (1, 2))
+    x_q, scalars, strength, realism, *noise = given(2, 3)
+    once, twice = (network(x_q, scalars, factor * strength, realism, *noise) - x_q for factor in (1, 2))
     torch.testing.assert_close(twice, 2 * once)
-    assert torch.equal(network(x_q, scalars, 0 * strength, *noise), x_q)
+    assert torch.equal(network(x_q, scalars, 0 * strength, realism, *noise), x_q)
 
 
 @pytest.mark.parametrize(("depth8", "depth16"), [(0, 1), (1, 0), (1, 1), (2, 1), (3, 2)])
@@ -62,7 +63,7 @@ def test_the_halo_is_the_receptive_field(depth8: int, depth16: int) -> None:
     place = slice(16 * centre, 16 * centre + 16)
     network(*inputs)[..., place].square().sum().backward()
     felt: list[tuple[int, int]] = []
-    for plane, stride in ((inputs[0], 16), (inputs[3], 2), (inputs[4], 8)):
+    for plane, stride in ((inputs[0], 16), (inputs[4], 2), (inputs[5], 8)):
         assert plane.grad is not None
         columns = plane.grad.abs().amax(dim=(0, 1, 2)).unflatten(0, (-1, stride)).amax(1).nonzero().flatten()
         felt.append((centre - int(columns.min()), int(columns.max()) - centre))
@@ -74,16 +75,16 @@ def test_the_halo_is_the_receptive_field(depth8: int, depth16: int) -> None:
 @pytest.mark.parametrize("window", [1, 2, 5])
 def test_windows(window: int) -> None:
     network = shaken(redraw())
-    x_q, scalars, strength, coarse, fine = given(9, 13)
+    x_q, scalars, strength, realism, coarse, fine = given(9, 13)
     with torch.no_grad():
-        whole = network(x_q, scalars, strength, coarse, fine)
+        whole = network(x_q, scalars, strength, realism, coarse, fine)
 
         def part(top: int, bottom: int, left: int, right: int) -> Tensor:
             x, c, f = (
                 plane[..., top * s : bottom * s, left * s : right * s]
                 for plane, s in ((x_q, REDRAW_STRIDE), (coarse, 2), (fine, 8))
             )
-            return network(x, scalars, strength, c, f)
+            return network(x, scalars, strength, realism, c, f)
 
         found = run_windowed(part, torch.empty_like(whole), (9, 13), window, network.halo, REDRAW_STRIDE)
         torch.testing.assert_close(found, whole)

@@ -65,8 +65,8 @@ class Av1Config:
 class Coding:
     """How a picture was coded, as far as f is told.
 
-    base_q_idx: 0..255. bpp: bits of the coded picture's stream per pixel that is shown. qmatrix: quantisation matrices. delta_q:
-    a step that differs by superblock. chroma: "4:0:0", "4:2:0", "4:2:2" or "4:4:4". half: coded at half size.
+    base_q_idx: 0..255. bpp: bits of the coded picture's stream per pixel that is shown. qmatrix: quantisation matrices.
+    delta_q: a step that differs by superblock. chroma: "4:0:0", "4:2:0", "4:2:2" or "4:4:4". half: coded at half size.
     """
 
     base_q_idx: int
@@ -130,4 +130,4 @@ class Av1(nn.Module):
         # a/(1 + a) with a ~ ac_q: f tends to the identity as the step falls, and is it where AV1 is lossless
         strength = torch.where(step > ac_q(0), step / (step + _HALF_STRENGTH), torch.zeros_like(step))
         scalars = torch.cat([known, 2 * realism - 1], dim=1)
-        return self.f(x_q, scalars, strength, realism * coarse_noise, realism * fine_noise)
+        return self.f(x_q, scalars, strength, realism, realism * coarse_noise, realism * fine_noise)

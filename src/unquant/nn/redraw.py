@@ -49,8 +49,13 @@ class Redraw(nn.Module):
         self.inject = nn.Conv2d(12 + FINE_NOISE, width2, 3, padding=1)
         self.smooth = ResBlock(width2, cond)
         self.full = nn.Conv2d(width2, 2 * width2, 3, padding=1)
-        self.head = nn.Conv2d(width2 // 2, 3, 3, padding=1)
+        # one readout for the mean, one for a sample: what the one wants away is the other's point
+        self.head = nn.Conv2d(width2 // 2, 6, 3, padding=1)
         zero_init(self.head)
+        with torch.no_grad():
+            # as strong as the picture the noise would first have to be unlearnt
+            self.stem.weight[:, 192:] = 0
+            self.inject.weight[:, 12:] = 0
         # convolutions of 3×3: one position each at their own level
         self.halo = 2 * depth16 + -(-4 * depth8 // 2) + 1
         """Receptive field beyond a position of the coarsest level, in such positions."""
@@ -60,13 +65,15 @@ class Redraw(nn.Module):
         x_q: Image,
         scalars: Float[Tensor, "b k 1 1"],
         strength: Float[Tensor, "b 1 1 1"],
+        realism: Float[Tensor, "b 1 1 1"],
         coarse_noise: Float[Tensor, "b 4 h8 w8"],
         fine_noise: Float[Tensor, "b 1 h2 w2"],
     ) -> Image:
         """x_q + strength · residual, float32, not clamped.
 
         x_q: (b, 3, h, w) in [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]. strength: what a unit of the last
-        layer's output is worth. coarse_noise, fine_noise: standard normal at 1/8 and 1/2 of the picture, or zeros.
+        layer's output is worth. realism: 0 or 1 each. coarse_noise, fine_noise: standard normal at 1/8 and 1/2 of the
+        picture, or zeros.
         """
         centred = x_q - 0.5
         cond = self.condition(scalars)
@@ -82,4 +89,5 @@ class Redraw(nn.Module):
         h = F.pixel_shuffle(self.fine(F.silu(h)), 4)
         h = F.silu(h + self.inject(torch.cat([F.pixel_unshuffle(centred, 2), fine_noise], 1)))
         h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, cond))), 2)
-        return x_q + strength * self.head(F.silu(h)).float()
+        mean, sample = self.head(F.silu(h)).float().chunk(2, dim=1)
+        return x_q + strength * torch.lerp(mean, sample, realism.to(mean))

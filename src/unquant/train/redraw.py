@@ -1,6 +1,6 @@
 """Training of f of `av1` on pairs of pictures; its stage 1: f alone, at every step of AV1's quantiser, at ρ = 0 and ρ = 1.
 
-    L = mean[ w·255²·MSE ] at ρ = 0,   mean[ w·(255²·MSE + w_L·LPIPS + w_D·DISTS) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
+    L = mean[ w_0·w·255²·MSE ] at ρ = 0,   mean[ w·(255²·MSE + w_L·LPIPS + w_D·DISTS) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
 
 w makes an image count by the share of its error that is taken away, so that all rates are learnt alike. The noise of ρ = 1 is
 in from the first step on.
@@ -41,11 +41,12 @@ _OFF_GRID = 6
 class RedrawConfig:
     """Weights and sampling of the loss.
 
-    lpips_weight: w_L, network lpips_net; 0 trains realism 0 alone. dists_weight: w_D, in dists_share of the batches on
-    dists_crops squares of dists_size pixels; 0 leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises
-    OptionError.
+    mean_weight: w_0, without which the gradients of LPIPS drown those of ρ = 0. lpips_weight: w_L, network lpips_net; 0
+    trains realism 0 alone. dists_weight: w_D, in dists_share of the batches on dists_crops squares of dists_size pixels; 0
+    leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises OptionError.
     """
 
+    mean_weight: float = 6.0
     lpips_weight: float = 1000.0
     lpips_net: str = "alex"
     dists_weight: float = 0.0
@@ -55,7 +56,7 @@ class RedrawConfig:
     realism_zero: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("lpips_weight", "dists_weight"):
+        for name in ("mean_weight", "lpips_weight", "dists_weight"):
             if not getattr(self, name) >= 0:
                 raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
         for name in ("dists_share", "realism_zero"):
@@ -204,7 +205,7 @@ class RedrawStage(PairsObjective):
         c, zeros, count = self.config, draw.zeros, x.shape[0]
         error, base = squared(x_hat, x), squared(draw.x_q, x)
         weight = weight_of(base)
-        loss = (weight * error).mean()
+        loss = (weight * error).mean() + (c.mean_weight - 1) * (weight * error)[:zeros].sum() / count
         terms: dict[str, Tensor] = {}
         if zeros:
             # AV1 may have been lossless

@@ -39,10 +39,11 @@ _DISTS_SLACK, _GAIN_SLACK = 0.002, 0.02
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
-    realism_zero: a third or more. spread: how much of the variance of the samples counts as squared error at ρ = 1, from 0 (a
-    sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each sample).
+    mean_weight: as in stage 1. realism_zero: a third or more. spread: how much of the variance of the samples counts as
+    squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
     """
 
+    mean_weight: float = 6.0
     energy_weight: float = 500.0
     lpips_weight: float = 500.0
     dists_weight: float = 500.0
@@ -140,7 +141,8 @@ class Realism(PairsObjective):
             realness, judged = adversarial_losses(self.companion, original, drawn, 2 * draw.x_q[zeros:] - 1)
             perceptual = perceptual + self.adversarial_weight * realness.view(2, -1).mean(0)
             terms |= {"realness": -realness.mean(), "discriminator": judged}
-        loss = (weight * error).mean() + (weight[zeros:] * perceptual).sum() / count + judged
+        mean = (c.mean_weight - 1) * (weight * error)[:zeros].sum() / count
+        loss = (weight * error).mean() + mean + (weight[zeros:] * perceptual).sum() / count + judged
         return {"loss": loss, **terms}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
