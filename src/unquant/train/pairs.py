@@ -221,7 +221,7 @@ def _draw_recipe(shape: tuple[int, ...], smallest: int, config: PairsConfig, uni
     half = uniform() < config.half
     # even over the qualities that are worth a network, thinner where the picture is nearly the original
     quality = int(5 + 55 * uniform()) if half or uniform() < 0.75 else int(60 + 31 * uniform())
-    speed = one_of((6, 6, 7, 8, 8))
+    speed = one_of((6, 6, 6, 7, 8))
     if uniform() < config.base:
         options = replace(BASE, quality=quality, speed=speed, deltaq_strength=one_of((BASE.deltaq_strength, 0, 50)))
     else:
