@@ -132,6 +132,9 @@ def test_the_table() -> None:
         ["av1, realism 0", "5", "0", "–", "–"],
         ["av1, realism 1", "5", "0", "–", "–"],
     ]
+    # a metric that nobody has empties its own column alone
+    (line,) = [cells(line) for line in equal_table(rows, "avif", ["psnr", "dists"], rates=(0.2,)).splitlines()[-1:]]
+    assert line == ["webp", "0.2", "1", "25.00 (-1.00)", "–"]
     everyone = equal_table(rows, "avif", ["psnr"], rates=(0.2,))
     assert [cells(line)[0] for line in everyone.splitlines()[2:]] == [
         "avif",

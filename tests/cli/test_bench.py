@@ -88,6 +88,22 @@ def test_against_a_codec_at_equal_bytes(call: Call, images: Path) -> None:
         assert cause in refused.stderr
 
 
+def test_av1_beside_avif_with_its_options(call: Call, images: Path, tmp_path: Path, tiny_av1_weights: Path) -> None:
+    codecs = ("--codecs", f"{tiny_av1_weights},avif-base", "--metrics", "psnr", "--no-report")
+    result = call("bench", images / "a.png", *codecs, "-q", "20,40", "--at-bpp", "2", "--q-index", "60", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    rows = {(row.codec, row.target, row.realism): row for row in rows_of(tmp_path / "out")}
+    targets, name = ("2 bpp", "quality 20", "quality 40"), tiny_av1_weights.stem
+    assert rows.keys() == {
+        *((name, target, realism) for target in targets for realism in (0.0, 1.0)),
+        *(("avif-base", target, None) for target in targets),
+    }
+    # the same stream of the same options, in a file without boxes
+    for target in targets[1:]:
+        assert 215 < rows["avif-base", target, None].bytes - rows[name, target, 1.0].bytes < 275
+    assert rows[name, "2 bpp", 1.0].bpp <= 2
+
+
 def test_the_summary_as_json(call: Call, images: Path) -> None:
     (images / "broken.png").write_bytes(b"")
     result = call("bench", images, *SMALL, "--at-bpp", "0.01,2", "--json")

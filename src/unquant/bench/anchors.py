@@ -106,7 +106,8 @@ class Anchor:
 
 
 _JPEG_OPTIONS = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
-_AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "autotiling": False}
+# what Pillow writes by default where there are several cores: one thread gives other bytes
+_AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "autotiling": False, "max_threads": 2}
 # x265 in one thread: its pool gains little on one picture, and files would depend on the number of processors
 _HEIC_OPTIONS = {"chroma": 420, "enc_params": {"preset": "slow", "x265:pools": "none"}}
 # without a comment OpenJPEG writes one of its own, of 33 bytes
@@ -158,7 +159,7 @@ class Sized(NamedTuple):
 
 
 def limit_threads(threads: int) -> int:
-    """Set the threads of AVIF, JPEG XL and HEIC, 0 for each one's own choice; gives what was set before."""
+    """Set the threads of JPEG XL, HEIC and of decoding AVIF, 0 for each one's own choice; gives what was set before."""
     global _threads
     before, _threads = _threads, threads
     AvifImagePlugin.DEFAULT_MAX_THREADS = threads

@@ -137,7 +137,7 @@ def equal_table(
             alone = setting == reference
             pairs = [against(rows, setting, reference, name, rate) for name in metrics]
             sets = [sets_against(rows, distances or {}, setting, reference, kind, rate) for kind in kinds]
-            images = min((pair.images for pair in pairs or sets), default=0)
+            images = min((pair.images for pair in pairs or sets if pair.images), default=0)
             infos = [METRICS[name] for name in metrics]
             cells = [_cell(p, i.better, i.digits, alone=alone) for p, i in zip(pairs, infos, strict=True)]
             cells += [
