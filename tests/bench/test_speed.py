@@ -39,6 +39,22 @@ def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stan
     assert len(speed.warm_times(stand_in, picture, 1.0, 1)) == 4
 
 
+def test_a_codec_of_one_step_has_no_second(picture: Image.Image, stand_in, monkeypatch) -> None:
+    decode = stand_in.decode
+
+    def refusing(data: bytes, *, realism=None, steps=None, seed=None) -> Image.Image:
+        if steps == 2:
+            raise OptionError("steps: 0 or 1")
+        return decode(data, realism=realism)
+
+    monkeypatch.setattr(stand_in, "decode", refusing)
+    assert [m.what for m in speed.warm_times(stand_in, picture, 1.0, 1)[4:]] == [
+        "decode, realism 1, 0 steps",
+        "decode, realism 1, 1 steps",
+        "one reverse step",
+    ]
+
+
 def test_a_step_stands_beside_one_of_the_published_size(picture: Image.Image, stand_in, tiny_cdc_weights: Path) -> None:
     assert speed.unet_times(stand_in, picture, 1) == []
     codec = CdcCodec.from_file(tiny_cdc_weights)
