@@ -1,4 +1,4 @@
-"""`python -m unquant.bench speed|plot|pages`: seconds of the codec, figures and tables of rows of `unquant bench`."""
+"""`python -m unquant.bench speed|plot|texture|pages`: seconds of the codec, figures and tables of rows of `unquant bench`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from unquant.bench import figures, pages, speed
+from unquant.bench import figures, pages, speed, texture
 from unquant.bench.environment import environment, limited_threads
-from unquant.bench.subject import load, read_image
+from unquant.bench.subject import find_images, load, read_image
 from unquant.bench.tables import write_json
 from unquant.errors import InputError, ModelMissing, UnquantError
 
@@ -64,6 +64,26 @@ def plot(
 ) -> None:
     """One metric against another, means over the images, a line for every codec and setting."""
     figures.draw(figures.lines_of(figures.read_rows(results), x, y, along), x, y, out)
+
+
+@app.command("texture")
+def regular_texture(
+    images: Annotated[Path, typer.Argument(help="an image or a folder of images", exists=True)],
+    model: Annotated[str, typer.Option("-m", "--model", help="the model")] = "av1",
+    bpp: Annotated[float, typer.Option("--at-bpp", help="target of the files", min=0)] = 0.15,
+    out: Out = None,
+) -> None:
+    """Regular texture of period 8 / 4 in the error of smooth areas, over the spectrum around it: 1 is none."""
+    codec = load(model)
+    rows: list[texture.TextureRow] = []
+    for path in find_images(images):
+        with log.status(path.name):
+            rows.append(texture.texture_of(codec, path.name, read_image(path), bpp))
+    print(texture.table(rows))
+    if out is not None:
+        write_json(
+            out, {"model": model, "weights": codec.weights_id, "bpp": bpp, "rows": [asdict(row) for row in rows]}
+        )
 
 
 @app.command("pages")
