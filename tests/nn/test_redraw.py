@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unquant.codecs.windows import run_windowed
+from unquant.nn.blocks import PositionNorm
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE, Redraw
 
 
@@ -112,7 +113,7 @@ def test_every_input_counts() -> None:
 
 def test_no_layer_looks_at_spatial_statistics() -> None:
     """Convolutions over positions and functions of one position; with zero-padding they are the same in every window."""
-    known = (nn.Conv2d, nn.ModuleList)
+    known = (nn.Conv2d, nn.ModuleList, PositionNorm)
     leaves = [module for module in redraw(3, 2).modules() if not list(module.children())]
     assert {type(module) for module in leaves} <= set(known)
     for module in leaves:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Condition", "Down", "Film", "ResBlock", "resize_map", "zero_init"]
+__all__ = ["Condition", "Down", "Film", "PositionNorm", "ResBlock", "resize_map", "zero_init"]
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
@@ -87,11 +87,19 @@ class Film(nn.Module):
         return torch.addcmul(shift + x, x, scale)
 
 
-class ResBlock(nn.Module):
-    """x + conv(act(film(conv(x)))), two dense 3×3 convolutions; without Film when cond is None."""
+class PositionNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each position by itself: nothing spatial. input: (b, c, h, w)."""
 
-    def __init__(self, channels: int, cond: int | None = None) -> None:
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResBlock(nn.Module):
+    """x + conv(act(film(conv(norm(x))))), two dense 3×3 convolutions; no Film when cond is None, no norm unless asked."""
+
+    def __init__(self, channels: int, cond: int | None = None, *, norm: bool = False) -> None:
         super().__init__()
+        self.norm = PositionNorm(channels) if norm else None
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = Film(cond, channels) if cond is not None else None
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -99,7 +107,7 @@ class ResBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        h = self.conv1(x)
+        h = self.conv1(x if self.norm is None else self.norm(x))
         if self.film is not None:
             assert cond is not None
             h = self.film(h, cond)

@@ -7,6 +7,7 @@
 
 The trunk works at 1/8 and 1/16; the last layers at 1/2 and at full size with kernels that overlap, and noise enters at 1/8
 and at 1/2: a residual shuffled up by 8 at once draws textures of period 8, and a network without noise can draw no others.
+Without the norms, each over one position's channels, the ends of realism part until one is dead (docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.nn.blocks import Condition, ResBlock, zero_init
+from unquant.nn.blocks import Condition, PositionNorm, ResBlock, zero_init
 from unquant.shapes import Image
 
 __all__ = ["COARSE_NOISE", "FINE_NOISE", "REDRAW_STRIDE", "Redraw"]
@@ -40,11 +41,12 @@ class Redraw(nn.Module):
         super().__init__()
         self.condition = Condition(scalars, cond)
         self.stem = nn.Conv2d(192 + COARSE_NOISE, width8, 1)
-        self.before = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
+        self.before = nn.ModuleList(ResBlock(width8, cond, norm=True) for _ in range(depth8))
         self.down = nn.Conv2d(4 * width8, width16, 1)
-        self.coarse = nn.ModuleList(ResBlock(width16, cond) for _ in range(depth16))
+        self.coarse = nn.ModuleList(ResBlock(width16, cond, norm=True) for _ in range(depth16))
         self.up = nn.Conv2d(width16, 4 * width8, 1)
-        self.after = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
+        self.after = nn.ModuleList(ResBlock(width8, cond, norm=True) for _ in range(depth8))
+        self.norm = PositionNorm(width8)
         self.fine = nn.Conv2d(width8, 16 * width2, 1)
         self.inject = nn.Conv2d(12 + FINE_NOISE, width2, 3, padding=1)
         self.smooth = ResBlock(width2, cond)
@@ -86,7 +88,7 @@ class Redraw(nn.Module):
         h = h + F.pixel_shuffle(self.up(c), 2)
         for block in self.after:
             h = block(h, cond)
-        h = F.pixel_shuffle(self.fine(F.silu(h)), 4)
+        h = F.pixel_shuffle(self.fine(F.silu(self.norm(h))), 4)
         h = F.silu(h + self.inject(torch.cat([F.pixel_unshuffle(centred, 2), fine_noise], 1)))
         h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, cond))), 2)
         mean, sample = self.head(F.silu(h)).float().chunk(2, dim=1)
