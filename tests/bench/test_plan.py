@@ -102,9 +102,9 @@ def test_two_weights_of_one_name_stay_apart(tiny_weights: Path, tmp_path: Path) 
     assert plan.hashlib.sha256(copy.read_bytes()).hexdigest() not in found[0].fingerprint
 
 
-def test_the_default_is_ratevar_and_every_anchor(shipped_weights: Path) -> None:
+def test_the_default_is_av1_and_every_anchor(shipped_av1_weights: Path) -> None:
     found, notes = resolve([])
-    assert [each.name for each in found] == ["ratevar", *(n for n in anchors.ANCHORS if not anchors.missing(n))]
+    assert [each.name for each in found] == ["av1", *(n for n in anchors.ANCHORS if not anchors.missing(n))]
     assert len(found) + len(notes) == 1 + len(anchors.ANCHORS)
 
 
@@ -115,7 +115,7 @@ def test_names_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         resolve(["jpeg", str(tmp_path / "gone.safetensors")])
     monkeypatch.setattr(registry, "_SHIPPED", tmp_path)
     monkeypatch.delenv(registry.FOLDER_VARIABLE, raising=False)
-    with pytest.raises(ModelMissing, match="'ratevar'"):
+    with pytest.raises(ModelMissing, match="'av1'"):
         resolve([])
 
 

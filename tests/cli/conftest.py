@@ -24,14 +24,15 @@ SOURCE = Path(unquant.__file__).parents[1]
 
 @pytest.fixture
 def codec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCodec:
-    """The fake codec, installed as the only model, `ratevar`."""
-    fake = FakeCodec("ratevar")
-    path = tmp_path / "weights" / "ratevar.safetensors"
+    """The fake codec, installed as the only model: by the name of the default one, of the family that its files name."""
+    name = registry.DEFAULT_MODEL
+    fake = FakeCodec(name)
+    path = tmp_path / "weights" / f"{name}.safetensors"
     entry = registry.ModelInfo(
-        "ratevar", "ratevar", path, 12_300_000, STREAM_ID.hex(), "00c0ffee-12345678", 6_150_000, {"stage": 1}
+        name, "ratevar", path, 12_300_000, STREAM_ID.hex(), "00c0ffee-12345678", 6_150_000, {"stage": 1}
     )
 
-    def load(model: str = "ratevar", device: str | None = None) -> FakeCodec:
+    def load(model: str = name, device: str | None = None) -> FakeCodec:
         if model != str(path):
             registry.find_model(model)
         return fake
@@ -84,5 +85,6 @@ def spawn(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subproce
 @pytest.fixture
 def requires_weights() -> None:
     """Skips the test if the package comes without its weights."""
-    if not (Path(unquant.__file__).parent / "weights" / "ratevar.safetensors").is_file():
-        pytest.skip("needs src/unquant/weights/ratevar.safetensors")
+    for name in ("av1", "ratevar"):
+        if not (Path(unquant.__file__).parent / "weights" / f"{name}.safetensors").is_file():
+            pytest.skip(f"needs src/unquant/weights/{name}.safetensors")

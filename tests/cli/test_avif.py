@@ -351,9 +351,15 @@ def test_formats_by_option(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (("encode", "a.png", "b.avif"), "-m ratevar: models of the family ratevar write .unq alone"),
-        (("encode", "a.png", "--format", "avif"), "-m ratevar: models of the family ratevar write .unq alone"),
-        (("encode", "a.png", "--effort", "5"), "effort and the container avif are for the family av1 alone"),
+        (("encode", "a.png", "b.avif", "-m", "ratevar"), "-m ratevar: models of the family ratevar write .unq alone"),
+        (
+            ("encode", "a.png", "--format", "avif", "-m", "ratevar"),
+            "-m ratevar: models of the family ratevar write .unq alone",
+        ),
+        (
+            ("encode", "a.png", "--effort", "5", "-m", "ratevar"),
+            "effort and the container avif are for the family av1 alone",
+        ),
         (("encode", "a.png", "--effort", "10", "-m", "av1"), "--effort"),
         (("encode", "a.png", "--format", "png", "-m", "av1"), "--format png: unq or avif"),
         (
@@ -406,7 +412,7 @@ def test_a_rate_codes_a_second_time(call: Call, tmp_path: Path) -> None:
     assert "coded a second time" in again.stderr
     assert Image.open(tmp_path / "b.avif").size == SIZE
     # any other family codes it as it does any image
-    assert call("encode", "a.avif", "c.unq").stderr.startswith("a.avif -> c.unq: ")
+    assert call("encode", "a.avif", "c.unq", "-m", "ratevar").stderr.startswith("a.avif -> c.unq: ")
     assert unquant.info((tmp_path / "c.unq").read_bytes()).family == "ratevar"
 
 
