@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import unquant
 from unquant.perceptual import LPIPS, LPIPS_FILES
+from unquant.train import pairs, redraw
 from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -167,6 +168,48 @@ def stage2_run(
         return run_steps(reverse_recipe(training), out, 80, init=str(tiny_weights), stage=2)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory, shard: ShardWriter) -> Path:
+    """A data folder of 48 pictures of discs of a few colours, 96×96, for `av1`: its errors at their edges are soon learnt."""
+    random = np.random.default_rng(1)
+    y, x = np.mgrid[:96, :96]
+    members: dict[str, bytes] = {}
+    for i in range(48):
+        picture = np.full((96, 96, 3), 70, np.uint8)
+        for _ in range(40):
+            top, left, radius = random.integers(96), random.integers(96), random.integers(2, 9)
+            picture[(y - top) ** 2 + (x - left) ** 2 < radius**2] = random.choice([70, 190], 3)
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, "PNG")
+        members[f"a{i:03d}.png"] = data.getvalue()
+    return shard(tmp_path_factory.mktemp("shapes") / "a.tar", members).parent
+
+
+@pytest.fixture(scope="session")
+def av1_recipe() -> Recipe:
+    """`configs/av1-smoke.toml` with a small pool, few crops to validate on, and half the batch."""
+    recipe = load_recipe(CONFIGS / "av1-smoke.toml")
+    loop = replace(recipe.loop, batch=4, lr=5e-3, validation_crops=2)
+    return replace(recipe, loop=loop, pairs=replace(recipe.pairs, pool=12, reuse=32.0, half=0.0))
+
+
+@pytest.fixture(scope="session")
+def shapes_run(
+    tmp_path_factory: pytest.TempPathFactory, run_steps: Callable[..., Trained], av1_recipe: Recipe, shapes: Path
+) -> Trained:
+    """100 steps of stage 1 of `av1` at one quality and AV1's fastest speed; tests must leave it as it is."""
+    out = tmp_path_factory.mktemp("av1") / "run"
+    out.mkdir()
+    original, options = pairs._draw_recipe, replace(pairs.BASE, quality=8, speed=9)  # pyright: ignore[reportPrivateUsage]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "BASE", options)
+        patch.setattr(pairs, "_draw_recipe", lambda *args: original(*args)._replace(size=(96, 96), options=options))
+        patch.setattr(redraw, "_VALIDATION_QUALITIES", (8,))
+        trained = run_steps(av1_recipe, out, 100, data=shapes)
+    trained.trainer.objective.close()
+    return trained
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
 
-    L = mean[ w·D ] at ρ = 0,   mean[ w·(D + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1,   w = 1/(255²·MSE(x_q) + 4)
+    L = mean[ w_0·w·D ] at ρ = 0,   mean[ w·(D + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1,   w as in stage 1
 
 Two samples an example, through two noises; ES_φ is the energy score of their features (train/structure.py). D is 255²·MSE, at
 ρ = 1 without a part of what the samples differ by. J is a patch discriminator that knows x_q: off by default, watched. What
@@ -55,6 +55,8 @@ class RealismConfig(StructureConfig):
         StructureConfig.__post_init__(self)  # super() does not reach out of a class with slots
         if not self.realism_zero >= _LEAST_PLAIN:
             raise OptionError(f"realism_zero: in 1/3..1, not {self.realism_zero}")
+        if not self.mean_weight >= 0:
+            raise OptionError(f"mean_weight: 0 or more, not {self.mean_weight}")
         if not 0 <= self.spread <= 1:
             raise OptionError(f"spread: in 0..1, not {self.spread}")
 
