@@ -30,6 +30,9 @@ def test_shipped_recipes_load(configs: Path) -> None:
         "cdc-epsilon",
         "cdc-cpu",
         "cdc-smoke",
+        "av1",
+        "av1-realism",
+        "av1-smoke",
     }
     assert names <= {path.stem for path in paths}
     for path in paths:
@@ -145,6 +148,9 @@ def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
         ("family = 'jpeg'", ("family", "jpeg", "ratevar, cdc")),
         ("[diffusion]\nlambda0 = 1", ("unknown", "diffusion")),
         ("family = 'cdc'\n[stage1]\nlambda0 = 1", ("unknown", "stage1")),
+        ("family = 'av1'\n[stage3]\nspread = 1", ("unknown", "stage3")),
+        ("family = 'av1'\n[realism]\nrealism_zero = 0.2", ("realism", "realism_zero", "1/3")),
+        ("family = 'av1'\n[pairs]\npool = 0", ("pairs", "pool")),
         ("family = 'cdc'\n[diffusion]\nat_start = 2", ("diffusion", "at_start")),
         ("family = 'cdc'\n[model]\nparameterisation = 'v'", ("parameterisation",)),
         ("[loop\n", ("not a readable recipe",)),
