@@ -4,7 +4,7 @@
     data = unquant.encode(image, quality=40)      # or bpp=0.15, or target_bytes=20_000
     image = unquant.decode(data)                  # PIL.Image; realism=0..1
     unquant.info(data)                            # header only
-    codec = unquant.load("ratevar")               # keep it loaded for many images
+    codec = unquant.load("av1")                   # keep it loaded for many images
 
 Importing this module is cheap: torch is imported when a codec is loaded.
 """

@@ -13,6 +13,7 @@ from unquant.bench import figures, pages, speed, texture
 from unquant.bench.environment import environment, limited_threads
 from unquant.bench.subject import find_images, load, read_image
 from unquant.bench.tables import write_json
+from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import InputError, ModelMissing, UnquantError
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="threads of torch and A
 @app.command("speed")
 def seconds(
     image: Annotated[Path, typer.Argument(help="the image to encode", exists=True, dir_okay=False)],
-    model: Annotated[str, typer.Option("-m", "--model", help="the model")] = "ratevar",
+    model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
     bpp: Annotated[float, typer.Option(help="target of the file", min=0)] = 0.15,
     repeats: Annotated[int, typer.Option(help="each figure is the median of so many", min=1)] = 5,
     out: Out = None,

@@ -18,14 +18,14 @@ import unquant
 from unquant.bench import anchors
 from unquant.bench.environment import code_id
 from unquant.codecs import models
-from unquant.codecs.registry import find_model
+from unquant.codecs.registry import DEFAULT_MODEL, find_model
 from unquant.container.header import FAMILIES
 from unquant.errors import OptionError
 
 __all__ = ["DEFAULT_BPP", "MODEL", "Decoding", "Item", "Plan", "Request", "Subject", "file_key", "resolve", "row_key"]
 
 DEFAULT_BPP = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
-MODEL = "ratevar"
+MODEL = DEFAULT_MODEL
 _FORMAT = 1  # of what is kept; raise it where an old result must not be taken for a new one
 
 
@@ -146,7 +146,7 @@ class Plan:
 
 
 def resolve(names: Sequence[str]) -> tuple[list[Subject], list[str]]:
-    """The codecs of these names, and a note for each that cannot be used here. No names: ratevar and every anchor.
+    """The codecs of these names, and a note for each that cannot be used here. No names: the default model and every anchor.
 
     Raises OptionError for a name that is neither a codec nor a model, or if no codec remains; ModelMissing, WeightsError.
     """

@@ -13,6 +13,7 @@ import typer
 
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_line
 from unquant.cli.quantities import parse_rates
+from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _Codecs = Annotated[
     typer.Option(
         metavar="LIST",
         help="Models, by name or path, and jpeg, webp, avif, avif-base (with the options of av1), jxl, heic, jpeg2000.",
-        show_default="ratevar and all that are installed",
+        show_default=f"{DEFAULT_MODEL} and all that are installed",
         rich_help_panel=_WHAT,
     ),
 ]

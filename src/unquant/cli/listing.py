@@ -10,6 +10,7 @@ import typer
 
 from unquant.cli.batch import read_bytes
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_line
+from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import UnquantError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def demo(
     bpp: Annotated[float, typer.Option(min=0.0, help="Bits per pixel.")] = 0.15,
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
-    ] = "ratevar",
+    ] = DEFAULT_MODEL,
 ) -> None:
     """A bundled photograph there and back, beside AVIF and JPEG at the same bytes."""
     from unquant.demo import run

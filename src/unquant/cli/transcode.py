@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from unquant.cli.batch import Batch, Done, read_bytes
 from unquant.cli.paths import FILES, IMAGES, Job, plan
 from unquant.cli.quantities import parse_size
+from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import InputError, OptionError, UnsupportedVersion
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def encode(
     ] = None,
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
-    ] = "ratevar",
+    ] = DEFAULT_MODEL,
     quality: Annotated[
         float | None, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")
     ] = None,

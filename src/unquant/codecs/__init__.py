@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
-from unquant.codecs.registry import ModelInfo, find_decoder, find_model, models
+from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'unquant.codecs' has no attribute {name!r}")
 
 
-def load(model: str = "ratevar", device: str | None = None) -> Codec:
+def load(model: str = DEFAULT_MODEL, device: str | None = None) -> Codec:
     """Load a codec: a name from `unquant.codecs.models()`, or the path of a weights file.
 
     device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
@@ -49,7 +49,7 @@ def _cached(entry: ModelInfo, device: str | None) -> Codec:
     return _loaded[key]
 
 
-def encode(image: Any, *, model: str = "ratevar", device: str | None = None, **options: Any) -> bytes:
+def encode(image: Any, *, model: str = DEFAULT_MODEL, device: str | None = None, **options: Any) -> bytes:
     """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
 
     Options as in `Codec.encode`. The codec stays loaded.

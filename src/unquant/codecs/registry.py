@@ -15,11 +15,13 @@ from unquant.container import parse_header
 from unquant.container.avif import is_avif
 from unquant.errors import ModelMissing, OptionError, WeightsError
 
-__all__ = ["FOLDER_VARIABLE", "ModelInfo", "find_decoder", "find_model", "find_stream", "models"]
+__all__ = ["DEFAULT_MODEL", "FOLDER_VARIABLE", "ModelInfo", "find_decoder", "find_model", "find_stream", "models"]
 
 _AVIF_FAMILY = "av1"
 """The family whose weights draw `.avif` files: any of them does."""
 
+DEFAULT_MODEL = "av1"
+"""The model where nobody names one: at equal bytes the best of those in the package (docs/av1.md)."""
 FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
 """Environment variable: a folder of further weights files, such as earlier versions that old files need."""
 _SHIPPED = Path(__file__).parent.parent / "weights"

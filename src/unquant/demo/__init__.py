@@ -17,11 +17,11 @@ from unquant.bench import anchors
 from unquant.bench.metrics import FAST, METRICS, Meter
 from unquant.bench.subject import Codec, load
 from unquant.bench.tables import number
+from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.demo.montage import Panel, draw
 
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
 
-DEFAULT = "ratevar"
 PHOTOGRAPH = "coffee.png"
 DETAIL = (0.69, 0.23)  # the rim of the cup, the end of the spoon, the saucer and the grain of the wood
 
@@ -110,7 +110,7 @@ def _table(rows: tuple[DemoRow, ...]) -> Table:
 def run(
     output_dir: Path,
     bpp: float = 0.15,
-    model: str = DEFAULT,
+    model: str = DEFAULT_MODEL,
     *,
     codec: Codec | None = None,
     console: Console | None = None,
@@ -123,7 +123,7 @@ def run(
     """
     console = console or Console()
     image, codec = photograph(), codec or load(model)
-    ours_title = "unquant" if model == DEFAULT else f"unquant, {Path(model).stem}"
+    ours_title = "unquant" if model == DEFAULT_MODEL else f"unquant, {Path(model).stem}"
     pixels = image.width * image.height
     meter = Meter(FAST)
     score = meter.against(image)
