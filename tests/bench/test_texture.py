@@ -67,7 +67,7 @@ def test_dots_score_at_their_own_period(shift: int) -> None:
 
 
 def test_height_grows_as_power() -> None:
-    """Energy in one place of the lattice of 48: 1 + 48 points' worth of power over the noise's, spread over a window."""
+    """A wave of period 8 adds, to a score of 1, its power over that of noise in one bin, by its share of the 40 bins."""
     x = np.arange(256)
     error = noise(seed=2)
     wave = np.cos(2 * np.pi * x / 8)[None, :, None] * np.ones((256, 1, 3))
@@ -77,10 +77,19 @@ def test_height_grows_as_power() -> None:
         assert found is not None
         return found - 1
 
-    # a wave of amplitude a has a²/4 · (Σw)² in each of its two bins, white noise of unit variance Σw²; two of 48 bins
-    expected = 2 * (0.5**2 / 4) * 32.0**4 / 24.0**2 / 48
+    # a wave of amplitude a has a²/4 · (Σw)² in each of its two bins, white noise of unit variance Σw²; two of 40 bins
+    expected = 2 * (0.5**2 / 4) * 32.0**4 / 24.0**2 / 40
     assert score(0.5) == pytest.approx(expected, rel=0.2)
     assert score(1.0) == pytest.approx(4 * expected, rel=0.1)
+
+
+def test_traces_of_a_colour_filter_do_not_count() -> None:
+    """A chequerboard is in the original, and the error of a codec that takes it away."""
+    y, x = np.mgrid[:256, :256]
+    board = np.where((x + y) % 2, 1.0, -1.0)[..., None] * np.ones(3)
+    _, eighth, quarter = regular_texture(sky() + board, sky() + noise())
+    assert eighth == pytest.approx(1, abs=0.15)
+    assert quarter == pytest.approx(1, abs=0.3)
 
 
 def test_only_smooth_windows_count() -> None:

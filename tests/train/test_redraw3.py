@@ -50,8 +50,8 @@ class Pixels(DISTS):
 
 def stage(dists: DISTS | None = None, **options: Any) -> Realism:
     torch.manual_seed(0)
-    config = RealismConfig(**{"nets": "alex", "vgg_crop": 32, "dists_weight": 0.0, "discriminator_width": 4, **options})
-    return Realism(Av1(TINY), config, PairsConfig(), {"alex": LPIPS("alex")}, dists)
+    given: dict[str, Any] = {"nets": "alex", "vgg_crop": 32, "dists_weight": 0.0, "discriminator_width": 4, **options}
+    return Realism(Av1(TINY), RealismConfig(**given), PairsConfig(), {"alex": LPIPS("alex")}, dists)
 
 
 @pytest.fixture
