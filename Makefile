@@ -40,11 +40,15 @@ ifneq ($(kodak),)
 	$(BENCH) $(kodak) --codecs ratevar --at-bpp 0.05,0.112,0.246,0.8 --metrics fast --no-report -o $(OUT)/range
 	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
 		--metrics psnr,ms_ssim,lpips_alex,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
+	$(BENCH) $(kodak) --codecs av1,avif,avif-base --at-bpp $(if $(FAST),0.18$(comma)0.26,0.085$(comma)0.125$(comma)0.18$(comma)0.26$(comma)0.38$(comma)0.56) \
+		--metrics psnr,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/av1
 	$(BENCH) $(kodak) --codecs cdc --at-bpp $(if $(FAST),0.2,0.15$(comma)0.2$(comma)0.3$(comma)0.5) --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
 	$(BENCH) $(kodak) --codecs ratevar,cdc,avif,jpeg --at-bpp 0.2 --metrics lpips_alex,lpips_alex_cut --no-report -o $(OUT)/grid
 	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
-	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png --threads 2 --out $(FIGURES)/speed.json
+	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m ratevar --threads 2 --out $(FIGURES)/speed.json
 	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
+	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
+	cp $(OUT)/av1/rows.jsonl $(FIGURES)/av1.jsonl
 	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
 	cp $(OUT)/grid/rows.jsonl $(FIGURES)/grid.jsonl
 	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl

@@ -227,7 +227,7 @@ def test_what_does_not_go_together(
         start(smoke, init=str(tiny_weights))
     with pytest.raises(TrainingError, match="weights of cdc, the recipe is of ratevar"):
         start(smoke_recipe, init=str(trained.out / "export"))
-    with pytest.raises(TrainingError, match="one stage"):
+    with pytest.raises(TrainingError, match="cdc has no stage 2: it is trained by `unquant train stage1`"):
         start(smoke, stage=2, init=str(trained.out / "export"))
     with pytest.raises(TrainingError, match="do not fit"):
         start(replace(smoke, model=MODEL), init=str(trained.out / "export"))
