@@ -33,7 +33,7 @@ from unquant.codecs.av1_files import (
 from unquant.codecs.avif import BASE, AvifOptions, decode_avif, encode_avif, enlarge, reduce, require_avif
 from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
-from unquant.codecs.rate import QUALITY_MAX, nominal_base_q_idx, search_q_index
+from unquant.codecs.rate import QUALITY_MAX, nominal_base_q_idx, search_q_index, slack
 from unquant.codecs.windows import run_windowed
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, parse, stream_crc
 from unquant.container.avif import is_avif, parse_avif
@@ -41,7 +41,7 @@ from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
 from unquant.diffusion.noise import seeded_noise
 from unquant.diffusion.samplers import sample_deterministic
-from unquant.errors import CorruptStream, ModelMissing, OptionError, RateUnreachable
+from unquant.errors import CorruptStream, OptionError, RateUnreachable
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE
 
@@ -199,14 +199,14 @@ class Av1Codec(Codec[Av1Config, Av1]):
         index = search_q_index(lambda i: len(at(quality_at(i), strength, half)), target, 0, top)
         self._fill(lambda q, s: at(q, s, half), [quality_at(i) for i in (index, max(index - 1, 0))], strength, target)
         data = max((data for data in files.values() if len(data) <= target), key=len)
-        if index == 0 and target - len(data) > _slack(target):
+        if index == 0 and target - len(data) > slack(target):
             warnings.warn(f"the target of {target} bytes is above the highest rate: {len(data)} bytes", stacklevel=4)
         return data
 
     def _fill(self, at: Callable[[int, int], bytes], qualities: list[int], strength: int, target: int) -> None:
         """Make files between two neighbouring qualities, until one is close below the target."""
         fits, above = qualities
-        if fits == above or target - len(at(fits, strength)) <= _slack(target):
+        if fits == above or target - len(at(fits, strength)) <= slack(target):
             return
         # deltaq grows a file by up to 15%; the next quality without it is 3% smaller than with it
         if len(at(above, 0)) <= target:
@@ -217,7 +217,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
             middle = (low + high) // 2
             size = len(at(quality, middle))
             low, high = (middle, high) if size <= target else (low, middle)
-            if 0 <= target - size <= _slack(target):
+            if 0 <= target - size <= slack(target):
                 return
 
     # ---- decode ------------------------------------------------------------------------------------------------------
@@ -247,11 +247,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
     def _open_unq(self, data: bytes) -> _Opened:
         container = parse(data)
         header = container.header
-        if header.family != self.family or header.stream_id != self.stream_id:
-            raise ModelMissing(
-                f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
-                f" {self.name} weights with {self.stream_id.hex()}"
-            )
+        self._check_weights(header)
         obus, *more = checked_streams(container)
         picture = parse_obus(obus)
         height, width = header.height, header.width
@@ -380,7 +376,3 @@ def _coding(picture: StillPicture, size: int, pixels: int, *, half: bool = False
     if index is None or (grid and index > 0):  # the cells of a grid may differ
         index = nominal_base_q_idx(bpp)
     return Coding(index, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)
-
-
-def _slack(target: int) -> float:
-    return max(0.02 * target, 16)

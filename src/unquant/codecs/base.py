@@ -23,7 +23,7 @@ from unquant.codecs.arguments import (
 )
 from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
-from unquant.codecs.rate import quality_to_q_index, search_q_index
+from unquant.codecs.rate import quality_to_q_index, search_q_index, slack
 from unquant.codecs.windows import run_windowed
 from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, latent_size, parse, symbols_crc
@@ -31,7 +31,6 @@ from unquant.entropy.exact import ExactCoder
 from unquant.errors import (
     CorruptStream,
     ImageTooLarge,
-    ModelMissing,
     OptionError,
     RateUnreachable,
 )
@@ -181,13 +180,12 @@ class LatentCodec(Codec[C, M]):
             raise RateUnreachable(
                 f"the smallest file of this image is {len(data)} bytes, the target is {target}", len(data)
             )
-        slack = max(0.02 * target, 16)
-        while index > low and target - len(data) > slack:
+        while index > low and target - len(data) > slack(target):
             finer = self._encode_at(plan, index - 1, wishes)
             if len(finer) > target:
                 break
             index, data = index - 1, finer
-        if index == low and target - len(data) > slack:
+        if index == low and target - len(data) > slack(target):
             warnings.warn(f"the target of {target} bytes is above the highest rate: {len(data)} bytes", stacklevel=4)
         return data
 
@@ -231,11 +229,7 @@ class LatentCodec(Codec[C, M]):
         with memory_errors(), torch.inference_mode():
             container = parse(data)
             header = container.header
-            if header.family != self.family or header.stream_id != self.stream_id:
-                raise ModelMissing(
-                    f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
-                    f" {self.name} weights with {self.stream_id.hex()}"
-                )
+            self._check_weights(header)
             drawing = self._drawing(header, realism, steps, seed, preview)
             # not kept here: the planes are as large as y, and the callee lets go of them
             rgb = self._draw(self._dequantise(container, path=self._needs_side(drawing.steps)), drawing)

@@ -14,7 +14,7 @@ import torch
 from unquant.codecs.arguments import checked_seed, checked_unit, fast_precision, usable_device
 from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
-from unquant.errors import OptionError, WeightsError
+from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.models.families import Config, Model, family_of
 from unquant.weights import Weights, read_weights
 
@@ -139,6 +139,14 @@ class Codec(ABC, Generic[C, M]):
 
     @abstractmethod
     def _decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
+
+    def _check_weights(self, header: Header) -> None:
+        """Raises ModelMissing for a file that needs other weights."""
+        if header.family != self.family or header.stream_id != self.stream_id:
+            raise ModelMissing(
+                f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
+                f" {self.name} weights with {self.stream_id.hex()}"
+            )
 
     def _check_asked(self, realism: float | None, steps: int | None, seed: int | None, preview: bool) -> None:
         """Raises OptionError for what a caller of `decode` may not ask for."""

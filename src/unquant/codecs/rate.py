@@ -9,7 +9,7 @@ from typing import Final
 
 from unquant.errors import OptionError
 
-__all__ = ["QUALITY_MAX", "nominal_base_q_idx", "quality_to_q_index", "search_q_index"]
+__all__ = ["QUALITY_MAX", "nominal_base_q_idx", "quality_to_q_index", "search_q_index", "slack"]
 
 QUALITY_MAX = 100
 _TYPICAL: Final = (
@@ -75,3 +75,8 @@ def nominal_base_q_idx(bpp: float) -> int:
         return _TYPICAL[min(place, len(_TYPICAL) - 1)][1]
     (low, above), (high, below) = _TYPICAL[place - 1 : place + 1]
     return round(above + (below - above) * math.log(bpp / low) / math.log(high / low))
+
+
+def slack(target: int) -> float:
+    """Bytes below a target from which on a file is close enough: 2%, or 16."""
+    return max(0.02 * target, 16)
