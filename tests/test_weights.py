@@ -18,13 +18,13 @@ from torch import Tensor
 from unquant import weights
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
+from unquant.families import family_of
 from unquant.models.av1 import Av1, Av1Config
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.weights import (
     FORMAT,
     FORMAT_INT8,
     group_hashes,
-    group_of,
     installed,
     join_shards,
     quantisable,
@@ -109,7 +109,11 @@ def test_only_what_a_decoder_needs_for_the_symbols_changes_the_stream_id(
     state = reversing_state
     before = write(tmp_path / "a.safetensors", state).hashes
     after = write(tmp_path / "b.safetensors", {**state, name: state[name] + 1}).hashes
-    assert {group for group in before if before[group] != after[group]} == {changed} == {group_of(name)}
+    assert (
+        {group for group in before if before[group] != after[group]}
+        == {changed}
+        == {family_of("ratevar").group_of(name)}
+    )
 
 
 def test_a_reverse_network_leaves_the_other_groups_as_they_are(
@@ -117,7 +121,7 @@ def test_a_reverse_network_leaves_the_other_groups_as_they_are(
 ) -> None:
     without = write(tmp_path / "a.safetensors", state)
     f = {name: tensor for name, tensor in reversing_state.items() if name.startswith("f.")}
-    assert {group_of(name) for name in f} == {"reverse"}
+    assert {family_of("ratevar").group_of(name) for name in f} == {"reverse"}
     added = write(tmp_path / "b.safetensors", state | f, REVERSING)
     assert added.hashes.keys() - without.hashes.keys() == {"reverse"}
     assert added.hashes | without.hashes == added.hashes
@@ -194,22 +198,22 @@ def write_int8(path: Path, state: dict[str, Tensor], chosen: Collection[str]) ->
 
 
 def test_int8_takes_large_weights_of_synthesis_and_reverse_alone(large_state: dict[str, Tensor]) -> None:
-    chosen = quantisable(large_state)
-    assert {group_of(name) for name in chosen} == {"synthesis", "reverse"}
+    chosen = quantisable("ratevar", large_state)
+    assert {family_of("ratevar").group_of(name) for name in chosen} == {"synthesis", "reverse"}
     assert all(name.endswith(".weight") and large_state[name].numel() >= 4096 for name in chosen)
     name = "g_s.blocks16.0.conv1.weight"
     assert name in chosen
     # inputs of very different size: the step that the large ones need is coarse for the rest
     uneven = large_state[name].clone()
     uneven[:, 0] *= 30
-    assert name not in quantisable({name: uneven})
-    assert quantisable({name: torch.zeros(64, 64, 1, 1)}) == {name}
+    assert name not in quantisable("ratevar", {name: uneven})
+    assert quantisable("ratevar", {name: torch.zeros(64, 64, 1, 1)}) == {name}
 
 
 def test_int8_weights_come_back_to_half_a_step_and_the_rest_untouched(
     tmp_path: Path, large_state: dict[str, Tensor]
 ) -> None:
-    chosen = quantisable(large_state)
+    chosen = quantisable("ratevar", large_state)
     path = tmp_path / "w.safetensors"
     half = write_weights(tmp_path / "half.safetensors", "ratevar", LARGE.to_dict(), large_state, {})
     written = write_int8(path, large_state, chosen)
@@ -244,7 +248,7 @@ def test_int8_weights_come_back_to_half_a_step_and_the_rest_untouched(
 
 def test_int8_weights_written_again_stay_the_same(tmp_path: Path, large_state: dict[str, Tensor]) -> None:
     """Another setting in a copy (`unquant train tune`) is no second rounding."""
-    first = write_int8(tmp_path / "a.safetensors", large_state, quantisable(large_state))
+    first = write_int8(tmp_path / "a.safetensors", large_state, quantisable("ratevar", large_state))
     again = read_weights(tmp_path / "a.safetensors")
     assert write_int8(tmp_path / "b.safetensors", again.tensors, again.int8).hashes == first.hashes
 
@@ -261,7 +265,7 @@ def test_channels_of_zeros_are_zeros_in_int8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["byte", "no scale", "scale alone", "shape", "type"])
 def test_damaged_int8_files_are_refused(tmp_path: Path, large_state: dict[str, Tensor], damage: str) -> None:
     path = tmp_path / "w.safetensors"
-    chosen = sorted(quantisable(large_state))
+    chosen = sorted(quantisable("ratevar", large_state))
     write_int8(path, large_state, chosen)
     with safe_open(path, framework="pt") as f:
         stored, metadata = {key: f.get_tensor(key) for key in f.keys()}, dict(f.metadata())  # noqa: SIM118
@@ -285,7 +289,7 @@ def test_an_export_joins_to_int8(tmp_path: Path, large_state: dict[str, Tensor])
     write_shards(tmp_path / "e", "ratevar", LARGE.to_dict(), large_state, {})
     half = join_shards(tmp_path / "e", tmp_path / "half.safetensors")
     small = join_shards(tmp_path / "e", tmp_path / "small.safetensors", int8=True)
-    assert small.int8 == quantisable(large_state)
+    assert small.int8 == quantisable("ratevar", large_state)
     assert small.stream_id == half.stream_id
     assert read_weights(tmp_path / "small.safetensors").weights_id == small.weights_id != half.weights_id
 
@@ -303,7 +307,7 @@ def test_weights_without_an_entropy_model_have_no_tables_and_one_stream_id(tmp_p
         write_shards(tmp_path / "e", "av1", config.to_dict(), state, {})
         joined = join_shards(tmp_path / "e", tmp_path / "w.safetensors", int8=int8)
         assert joined.tensors.keys() == state.keys()
-        assert {group_of(name) for name in state} == {"reverse"}
+        assert {family_of("ratevar").group_of(name) for name in state} == {"reverse"}
         assert read_weights(tmp_path / "w.safetensors").hashes == joined.hashes
         ids.add(joined.stream_id)
     # in files, for good

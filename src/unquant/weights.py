@@ -26,8 +26,8 @@ from torch import Tensor
 
 from unquant.entropy.two_pass import HYPER_STRIDE
 from unquant.errors import ModelMissing, WeightsError
+from unquant.families import family_of
 from unquant.models.cdc import CdcConfig
-from unquant.models.families import family_of
 from unquant.models.ratevar import Q_INDEX_OCTAVE, RatevarConfig
 
 __all__ = [
@@ -92,21 +92,13 @@ def installed(folder: Path | None = None) -> dict[str, Path]:
     return {p.stem: p for p in sorted((folder or shipped_folder()).glob("*.safetensors"))}
 
 
-def group_of(name: str) -> str:
-    """The hash group of a tensor name."""
-    if name.startswith(("g_a.", "entropy.analysis.")):
-        return "analysis"
-    if name.startswith(("entropy.", "tables.")):
-        return "stream"
-    return "reverse" if name.startswith("f.") else "synthesis"
-
-
 def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """SHA-256 of every group of tensors: names, types, shapes and bytes; `stream` covers the latent definition as well."""
+    described = family_of(family)
     hashers: dict[str, Any] = {}
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        hasher = hashers.setdefault(group_of(name), hashlib.sha256())
+        hasher = hashers.setdefault(described.group_of(name), hashlib.sha256())
         hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     entropy, compressor = config.get("entropy"), config.get("compressor")
@@ -126,7 +118,7 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
     return {group: hasher.hexdigest() for group, hasher in sorted(hashers.items())}
 
 
-def quantisable(tensors: Mapping[str, Tensor]) -> frozenset[str]:
+def quantisable(family: str, tensors: Mapping[str, Tensor]) -> frozenset[str]:
     """The tensors that a small file stores as int8: large weights of convolutions and linear layers that no stream needs.
 
     Not the analysis either, so that an encoder makes the same files; not the linear transforms beside the networks, whose
@@ -135,7 +127,7 @@ def quantisable(tensors: Mapping[str, Tensor]) -> frozenset[str]:
     return frozenset(
         name
         for name, tensor in tensors.items()
-        if group_of(name) in ("synthesis", "reverse")
+        if family_of(family).group_of(name) in ("synthesis", "reverse")
         and name.endswith(".weight")
         and tensor.ndim >= 2
         and tensor.numel() >= _LEAST_INT8
@@ -286,11 +278,11 @@ def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
     int8: a smaller file, see `quantisable`.
     """
     export = read_shards(folder)
-    config = family_of(export.family).config.from_dict(export.config)
+    config = family_of(export.family).load("config").from_dict(export.config)
     tensors = export.tensors
     if isinstance(config, RatevarConfig | CdcConfig):
         tensors = {**tensors, **_tables(config)}
-    chosen = quantisable(tensors) if int8 else ()
+    chosen = quantisable(export.family, tensors) if int8 else ()
     return write_weights(path, export.family, export.config, tensors, export.training, chosen)
 
 

@@ -21,16 +21,16 @@ from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import ModelMissing, OptionError, WeightsError
+from unquant.families import family_of
 from unquant.models.cdc import CdcConfig
 from unquant.models.config import EntropyConfig
-from unquant.models.families import Config, family_of
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.weights import Weights, group_hashes, read_weights
 
 
-def untrained(config: Config, seed: int = 0) -> Weights:
+def untrained(config: RatevarConfig | CdcConfig, seed: int = 0) -> Weights:
     """Weights of random numbers, small enough for symbols to stay small."""
     family = {CdcConfig: "cdc", RatevarConfig: "ratevar"}[type(config)]
     torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def untrained(config: Config, seed: int = 0) -> Weights:
         name: 0.2 * torch.randn(tensor.shape) / max(1, tensor[0].numel() if tensor.ndim else 1) ** 0.5
         if "linear" not in name
         else tensor
-        for name, tensor in family_of(family).model(config).state_dict().items()
+        for name, tensor in family_of(family).load("model")(config).state_dict().items()
     }
     grid = scale_grid(config.entropy.scale_low, config.entropy.scale_high, config.entropy.scales)
     tables = gaussian_tables(grid).to_arrays()
@@ -250,7 +250,7 @@ def build(weights: Weights, which: str) -> AnyLatentCodec:
     trained = CdcConfig.from_dict(weights.config)
     match which:
         case "epsilon":
-            config: Config = replace(trained, parameterisation="epsilon", schedule="linear", train_steps=2000)
+            config: CdcConfig = replace(trained, parameterisation="epsilon", schedule="linear", train_steps=2000)
         case "checkerboard":
             config = replace(trained, entropy=SMALL)
         case "four passes":

@@ -33,9 +33,9 @@ from unquant.codecs.av1 import Av1Codec
 from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
+from unquant.families import family_of
 from unquant.models.av1 import Av1Config
 from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.families import Config, Model, family_of
 from unquant.models.ratevar import EntropyConfig, RatevarConfig, RatevarOutput
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
@@ -100,7 +100,7 @@ def one_pass(model: Model, x: torch.Tensor, draw: Draw) -> RatevarOutput:
 def draw_av1(config: Av1Config) -> None:
     """A model of random weights: what it draws has nothing to do with the picture, and differs with all that it is told."""
     torch.manual_seed(0)
-    model = family_of("av1").model(config)
+    model = family_of("av1").load("model")(config)
     for key, parameter in model.named_parameters():
         if key.endswith("film.proj.weight"):
             torch.nn.init.normal_(parameter, std=0.3)
@@ -127,7 +127,7 @@ def train(name: str) -> None:
         batch = torch.stack([photo[:, a : a + CROP, b : b + CROP] for a, b in zip(tops, lefts, strict=True)])
         return batch.rot90(int(torch.randint(4, (), generator=generator)), (2, 3))
 
-    model: Model = family_of(family).model(config)
+    model = family_of(family).load("model")(config)
     model.start_from(
         *klt_basis(torch.nn.functional.pixel_unshuffle(crops(512), 16).movedim(1, -1).reshape(-1, 768), 16)
     )

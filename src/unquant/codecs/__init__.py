@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
-from unquant.errors import OptionError
+from unquant.families import family_of
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -31,15 +31,9 @@ def load(model: str = DEFAULT_MODEL, device: str | None = None) -> Codec:
 
     device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
     """
-    from unquant.codecs.av1 import Av1Codec
-    from unquant.codecs.cdc import CdcCodec
-    from unquant.codecs.ratevar import RatevarCodec
-
     entry = find_model(model)
-    for codec in (RatevarCodec, CdcCodec, Av1Codec):
-        if codec.family == entry.family:
-            return codec.from_file(entry.path, device or "cpu")
-    raise OptionError(f"{entry.path}: this version has no codec of the family {entry.family!r}")
+    codec: type[Codec] = family_of(entry.family).load("codec")
+    return codec.from_file(entry.path, device or "cpu")
 
 
 def _cached(entry: ModelInfo, device: str | None) -> Codec:

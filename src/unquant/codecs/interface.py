@@ -15,7 +15,8 @@ from unquant.codecs.arguments import checked_seed, checked_unit, fast_precision,
 from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
 from unquant.errors import ModelMissing, OptionError, WeightsError
-from unquant.models.families import Config, Model, family_of
+from unquant.families import family_of
+from unquant.models.common import Config, Model
 from unquant.weights import Weights, read_weights
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_QUALITY", "DEFAULT_SEED", "AnyCodec", "Codec", "Drawing", "Wishes"]
 
 C = TypeVar("C", bound=Config)
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=Model[Any])
 
 DEFAULT_QUALITY = 40
 """Quality of an encode that names no rate."""
@@ -56,14 +57,14 @@ class Codec(ABC, Generic[C, M]):
         if weights.family != self.family:
             raise WeightsError(f"weights of the family {weights.family!r}, not {self.family}")
         family = family_of(self.family)
-        self.config = cast(C, family.config.from_dict(weights.config))
+        self.config = cast(C, family.load("config").from_dict(weights.config))
         self.name = name or self.family
         self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
         self.device = usable_device(device)
         state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
         try:
             with torch.device("meta"):
-                model = cast(M, family.model(self.config))
+                model = cast(M, family.load("model")(self.config))
             model.load_state_dict(state, assign=True)
         except (RuntimeError, ValueError) as e:  # a negative width raises either
             raise WeightsError(f"weights do not fit their configuration: {e}") from None

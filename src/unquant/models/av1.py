@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unquant.container.obu import ac_q
 from unquant.errors import OptionError, WeightsError
+from unquant.models.common import Model
 from unquant.models.config import filled
 from unquant.nn.redraw import Redraw
 from unquant.shapes import Image
@@ -104,12 +105,11 @@ def _log2(value: float) -> float:
     return math.log2(max(value, 2.0**-12))
 
 
-class Av1(nn.Module):
+class Av1(Model[Av1Config]):
     """f and its configuration; what AV1 itself does is not a network."""
 
     def __init__(self, config: Av1Config) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         c = config
         self.f = Redraw(SCALARS, c.width8, c.depth8, c.width16, c.depth16, c.width2, c.cond)
 

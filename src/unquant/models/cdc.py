@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, diffuse
 from unquant.diffusion.samplers import sample_ddim
@@ -26,6 +26,7 @@ from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequenc
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
 from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.errors import OptionError, WeightsError
+from unquant.models.common import Model
 from unquant.models.config import EntropyConfig, entropy_model, filled
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
@@ -110,15 +111,14 @@ class CdcOutput(NamedTuple):
     bits_z: Float[Tensor, "b m h64 w64"]
 
 
-class Cdc(nn.Module):
+class Cdc(Model[CdcConfig]):
     """Encoder g_a, context decoder g_s, entropy model and denoising U-Net f as one module."""
 
     alphas: Float[Tensor, " t"]
 
     def __init__(self, config: CdcConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         c = config
-        self.config = config
         self.g_a = CompressorEncoder(c.compressor)
         self.g_s = ContextDecoder(c.compressor)
         self.f = Denoiser(c.denoiser, c.compressor)

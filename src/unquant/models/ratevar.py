@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.errors import OptionError, WeightsError
+from unquant.models.common import Model
 from unquant.models.config import EntropyConfig, entropy_model, filled
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, SideInfo, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
@@ -93,13 +94,12 @@ class RatevarOutput(NamedTuple):
     bits_z: Float[Tensor, "b m h64 w64"]
 
 
-class Ratevar(nn.Module):
+class Ratevar(Model[RatevarConfig]):
     """g_a, g_s, the entropy model and, where the configuration has one, the reverse network f, as one module."""
 
     def __init__(self, config: RatevarConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         c = config
-        self.config = config
         self.g_a = Analysis(c.latent, c.analysis_width8, c.analysis_depth8, c.analysis_width16, c.analysis_depth16)
         self.g_s = Synthesis(
             c.latent, c.synthesis_width16, c.synthesis_depth16, c.synthesis_width8, c.synthesis_depth8, c.cond

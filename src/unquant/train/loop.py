@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unquant.errors import ModelMissing, OptionError, TrainingError
+from unquant.families import family_of
 from unquant.models.av1 import Av1, Av1Config
 from unquant.models.cdc import Cdc
-from unquant.models.families import Config, Model, family_of
+from unquant.models.common import Config, Model
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
@@ -168,8 +169,8 @@ class _Trainer:
         self.position, self.steps, self.crops_seen = 0.0, 0, 0
         self.generator = torch.Generator()
         self._seed(rank=0)  # the same weights on every device
-        model = family_of(recipe.family).model(self._model_config(initial))
-        self.plain: Model = self._start(model, initial)
+        model: Model[Any] = family_of(recipe.family).load("model")(self._model_config(initial))
+        self.plain: Model[Any] = self._start(model, initial)
         self.plain = self.plain.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective = self._objective(lpips, dists).to(self.device)
         # the last state that validation found no worse than those before it, where the objective is guarded
@@ -263,7 +264,7 @@ class _Trainer:
         return replace(found, reverse=wanted or found.reverse)
 
     def _objective(self, lpips: dict[str, LPIPS], dists: DISTS | None) -> Objective[Any]:
-        recipe, model = self.recipe, self.plain
+        recipe, model = self.recipe, cast(Any, self.plain)
         one = next(iter(lpips.values()), None)
         if isinstance(model, Av1):
             if self.run.stage == 3:
@@ -277,17 +278,17 @@ class _Trainer:
             return Stage3(model, recipe.stage3, lpips, dists)
         return Stage1(model, recipe.stage1, one)
 
-    def _start(self, model: Model, initial: Weights | None) -> Model:
+    def _start(self, model: Model[Any], initial: Weights | None) -> Model[Any]:
         """Fill a new model with the starting weights, and take over where on the stage's schedule they stand."""
         if self.going_on:
             return model  # the checkpoint follows
         if initial is None:
-            if self.run.init == "klt" and not isinstance(model, Av1):  # f begins as the identity
+            if self.run.init == "klt" and isinstance(model, Ratevar | Cdc):  # of av1 f begins as the identity
                 assert not isinstance(self.recipe.model, Av1Config)
                 size = min(_KLT_SIZE, self.recipe.loop.crop)
                 crops = [self.photos.crops(_KLT_CROPS, size, self.generator) for _ in range(_KLT_BATCHES)]
                 patches = [F.pixel_unshuffle(c, LATENT_STRIDE).permute(0, 2, 3, 1).flatten(0, 2).cpu() for c in crops]
-                model.start_from(*klt_basis(torch.cat(patches), self.recipe.model.latent))
+                model.start_from(*klt_basis(torch.cat(patches), model.config.latent))
             return model
         if initial.family != self.recipe.family:
             raise TrainingError(f"{self.source}: weights of {initial.family}, the recipe is of {self.recipe.family}")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unquant.models.cdc import CdcConfig
-from unquant.models.families import Model
+from unquant.models.common import Model
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
 from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
@@ -19,7 +19,7 @@ from unquant.train.data import Photos
 
 __all__ = ["Objective", "draw_log2_q", "draw_shift", "encode_frozen", "shifted", "shifted_side"]
 
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=Model[Any])
 
 _GRID, _SMALLEST = 16, 32
 """AlexNet's features stand on grids of 4, 8 and 16 pixels, and so do the decoders' strides: a decoder learns textures of such

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unquant.errors import OptionError, WeightsError
+from unquant.families import family_of
+from unquant.models.common import Config
 from unquant.models.config import filled
-from unquant.models.families import Config, family_of
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.train.diffusion import DiffusionConfig
@@ -155,7 +156,7 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(family, str):
         raise OptionError(f"{path}: family: must be a name, not {family!r}")
     try:
-        model = family_of(family).config
+        model = family_of(family).load("config")
     except WeightsError as e:
         raise OptionError(f"{path}: family: {e}") from None
     stages = {"stage1": Stage1Config, "stage2": Stage2Config, "stage3": Stage3Config}

@@ -1,0 +1,43 @@
+"""The table of families: what it names exists, and it agrees with the file format."""
+
+from __future__ import annotations
+
+import pytest
+
+from unquant.container import FAMILIES as IN_FILES
+from unquant.errors import WeightsError
+from unquant.families import FAMILIES, family_of
+from unquant.models.common import Model
+
+
+def test_the_ids_are_those_of_the_file_format() -> None:
+    assert {family.id: name for name, family in FAMILIES.items()} == IN_FILES == {1: "ratevar", 2: "cdc", 3: "av1"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_family_names_exists_and_is_of_that_family(name: str) -> None:
+    family = family_of(name)
+    config = family.load("config")()
+    assert type(config).from_dict(config.to_dict()) == config
+    assert issubclass(family.load("model"), Model)
+    assert family.load("codec").family == name
+
+
+def test_an_unknown_family_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match="'av2'; there are ratevar, cdc, av1"):
+        family_of("av2")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "group"),
+    [
+        ("g_a.net.0.weight", "analysis"),
+        ("entropy.analysis.0.weight", "analysis"),
+        ("entropy.context.weight", "stream"),
+        ("tables.counts", "stream"),
+        ("f.stem.weight", "reverse"),
+        ("g_s.head.weight", "synthesis"),
+    ],
+)
+def test_the_hash_group_is_that_of_the_first_prefix(tensor: str, group: str) -> None:
+    assert {family.group_of(tensor) for family in FAMILIES.values()} == {group}
