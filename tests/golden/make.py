@@ -36,7 +36,7 @@ from unquant.entropy.entroformer import EntroformerConfig
 from unquant.families import family_of
 from unquant.models.av1 import Av1Config
 from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.ratevar import EntropyConfig, RatevarConfig, RatevarOutput
+from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, RatevarOutput
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
@@ -47,7 +47,7 @@ FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"
 PHOTO = shipped_folder().parent / "demo" / "coffee.png"
 
-TINY: dict[str, Config] = {
+TINY: dict[str, RatevarConfig | CdcConfig | Av1Config] = {
     "tiny": RatevarConfig(
         latent=16,
         analysis_width8=12,
@@ -85,7 +85,7 @@ FAMILY = {RatevarConfig: "ratevar", CdcConfig: "cdc", Av1Config: "av1"}
 STEPS, BATCH, CROP = 2400, 8, 64
 
 
-def one_pass(model: Model, x: torch.Tensor, draw: Draw) -> RatevarOutput:
+def one_pass(model: Ratevar | Cdc, x: torch.Tensor, draw: Draw) -> RatevarOutput:
     """What the loss of stage 1 sees; of `cdc` the linear decode, without the U-Net."""
     if not isinstance(model, Cdc):
         return model(x, draw.log2_q, draw.realism)

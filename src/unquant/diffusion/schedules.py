@@ -20,7 +20,7 @@ __all__ = ["cosine_alphas", "geometric", "linear_alphas", "randomness", "subsequ
 
 def geometric(
     start: Float[Tensor, "*#s"], end: Float[Tensor, "*#s"], steps: int, power: float = 1.0
-) -> Float[Tensor, "n *s"]:
+) -> Float[Tensor, " n *s"]:
     """Quantisation steps from `start` down to `end`, q_i = start^(1 − t_i) · end^(t_i) with t_i = (i/steps)^power.
 
     start, end: in latent units, 0 < end ≤ start, of any shapes that broadcast: (), (b, 1, 1, 1), a map (b, 1, h, w).

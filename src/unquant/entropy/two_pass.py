@@ -59,7 +59,7 @@ def checkerboard(height: int, width: int, device: torch.device | None = None) ->
 
 def positions_of(
     pass_index: int, height: int, width: int, device: torch.device | None = None, *, passes: int = 2
-) -> Int[Tensor, "n"]:
+) -> Int[Tensor, " n"]:
     """Flat row-major positions of one of two or four passes, ascending; of a narrow tile there may be none.
 
     Of two passes: odd, then even i + j. Of four: (i mod 2, j mod 2) = (0, 1), (1, 0), (1, 1), (0, 0).
@@ -113,7 +113,7 @@ class EntropyModel(nn.Module, ABC):
 
     def positions(
         self, pass_index: int, height: int, width: int, device: torch.device | None = None
-    ) -> Int[Tensor, "n"]:
+    ) -> Int[Tensor, " n"]:
         """`positions_of` this model's passes."""
         return positions_of(pass_index, height, width, device, passes=self.pass_count)
 

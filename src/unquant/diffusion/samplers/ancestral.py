@@ -25,7 +25,7 @@ __all__ = ["sample_ancestral"]
 def sample_ancestral(
     denoise: Denoise,
     y: Latent,
-    qs: Float[Tensor, "n *q"],
+    qs: Float[Tensor, " n *q"],
     alphas: Float[Tensor, " m"],
     noise: Noise,
     *,

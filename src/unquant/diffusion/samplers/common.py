@@ -26,7 +26,7 @@ UNIFORM_STD = 1 / math.sqrt(12)
 """Standard deviation of U(−½, ½): that of the rounding error, in units of q, where the step is fine."""
 
 
-def checked_steps(qs: Float[Tensor, "n *q"], y: Latent) -> list[Tensor]:
+def checked_steps(qs: Float[Tensor, " n *q"], y: Latent) -> list[Tensor]:
     """The rows of a schedule in y's dtype, on y's device. Raises OptionError for a schedule that no sampler can run."""
     if len(qs) < 2:
         raise OptionError(f"a schedule needs two quantisation steps or more, not {len(qs)}")

@@ -14,7 +14,7 @@ __all__ = ["sample_deterministic"]
 
 
 def sample_deterministic(
-    denoise: Denoise, y: Latent, qs: Float[Tensor, "n *q"], *, callback: Callback | None = None
+    denoise: Denoise, y: Latent, qs: Float[Tensor, " n *q"], *, callback: Callback | None = None
 ) -> Latent:
     """Runs y' = f + (q'/q)(y − f), f = denoise(y, q), down a schedule; returns the latent at qs[-1].
 
