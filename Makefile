@@ -45,9 +45,9 @@ ifneq ($(kodak),)
 	$(BENCH) $(kodak) --codecs cdc --at-bpp $(if $(FAST),0.2,0.15$(comma)0.2$(comma)0.3$(comma)0.5) --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
 	$(BENCH) $(kodak) --codecs ratevar,cdc,avif,jpeg --at-bpp 0.2 --metrics lpips_alex,lpips_alex_cut --no-report -o $(OUT)/grid
 	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
-	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m ratevar --threads 2 --out $(FIGURES)/speed.json
-	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
-	.venv/bin/python -m unquant.bench speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
+	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m ratevar --threads 2 --out $(FIGURES)/speed.json
+	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
+	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
 	cp $(OUT)/av1/rows.jsonl $(FIGURES)/av1.jsonl
 	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
 	cp $(OUT)/grid/rows.jsonl $(FIGURES)/grid.jsonl
@@ -64,7 +64,7 @@ endif
 	$(PLOT) $(FIGURES)/cdc-steps.jsonl -o $(FIGURES)/cdc-steps.svg --x steps --along steps
 	$(PLOT) $(FIGURES)/knob.jsonl -o $(FIGURES)/knob.svg --x psnr --y dists --along realism
 	$(PLOT) $(FIGURES)/stage2-cid22.jsonl -o $(FIGURES)/stage2-dists.svg --x steps --y dists --along steps
-	.venv/bin/python -m unquant.bench pages $(PAGES)/README.md $(PAGES)/docs/*.md
+	.venv/bin/python -m tools pages $(PAGES)/README.md $(PAGES)/docs/*.md
 
 .venv-demo/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv-demo

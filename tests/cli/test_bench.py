@@ -17,8 +17,8 @@ from fake_codec import picture
 from PIL import Image
 from typer.testing import Result
 
-from unquant.bench import anchors
-from unquant.bench.rows import Row, read_rows
+from unquant.bench.run.rows import Row, read_rows
+from unquant.bench.subjects import anchors
 from unquant.cli.exits import Code
 
 Call = Callable[..., Result]

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from unquant import demo
-from unquant.bench import anchors
+from unquant.bench.subjects import anchors
 from unquant.demo.montage import Panel, draw
 
 

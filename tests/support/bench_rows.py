@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unquant.bench import anchors
-from unquant.bench.rows import Row
+from unquant.bench.run.rows import Row
+from unquant.bench.subjects import anchors
 from unquant.errors import InputError
 
 COFFEE = Path(__file__).parents[2] / "src" / "unquant" / "demo" / "coffee.png"

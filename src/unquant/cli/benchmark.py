@@ -17,8 +17,8 @@ from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
-    from unquant.bench.measure import Results, Watch
-    from unquant.bench.worker import Failure
+    from unquant.bench.run.measure import Results, Watch
+    from unquant.bench.run.worker import Failure
 
 __all__ = ["bench"]
 
@@ -145,11 +145,11 @@ def bench(
     realisms, step_counts = _numbers(realism, float, "--realism"), _numbers(steps, int, "--steps")
     names = None if codecs is None else _words(codecs, "--codecs")
 
-    from unquant.bench import plan as plans
-    from unquant.bench.measure import measure
+    from unquant.bench.analysis.published import read_points
     from unquant.bench.metrics import FAST
-    from unquant.bench.published import read_points
-    from unquant.bench.subject import find_images
+    from unquant.bench.run import plan as plans
+    from unquant.bench.run.measure import measure
+    from unquant.bench.subjects.models import find_images
 
     chosen = _metrics(metrics)
     if distances and not chosen:
@@ -186,9 +186,9 @@ def bench(
 
 def _finish(results: Results, published: Path | None, against: str | None, *, report: bool, as_json: bool) -> None:
     """Report, table, notes, exit code."""
-    from unquant.bench.equal import equal_table
+    from unquant.bench.analysis.equal import equal_table
+    from unquant.bench.analysis.summary import footnotes, means, table, violations
     from unquant.bench.metrics import METRICS
-    from unquant.bench.summary import footnotes, means, table, violations
 
     rows, setup = results.rows, results.setup
     grown = violations(rows)

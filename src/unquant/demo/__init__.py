@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from unquant.bench import anchors
 from unquant.bench.metrics import FAST, METRICS, Meter
-from unquant.bench.subject import Codec, load
+from unquant.bench.subjects import anchors
+from unquant.bench.subjects.models import Codec, load
 from unquant.bench.tables import number
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.demo.montage import Panel, draw

@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from unquant.bench.published import Point, dataset_of, read_points
+from unquant.bench.analysis.published import Point, dataset_of, read_points
+from unquant.bench.analysis.study import Study
 from unquant.bench.report import page
 from unquant.bench.report.charts import legend_of, plane, rate_charts, shades
 from unquant.bench.report.pictures import views_of
-from unquant.bench.report.study import Study
-from unquant.bench.rows import Row
+from unquant.bench.run.rows import Row
 from unquant.bench.tables import write_whole
 from unquant.errors import InputError, OptionError
 

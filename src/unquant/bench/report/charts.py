@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from unquant.bench import figures
-from unquant.bench.figures import Line
+from unquant.bench.analysis import curves
+from unquant.bench.analysis.curves import Line
+from unquant.bench.analysis.published import Point
+from unquant.bench.analysis.study import REFERENCE, Setting, Study
 from unquant.bench.metrics import METRICS
-from unquant.bench.published import Point
-from unquant.bench.report.study import REFERENCE, Setting, Study
+from unquant.bench.report import figures
 
 __all__ = ["Chart", "Legend", "legend_of", "plane", "rate_charts", "shades"]
 
@@ -50,7 +51,7 @@ def rate_charts(study: Study, points: Sequence[Point], distances: Mapping[str, A
     """One chart a metric, then one for each kind of set distance."""
     charts: list[Chart] = []
     for metric in study.metrics:
-        measured = _ordered(figures.lines_of(study.rows, "bpp", metric, "bpp"), study)
+        measured = _ordered(curves.lines_of(study.rows, "bpp", metric, "bpp"), study)
         drawn, outside = _within(_published(points, metric), measured)
         info = METRICS[metric]
         lines = [*drawn, *measured]
@@ -158,7 +159,7 @@ def plane(study: Study) -> Chart | None:
     for variant, along in enumerate(("realism", "steps")):
         if {getattr(row, along) for row in both} == {None}:
             continue
-        for line in figures.lines_of(both, "psnr", y, along):
+        for line in curves.lines_of(both, "psnr", y, along):
             if len(line.points) > 1:
                 lines.append(line._replace(variant=2 * variant))
                 labels.append(next((part for part in line.name.split(", ") if part.endswith("bpp")), ""))
@@ -166,7 +167,7 @@ def plane(study: Study) -> Chart | None:
         return None
     anchor = [row for row in study.rows if row.codec == REFERENCE and row.target_bpp is not None]
     if any(row.scores.get(y) is not None for row in anchor):
-        lines += figures.lines_of(anchor, "psnr", y, "bpp")
+        lines += curves.lines_of(anchor, "psnr", y, "bpp")
         labels += [line.name for line in lines[len(labels) :]]
     alt = f"PSNR against {METRICS[y].title}: a path over realism at each target; the values stand in the tables below"
     drawing = figures.svg(lines, "psnr", name="c-plane", alt=alt, labels=labels)

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from unquant.bench import anchors
-from unquant.bench.figures import colour
+from unquant.bench.analysis.published import Point
+from unquant.bench.analysis.study import Setting, Study
 from unquant.bench.metrics import METRICS
-from unquant.bench.published import Point
-from unquant.bench.report.study import Setting, Study
-from unquant.bench.rows import Row
+from unquant.bench.report.figures import colour
+from unquant.bench.run.rows import Row
+from unquant.bench.subjects import anchors
 from unquant.bench.tables import number
 
 __all__ = [

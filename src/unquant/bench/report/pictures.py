@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from unquant.bench.analysis.study import Study, score
 from unquant.bench.metrics import METRICS
 from unquant.bench.report.page import short
-from unquant.bench.report.study import Study, score
-from unquant.bench.rows import Row
+from unquant.bench.run.rows import Row
 from unquant.bench.tables import number
 from unquant.errors import UnquantError
 

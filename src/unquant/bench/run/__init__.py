@@ -1,0 +1,1 @@
+"""Measures: what to, on which images, and where the results are kept."""

@@ -1,0 +1,167 @@
+"""Tables of rows inside Markdown pages, each between a comment that says what it shows and a closing one.
+
+    <!-- equal-bytes figures/kodak.jsonl targets=0.15,0.3 metrics=psnr,lpips_alex -->
+    … made anew …
+    <!-- end -->
+
+Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `range`: a column for every rate of
+the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
+`unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count,
+`distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tools.speed import Measure
+from tools.speed import table as speed_table
+from unquant.bench.analysis.curves import read_rows
+from unquant.bench.analysis.equal import RATES, equal_table
+from unquant.bench.analysis.summary import Group, footnotes, means
+from unquant.bench.metrics import METRICS
+from unquant.bench.run.rows import Row
+from unquant.bench.subjects.anchors import find, title_of
+from unquant.bench.tables import markdown_table, number, write_whole
+from unquant.errors import InputError, OptionError
+
+__all__ = ["fill", "filled"]
+
+_BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ARROWS = {"higher": " ↑", "lower": " ↓", "one": ""}
+
+
+def fill(page: Path) -> bool:
+    """Make the tables of a page anew, in place; whether that changed anything. Raises InputError as `filled`."""
+    try:
+        before = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{page}: {getattr(e, 'strerror', None) or e}") from e
+    after = filled(before, page)
+    if after == before:
+        return False
+    try:
+        write_whole(page, after)
+    except OSError as e:
+        raise InputError(f"{page}: cannot be written: {e.strerror or e}") from e
+    return True
+
+
+def filled(text: str, page: Path) -> str:
+    """The text of a page with its tables made anew from their files. Raises InputError naming page, block and cause."""
+
+    def block(match: re.Match[str]) -> str:
+        head, kind, words, end = match.groups()
+        try:
+            arguments = shlex.split(words)
+            files = [page.parent / word for word in arguments if "=" not in word]
+            options = dict(word.split("=", 1) for word in arguments if "=" in word)
+            if "distances" in options:
+                options["distances"] = str(page.parent / options["distances"])
+            return f"{head}{_KINDS[kind](files, **options)}\n{end}"
+        except (TypeError, KeyError, ValueError, IndexError, OSError, OptionError) as e:
+            raise InputError(f"{page}: cannot make <!-- {kind} {words} -->: {e!r}") from e
+
+    return _BLOCK.sub(block, text)
+
+
+def _equal_bytes(files: Sequence[Path], *, metrics: str, targets: str | None = None) -> str:
+    names = metrics.split(",")
+    wanted = None if targets is None else {float(target) for target in targets.split(",")}
+    rows = [row for row in read_rows(files) if wanted is None or row.target_bpp in wanted]
+    groups = sorted(means(rows), key=_order)
+    heads = [METRICS[name].title.removesuffix(" (AlexNet)") + _ARROWS[METRICS[name].better] for name in names]
+    lines = [
+        [
+            _label(g),
+            g.target,
+            f"{g.bpp:.3f}" + ("*" if g.unreached else ""),
+            *(number(g.scores.get(name), METRICS[name].digits) for name in names),
+        ]
+        for g in groups
+    ]
+    below = [note for note in footnotes(rows) if note.startswith("*")]
+    notes = [note.replace("* ", "\\* ", 1) for note in below]
+    return "\n\n".join([markdown_table(["codec", "target", "bpp", *heads], lines), *notes, _caption(rows)])
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    """By target; models before anchors, the most realistic decode first, anchors from the best known to the oldest."""
+    anchors = ["avif-base", "avif", "heic", "jxl", "webp", "jpeg2000", "jpeg"]
+    place = anchors.index(group.codec) if group.codec in anchors else -1
+    return float(group.target.split()[0]), place, -(group.realism or 0), group.steps or 0
+
+
+def _label(group: Group) -> str:
+    return group.setting if group.realism is not None else title_of(group.codec)
+
+
+def _range(files: Sequence[Path], *, lines: str) -> str:
+    rows = read_rows(files)
+    codec = rows[0].codec
+    found = {(g.target, g.realism): g for g in means([row for row in rows if row.codec == codec])}
+    targets = sorted({target for target, _ in found}, key=lambda target: float(target.split()[0]))
+    table: list[list[str]] = []
+    realism = 0.0
+    for line in lines.split(","):
+        name, _, value = line.partition("@")
+        realism, info = float(value), METRICS[name]
+        cells = [number(found[target, realism].scores.get(name), info.digits) for target in targets]
+        table.append([f"{info.title}{_ARROWS[info.better]}, realism {realism:g}", *cells])
+    head = ["bpp", *(f"{found[target, realism].bpp:.3f}" for target in targets)]
+    return "\n\n".join([markdown_table(head, table), _caption([row for row in rows if row.codec == codec])])
+
+
+def _against(
+    files: Sequence[Path],
+    *,
+    anchor: str,
+    metrics: str,
+    ours: str | None = None,
+    targets: str | None = None,
+    boxes: str = "0",
+    distances: str | None = None,
+) -> str:
+    rows = [replace(row, bytes=row.bytes - int(boxes)) for row in read_rows(files)]
+    rates = RATES if targets is None else tuple(float(target) for target in targets.split(","))
+    chosen = () if ours is None else tuple(ours.split(","))
+    rows = [row for row in rows if not chosen or row.codec in (*chosen, anchor)]
+    names = {row.setting: title_of(row.codec) for row in rows if row.realism is None}
+    sets = None if distances is None else json.loads(Path(distances).read_text(encoding="utf-8"))
+    table = equal_table(rows, anchor, metrics.split(","), ours=chosen, rates=rates, names=names, distances=sets)
+    return f"{table}\n\n{_caption(rows)}"
+
+
+def _caption(rows: Sequence[Row]) -> str:
+    """How many images, and of each codec which version."""
+    versions = dict.fromkeys((_library(row.codec), row.version) for row in rows)
+    words = ", ".join(f"{codec} {version}" for codec, version in versions)
+    return f"{len({row.image_id for row in rows})} images; {words}."
+
+
+def _library(codec: str) -> str:
+    """The title of a codec, whatever its options."""
+    anchor = find(codec)
+    return "AVIF" if anchor is not None and anchor.avif is not None else title_of(codec)
+
+
+def _speed(files: Sequence[Path]) -> str:
+    content = json.loads(files[0].read_text(encoding="utf-8"))
+    measures = [Measure(**{k: v for k, v in row.items() if k != "ratio"}) for row in content["measures"]]
+    place = content["environment"]
+    size = f"{content['width']}×{content['height']}"
+    return f"{speed_table(measures)}\n\n{size}; {place['cpu']}, {place['threads']} threads; medians."
+
+
+_KINDS: dict[str, Callable[..., str]] = {
+    "equal-bytes": _equal_bytes,
+    "range": _range,
+    "against": _against,
+    "speed": _speed,
+}
