@@ -14,11 +14,11 @@ from PIL import Image
 
 import unquant
 from unquant.codecs import ratevar
-from unquant.codecs.images import to_picture
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError, WeightsError
+from unquant.images import to_picture
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import SAMPLERS, ReverseConfig
 from unquant.weights import Weights, read_weights, write_weights

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import unquant
 from unquant.codecs.base import AnyLatentCodec, LatentCodec
-from unquant.codecs.images import to_picture
 from unquant.codecs.windows import run_windowed, spans
+from unquant.images import to_picture
 from unquant.nn.transforms import Analysis, Synthesis
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 import unquant
 from unquant.codecs.base import AnyLatentCodec
-from unquant.codecs.images import to_picture
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.entropy.gaussian import gaussian_bits
+from unquant.images import to_picture
 from unquant.models.ratevar import Q_INDEX_OCTAVE
 
 Q_INDICES = (16, 100, 200, 300, 336)

@@ -18,6 +18,7 @@ import typer
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_bytes, write_line
 from unquant.cli.paths import Job
 from unquant.errors import InputError, OptionError
+from unquant.files import make_folder, write_whole
 
 __all__ = ["Batch", "Done", "read_bytes"]
 
@@ -69,8 +70,6 @@ class Batch:
 
     def write(self, job: Job, data: bytes) -> None:
         """The whole output of a job, or nothing; folders are made. Raises InputError."""
-        from unquant.codecs.images import atomic_write_bytes
-
         with self._lock:
             if self._stopped:
                 raise InputError(f"{job.target_name}: not written: interrupted")
@@ -78,8 +77,8 @@ class Batch:
                 write_bytes(data)
                 return
             if job.make_folder:
-                _make_folder(job.target.parent)
-            atomic_write_bytes(job.target, data, force=self.force)
+                make_folder(job.target.parent)
+            write_whole(job.target, data, force=self.force)
 
     def run(self, work: Work) -> None:
         """Does all jobs and reports each. Raises typer.Exit if one fails: with its own code if nothing was written and
@@ -189,13 +188,6 @@ def read_bytes(source: Path | None, limit: int) -> bytes:
 
 def _names(job: Job) -> dict[str, str]:
     return {"input": str(job.source or "-"), "output": str(job.target or "-")}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
 
 
 def _cores() -> int:

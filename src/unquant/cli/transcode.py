@@ -136,9 +136,9 @@ def encode(
     OUT defaults to the input's name with .unq, beside it; an OUT of .avif is written as AVIF (av1 only). An AVIF input goes
     into a .unq file of av1 as it is, unless a rate is given.
     """
-    from unquant.codecs.images import open_image
     from unquant.codecs.info import info as read_info
     from unquant.codecs.registry import find_model
+    from unquant.images import open_image
 
     given = {"--quality": quality, "--bpp": bpp, "--target-size": target_size}
     names = [name for name, value in given.items() if value is not None]
@@ -237,10 +237,10 @@ def decode(
     OUT defaults to the input's name with .png, beside it; its extension gives the format. A .unq file of av1 becomes an
     .avif as it is, unless --realism, --steps, --seed or --preview asks for what is drawn.
     """
-    from unquant.codecs.images import image_bytes
     from unquant.codecs.info import info as read_info
     from unquant.codecs.registry import find_decoder
     from unquant.container import DEFAULT_LIMITS
+    from unquant.images import image_bytes
 
     if preview and realism is not None:
         raise OptionError("--preview and --realism exclude each other")
@@ -375,7 +375,7 @@ def _check_format(target: Path | None, asked: str | None, extension: str) -> Non
     from PIL import Image
 
     from unquant.codecs.avif import require_avif
-    from unquant.codecs.images import image_bytes
+    from unquant.images import image_bytes
 
     if asked is not None and target is not None:
         named = target.suffix.lower().lstrip(".")

@@ -31,7 +31,6 @@ from unquant.codecs.av1_files import (
     with_orientation,
 )
 from unquant.codecs.avif import BASE, AvifOptions, decode_avif, encode_avif, enlarge, reduce, require_avif
-from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
 from unquant.codecs.rate import QUALITY_MAX, nominal_base_q_idx, search_q_index, slack
 from unquant.codecs.windows import run_windowed
@@ -42,6 +41,7 @@ from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delim
 from unquant.diffusion.noise import seeded_noise
 from unquant.diffusion.samplers import sample_deterministic
 from unquant.errors import CorruptStream, OptionError, RateUnreachable
+from unquant.images import Picture, from_arrays, to_picture
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE
 

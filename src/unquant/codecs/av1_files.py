@@ -16,7 +16,6 @@ from PIL import Image as PILImage
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
 from unquant.codecs.avif import BASE, encode_avif
-from unquant.codecs.images import exif_with_orientation
 from unquant.codecs.rate import QUALITY_MAX
 from unquant.codecs.wishes import Wishes
 from unquant.container import Container, Header, Tile, parse, stream_crc
@@ -24,6 +23,7 @@ from unquant.container.avif import AvifFile, parse_avif
 from unquant.container.avif_writer import build_avif, described
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
 from unquant.errors import CorruptStream, UnsupportedVersion
+from unquant.images import exif_with_orientation
 
 __all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "unq_to_avif", "with_orientation"]
 

@@ -21,7 +21,6 @@ from unquant.codecs.arguments import (
     memory_errors,
     target_size,
 )
-from unquant.codecs.images import Picture, from_arrays, to_picture
 from unquant.codecs.interface import DEFAULT_QUALITY, Codec, Drawing, Wishes
 from unquant.codecs.rate import quality_to_q_index, search_q_index, slack
 from unquant.codecs.windows import run_windowed
@@ -34,6 +33,7 @@ from unquant.errors import (
     OptionError,
     RateUnreachable,
 )
+from unquant.images import Picture, from_arrays, to_picture
 from unquant.models.cdc import Cdc, CdcConfig
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
 from unquant.models.reverse import SideInfo

@@ -90,7 +90,7 @@ class Codec(ABC, Generic[C, M]):
     def encode(self, image: Any, **options: Any) -> bytes | list[bytes]:
         """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
 
-        image: PIL.Image of any mode, numpy (h, w, 3) uint8, or torch (3, h, w) float in [0, 1]; see `codecs.images`.
+        image: PIL.Image of any mode, numpy (h, w, 3) uint8, or torch (3, h, w) float in [0, 1]; see `unquant.images`.
         At most one of:
         quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
         target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array

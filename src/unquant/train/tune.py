@@ -21,11 +21,11 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
-from unquant.codecs.images import open_image, to_picture
 from unquant.codecs.interface import DEFAULT_SEED
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError
+from unquant.images import open_image, to_picture
 from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
 from unquant.models.reverse import ReverseConfig, SideInfo
 from unquant.nn.transforms import LATENT_STRIDE

@@ -1,0 +1,79 @@
+"""Files written whole or not at all: no reader finds half of one, and no failure loses the one that was there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unquant.errors import InputError
+
+__all__ = ["check_target", "make_folder", "whole_file", "write_whole"]
+
+
+def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str = "") -> Path:
+    """The file that a path stands for, links followed, which may be written: it is new, or `force` replaces it.
+
+    hint: what the message says of a way to overwrite. Raises InputError, naming the path: a file that exists, a folder, what
+    is no regular file, or a path that no file can have.
+    """
+    name = os.fspath(path)
+    try:
+        target = Path(os.path.realpath(name))
+        is_folder, exists, is_file = target.is_dir(), target.exists(), target.is_file()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be written: {_cause(error)}") from error
+    if is_folder:
+        raise InputError(f"{name}: is a folder")
+    if exists and not is_file:
+        raise InputError(f"{name}: is not a regular file")
+    if exists and not force:
+        raise InputError(f"{name}: exists already{hint and f' ({hint})'}")
+    return target
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Generator[Path]:
+    """A temporary file beside `path` to be written in this context; at its end it is on the disk and takes the name.
+
+    force: replace a file that exists. A symbolic link is followed. The permissions are those of any new file, however it was
+    written. Raises InputError, naming the path; after that or any other exception the old file is untouched and nothing is
+    left behind.
+    """
+    name = os.fspath(path)
+    target = check_target(name, force=force)
+    temporary = target.with_name(f".unquant-{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode & 0o777
+        yield temporary
+        temporary.chmod(mode)  # the library may have made it anew, readable to its owner alone
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        check_target(name, force=force)  # it may have appeared in the meantime
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be written: {_cause(error)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes | str, *, force: bool = False) -> None:
+    """Writes a file in one step, as in `whole_file`. Text becomes UTF-8."""
+    with whole_file(path, force=force) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing. Raises InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {_cause(error)}") from error
+
+
+def _cause(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,26 @@
+"""Anything that a user passes as an image, as 8-bit sRGB plus what travels beside it; and back to files.
+
+    path ──► open_image ──► PIL.Image ┐
+    numpy (h, w[, c]) ────────────────┼─► to_picture ──► Picture ──► codec ──► from_arrays ──► PIL.Image ──► image_bytes
+    torch (c, h, w) ──────────────────┘
+
+Every failure on the way is one of `unquant.errors`; no exception of Pillow leaves this package.
+"""
+
+from __future__ import annotations
+
+from unquant.images.checks import MAX_PIXELS
+from unquant.images.files import image_bytes, open_image
+from unquant.images.metadata import exif_with_orientation
+from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
+
+__all__ = [
+    "MAX_PIXELS",
+    "ImageInput",
+    "Picture",
+    "exif_with_orientation",
+    "from_arrays",
+    "image_bytes",
+    "open_image",
+    "to_picture",
+]

@@ -1,0 +1,52 @@
+"""Limits on pictures, and whatever Pillow raises as one of `unquant.errors`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+from unquant.container import DEFAULT_LIMITS
+from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantError
+
+__all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors", "warn"]
+
+MAX_PIXELS: Final = DEFAULT_LIMITS.max_pixels
+
+
+@contextmanager
+def typed_errors(name: str, action: str = "cannot be read") -> Generator[None]:
+    """Whatever Pillow or the system raises within, as InputError or ImageTooLarge."""
+    try:
+        yield
+    except UnquantError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise ImageTooLarge(f"{name}: {cause_of(error)}") from error
+    except Exception as error:  # third-party parsers on hostile bytes raise nearly everything
+        raise InputError(f"{name}: {action}: {cause_of(error)}") from error
+
+
+def cause_of(error: BaseException) -> str:
+    """What went wrong, for a message."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format, or one whose header is damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def check_size(name: str, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises OptionError for a picture without pixels, ImageTooLarge for one with too many."""
+    if height < 1 or width < 1:
+        raise OptionError(f"{name}: has no pixels ({width}x{height})")
+    if height * width > max_pixels:
+        raise ImageTooLarge(f"{name}: {width}x{height} pixels: at most {max_pixels} are accepted")
+
+
+def warn(message: str) -> None:
+    """A UserWarning of the function that calls the one that warns."""
+    warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,102 @@
+"""Image files: opened with all checks, written in the format of their extension."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from PIL import Image
+
+from unquant.errors import InputError, OptionError
+from unquant.images.checks import MAX_PIXELS, check_size, typed_errors
+from unquant.images.metadata import descriptive_exif, metadata_options, parsed_exif
+from unquant.images.picture import from_arrays, to_picture
+
+__all__ = ["image_bytes", "open_image"]
+
+_PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
+_FORMATS: Final = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+    ".pnm": "PPM",
+}
+_SAVE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95, "method": 4},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+    "PPM": {},
+}
+_WITHOUT_ALPHA: Final = {"JPEG", "PPM"}
+
+
+def open_image(source: str | os.PathLike[str] | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens an image file and decodes its first frame; the file is closed (or no longer needed) on return.
+
+    source: a path or a binary stream. max_pixels: checked against the header, before any pixel is decoded; Pillow's own
+    limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is found in `.info["exif"]`, whatever the format.
+
+    Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), or ImageTooLarge.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        with typed_errors(name), open(name, "rb") as file:
+            return _read(file, name, max_pixels)
+    name = str(getattr(source, "name", "image stream"))
+    with typed_errors(name):
+        return _read(source, name, max_pixels)
+
+
+def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file, in the format of the extension of `name`: PNG, TIFF, PPM (exact), JPEG, WebP, AVIF.
+
+    image: any mode that `to_picture` takes; L, RGB and RGBA are written as they are. The lossy formats are written at
+    high quality (4:4:4 where the format has it). Alpha is flattened on white for JPEG and PPM. ICC, EXIF and XMP in
+    `.info` are written where the format holds them, or left out with a UserWarning if they are too long for JPEG; TIFF
+    is compressed (Deflate) only where there is no EXIF or XMP.
+    Raises InputError, naming `name`.
+    """
+    name = os.fspath(name)
+    kind = _output_format(name)
+    with typed_errors(name, f"cannot be written as {kind}"):
+        if image.mode not in ("L", "RGB", "RGBA") or "transparency" in image.info:
+            picture = to_picture(image)
+            image = from_arrays(picture.rgb, picture.alpha, picture.icc, picture.exif, picture.xmp)
+        options = {**_SAVE_OPTIONS[kind], **metadata_options(image, kind, name)}
+        if image.mode == "RGBA" and kind in _WITHOUT_ALPHA:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+
+def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    image = Image.open(file)
+    if image.format in _PROGRAMS:
+        raise InputError(f"{name}: {image.format} is a drawing, not an image")
+    try:
+        check_size(name, image.height, image.width, max_pixels)
+    except OptionError as error:
+        raise InputError(str(error)) from error
+    image.load()
+    if not image.info.get("exif"):  # TIFF keeps it in its own directory, which is read from the file
+        exif = parsed_exif(image, name)
+        if exif and (described := descriptive_exif(exif, name)):
+            image.info["exif"] = described
+    return image
+
+
+def _output_format(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"{name}: unknown image extension '{suffix}'; known are {', '.join(_FORMATS)}")
+    return _FORMATS[suffix]

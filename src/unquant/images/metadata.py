@@ -1,0 +1,154 @@
+"""EXIF and XMP: what is kept of them, orientation, and how Pillow is told to write them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from contextlib import suppress
+from typing import Any, Final
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from unquant.images.checks import cause_of, warn
+
+__all__ = [
+    "EXIF_PREFIX",
+    "descriptive_exif",
+    "exif_with_orientation",
+    "kept_exif",
+    "kept_xmp",
+    "metadata_options",
+    "parsed_exif",
+    "transpose_of",
+]
+
+EXIF_PREFIX: Final = b"Exif\x00\x00"
+_ORIENTATION: Final = int(ExifTags.Base.Orientation)
+_XMP_TIFF_TAG: Final = 700
+# tags of the first directory that describe the picture; the others describe the layout of the file it came from
+_DESCRIPTIVE_TAGS: Final = frozenset(
+    [0x010D, 0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298, *range(0x9C9B, 0x9CA0)]
+)
+_XMP_ORIENTATION: Final = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[0-9]+")
+_TRANSPOSE: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_JPEG_MARKER_BYTES: Final = 65_533
+_JPEG_XMP_OVERHEAD: Final = 29
+
+
+def parsed_exif(source: Image.Image | bytes, name: str) -> Image.Exif | None:
+    """The EXIF of an image, or in some bytes; None if it is broken (then with a warning)."""
+    try:
+        if isinstance(source, Image.Image):
+            return source.getexif()
+        exif = Image.Exif()
+        exif.load(source)
+        return exif
+    except Exception as error:  # a third-party parser on hostile bytes
+        warn(f"{name}: EXIF ignored, it is broken: {cause_of(error)}")
+        return None
+
+
+def descriptive_exif(exif: Image.Exif, name: str) -> bytes:
+    """EXIF of what describes the picture, without the tags that describe the layout of a TIFF file; b"" for nothing."""
+    kept = Image.Exif()
+    try:
+        for tag in exif:
+            if tag in _DESCRIPTIVE_TAGS:
+                kept[tag] = exif[tag]
+        for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            values = {tag: value for tag, value in exif.get_ifd(directory).items() if tag != ExifTags.IFD.Interop}
+            if values:
+                kept[directory] = values
+        return kept.tobytes() if len(kept) else b""
+    except Exception as error:  # a third-party parser on hostile bytes
+        warn(f"{name}: EXIF ignored, it is broken: {cause_of(error)}")
+        return b""
+
+
+def kept_exif(image: Image.Image, exif: Image.Exif | None, name: str) -> bytes | None:
+    """The EXIF that a picture keeps: without prefix, upright; None where it says nothing but the orientation."""
+    if exif is None:
+        return None
+    data = image.info.get("exif")
+    if not isinstance(data, bytes) or not data:
+        data = descriptive_exif(exif, name)
+    while data.startswith(EXIF_PREFIX):
+        data = data[len(EXIF_PREFIX) :]
+    if not data or set(exif) <= {_ORIENTATION}:
+        return None
+    return exif_with_orientation(data, 1)
+
+
+def exif_with_orientation(data: bytes, orientation: int) -> bytes:
+    """The same TIFF structure with the orientation (1..8) that its first directory has changed, all other bytes as they
+    were; one that has none stays as it is."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return data
+    changed = bytearray(data)
+    with suppress(struct.error):  # a directory that runs over the end
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
+                struct.pack_into(order + "HHIHH", changed, entry, _ORIENTATION, 3, 1, orientation, 0)
+    return bytes(changed)
+
+
+def transpose_of(exif: Image.Exif | None) -> Image.Transpose | None:
+    """What turns the picture upright; None where it is, or where nothing sensible is said of it."""
+    orientation = exif.get(_ORIENTATION) if exif else None
+    return _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+
+
+def kept_xmp(image: Image.Image) -> bytes | None:
+    """The XMP packet that a picture keeps, upright."""
+    data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if isinstance(data, str):
+        data = data.encode("utf-8")
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", data) if isinstance(data, bytes) and data else None
+
+
+def metadata_options(image: Image.Image, kind: str, name: str) -> dict[str, Any]:
+    """Arguments for Pillow's `save` that write the metadata in `image.info`."""
+    icc, exif = image.info.get("icc_profile"), image.info.get("exif")
+    data = image.info.get("xmp")
+    xmp = data.encode() if isinstance(data, str) else data
+    if kind == "PPM":
+        return {}
+    if kind == "JPEG":
+        if exif and len(exif) > _JPEG_MARKER_BYTES:
+            warn(f"{name}: {len(exif)} bytes of EXIF do not fit into JPEG; left out")
+            exif = None
+        if xmp and len(xmp) > _JPEG_MARKER_BYTES - _JPEG_XMP_OVERHEAD:
+            warn(f"{name}: {len(xmp)} bytes of XMP do not fit into JPEG; left out")
+            xmp = None
+    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    if exif and kind in ("AVIF", "TIFF"):  # where Pillow takes it apart; elsewhere the bytes are written as they are
+        parsed = parsed_exif(exif, name)
+        exif = None if parsed is None else exif if kind == "AVIF" else descriptive_exif(parsed, name)
+    if kind == "TIFF":
+        tags = Image.Exif()
+        if exif:
+            tags.load(exif)
+        if xmp:
+            tags[_XMP_TIFF_TAG] = xmp
+        # libtiff, which compresses, cannot write the directories of EXIF; Pillow's own writer can
+        return {**options, "exif": tags, "compression": "raw"} if len(tags) else options
+    if exif:
+        options["exif"] = exif
+    if xmp and kind == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+        options["pnginfo"] = text
+    elif xmp:
+        options["xmp"] = xmp
+    return options
