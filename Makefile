@@ -1,6 +1,10 @@
 # Two commands do all the set-up; each makes its own virtual environment from nothing.
 #   make demo   install, encode and decode a real photograph, show it beside AVIF and JPEG at equal bytes
 #   make test   install, lint, type-check, run every test
+# While working, in the environment of `make test`:
+#   make fast     the tests that take less than a minute in all
+#   make format   repair what ruff can
+#   make wheel    build the wheel, install it into a bare environment, encode and decode one picture with its command
 # make figures makes the tables and figures of README and docs anew: from the images in KODAK and CID22 where there are such, with
 # the metrics' weights in UNQUANT_METRICS (what is known is not measured again), else from the rows in docs/figures.
 # FAST=1: from four images, into out/figures-fast.
@@ -8,19 +12,40 @@
 PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint figures clean
+# processes of the tests, of one thread each
+JOBS ?= 2
+TESTS := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS)
+
+.PHONY: demo test fast lint format wheel figures clean
 
 demo: .venv-demo/.done
 	.venv-demo/bin/unquant demo --output out/demo
 
 test: .venv/.done lint
-	.venv/bin/pytest
+	$(TESTS)
+
+fast: .venv/.done
+	$(TESTS) -m 'not slow'
 
 lint: .venv/.done
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/pyright --pythonpath .venv/bin/python
+
+format: .venv/.done
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+wheel:
+	rm -rf dist build/wheel
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/pip wheel $(PIP_FLAGS) --no-deps -w dist .
+	.venv-wheel/bin/pip install $(PIP_FLAGS) dist/unquant-*.whl
+	mkdir -p build/wheel
+	.venv-wheel/bin/unquant encode docs/demo.jpg build/wheel/demo.unq --bpp 0.15
+	.venv-wheel/bin/unquant decode build/wheel/demo.unq build/wheel/demo.png
+	.venv-wheel/bin/unquant info build/wheel/demo.unq
 
 comma := ,
 KODAK ?= data/kodak
@@ -77,4 +102,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo out build dist
+	rm -rf .venv .venv-demo .venv-wheel out build dist
