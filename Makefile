@@ -83,6 +83,7 @@ ifneq ($(cid22),)
 	$(BENCH) $(cid22) --codecs ratevar --at-bpp 0.1,0.2,0.4 --realism 0,0.25,0.5,0.75,1 --metrics psnr,lpips_alex,dists --no-report -o $(OUT)/knob
 	cp $(OUT)/knob/rows.jsonl $(FIGURES)/knob.jsonl
 endif
+	$(PLOT) $(FIGURES)/av1.jsonl -o $(FIGURES)/av1-lpips.svg --y lpips_vgg
 	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-lpips.svg
 	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-psnr.svg --y psnr
 	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/cdc.jsonl -o $(FIGURES)/cdc-lpips.svg
