@@ -46,35 +46,6 @@ def tiny(tiny_weights: Path) -> RatevarCodec:
 
 
 @pytest.fixture(scope="session")
-def tiny_four_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of `tiny_weights` gone on with four passes, moved a little, so that every pass uses all that is known."""
-    import torch
-
-    from unquant.models.ratevar import Ratevar, RatevarConfig
-    from unquant.train.growth import four_pass_state
-    from unquant.weights import read_weights, write_weights
-
-    weights = read_weights(tiny_weights)
-    config = weights.config | {"entropy": weights.config["entropy"] | {"passes": 4}}
-    torch.manual_seed(0)
-    state = four_pass_state(weights.tensors, Ratevar(RatevarConfig.from_dict(config)).state_dict())
-    for name, tensor in state.items():
-        if name.startswith("entropy.contexts.") or name.endswith(".first.weight"):
-            state[name] = (tensor + 0.2 * tensor.float().std() * torch.randn(tensor.shape)).half()
-    path = tmp_path_factory.mktemp("weights") / "tiny_four.safetensors"
-    write_weights(path, weights.family, config, state, weights.training)
-    return path
-
-
-@pytest.fixture(scope="session")
-def tiny_four(tiny_four_weights: Path) -> RatevarCodec:
-    """The codec of `tiny_four_weights`; tests must leave it as it is."""
-    from unquant.codecs.ratevar import RatevarCodec
-
-    return RatevarCodec.from_file(tiny_four_weights)
-
-
-@pytest.fixture(scope="session")
 def tiny_cdc_weights() -> Path:
     """The same of the family `cdc`: an Entroformer of several windows a tile, two steps of DDIM."""
     return HERE / "golden" / "tiny_cdc.safetensors"

@@ -24,18 +24,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unquant.entropy.two_pass import HYPER_STRIDE
+from unquant.entropy.base import HYPER_STRIDE
 from unquant.errors import ModelMissing, WeightsError
 from unquant.families import family_of
 from unquant.models.cdc import CdcConfig
-from unquant.models.ratevar import Q_INDEX_OCTAVE, RatevarConfig
+from unquant.models.common import Q_INDEX_OCTAVE
+from unquant.models.config import EntropyConfig
+from unquant.models.ratevar import RatevarConfig
 
 __all__ = [
     "FORMAT",
     "FORMAT_INT8",
     "Weights",
     "group_hashes",
-    "installed",
     "join_shards",
     "quantisable",
     "read_weights",
@@ -87,11 +88,6 @@ def shipped_folder() -> Path:
     return Path(__file__).with_name("weights")
 
 
-def installed(folder: Path | None = None) -> dict[str, Path]:
-    """Model names and files that are installed: the *.safetensors of the package, or of another folder."""
-    return {p.stem: p for p in sorted((folder or shipped_folder()).glob("*.safetensors"))}
-
-
 def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """SHA-256 of every group of tensors: names, types, shapes and bytes; `stream` covers the latent definition as well."""
     described = family_of(family)
@@ -103,9 +99,10 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
         hasher.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
     entropy, compressor = config.get("entropy"), config.get("compressor")
     if isinstance(entropy, dict):
-        # what a model does not have is as if its key had never been thought of: a later key changes no stream id; without
-        # a key there are two passes
-        entropy = {key: value for key, value in entropy.items() if value is not None and (key, value) != ("passes", 2)}
+        # what a model does not have is as if its key had never been thought of: a later key changes no stream id, nor does
+        # one that is written no longer
+        retired = EntropyConfig.retired.items()
+        entropy = {key: value for key, value in entropy.items() if value is not None and (key, value) not in retired}
     latent = {
         "family": family,
         "latent": (compressor if isinstance(compressor, dict) else config).get("latent"),

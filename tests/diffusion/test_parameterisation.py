@@ -80,7 +80,7 @@ def test_a_gaussian_at_the_ends() -> None:
 @settings(deadline=None)
 @given(seeds, levels)
 def test_conversions_undo_each_other(seed: int, alpha: float) -> None:
-    """From any x0 to epsilon to x0, and back, at any x_t: made of them or not; and both by way of the score."""
+    """From any x0 to epsilon to x0, and back, at any x_t: made of them or not."""
     output, x_t = example(seed)
     a = level(alpha)
     epsilon, x0 = X.to_epsilon(output, x_t, a), EPSILON.to_x(output, x_t, a)
@@ -88,13 +88,6 @@ def test_conversions_undo_each_other(seed: int, alpha: float) -> None:
     torch.testing.assert_close(X.to_epsilon(x0, x_t, a), output, rtol=1e-9, atol=1e-9)
     assert torch.equal(X.to_x(output, x_t, a), output)
     assert torch.equal(EPSILON.to_epsilon(output, x_t, a), output)
-    for parameterisation in BOTH:
-        score = parameterisation.to_score(output, x_t, a)
-        torch.testing.assert_close(
-            -score * math.sqrt(1 - alpha), parameterisation.to_epsilon(output, x_t, a), rtol=1e-9, atol=1e-9
-        )
-        tweedie = (x_t + (1 - alpha) * score) / math.sqrt(alpha)
-        torch.testing.assert_close(tweedie, parameterisation.to_x(output, x_t, a), rtol=1e-9, atol=1e-9)
 
 
 @settings(deadline=None)
@@ -117,14 +110,15 @@ def test_targets() -> None:
     assert EPSILON.target(x0, epsilon) is epsilon
 
 
-def test_the_score_of_gaussian_images() -> None:
-    """Images N(0.3, 0.5²): the posterior mean as the output of "x" gives ∇ log N(sqrt(ᾱ)·0.3, ᾱ·0.5² + 1 − ᾱ)."""
+def test_the_noise_in_gaussian_images() -> None:
+    """Images N(0.3, 0.5²): the posterior mean as the output of "x" gives the posterior mean of the noise."""
     _, x_t = example()
     for alpha in (1e-4, 0.3, 0.999):
         variance = alpha * 0.25 + 1 - alpha
         error = x_t - math.sqrt(alpha) * 0.3
         mean = 0.3 + 0.25 * math.sqrt(alpha) / variance * error
-        torch.testing.assert_close(X.to_score(mean, x_t, level(alpha)), -error / variance, rtol=1e-9, atol=1e-9)
+        noise = math.sqrt(1 - alpha) * error / variance  # Tweedie's formula, ∇ log p(x_t) = −noise/sqrt(1 − ᾱ)
+        torch.testing.assert_close(X.to_epsilon(mean, x_t, level(alpha)), noise, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +153,7 @@ def test_float32_at_every_level_of_the_schedules(parameterisation: Parameterisat
         signal, noise = alpha.sqrt().item(), (1 - alpha).sqrt().item()
         for x_t in (torch.zeros_like(x0), diffuse(x0, epsilon, alpha)):
             output = parameterisation.target(x0, epsilon)
-            found = [getattr(parameterisation, name)(output, x_t, alpha) for name in ("to_x", "to_epsilon", "to_score")]
+            found = [getattr(parameterisation, name)(output, x_t, alpha) for name in ("to_x", "to_epsilon")]
             assert all(bool(f.isfinite().all()) and f.dtype == torch.float32 for f in found)
             if x_t.any():
                 torch.testing.assert_close(found[0], x0, rtol=1e-6, atol=1e-6 / signal)
@@ -174,7 +168,7 @@ def test_the_ends_are_finite(parameterisation: Parameterisation, dtype: torch.dt
     output = parameterisation.target(x0, epsilon)
     for alpha, x_t in ((0.0, epsilon), (1.0, x0), (0.0, torch.zeros_like(x0))):
         a = level(alpha)
-        found = [getattr(parameterisation, name)(output, x_t, a) for name in ("to_x", "to_epsilon", "to_score")]
+        found = [getattr(parameterisation, name)(output, x_t, a) for name in ("to_x", "to_epsilon")]
         assert all(bool(f.isfinite().all()) and f.dtype == dtype for f in found)
         assert parameterisation.loss(output, x0, epsilon, a).tolist() == [0, 0]
     assert torch.equal(EPSILON.to_x(epsilon, x0, level(1)), x0)
@@ -190,7 +184,7 @@ def test_one_level_per_image_is_that_image_alone() -> None:
         one, a = slice(i, i + 1), alpha[i, 0, 0, 0]
         assert torch.equal(x_t[one], diffuse(x0[one], epsilon[one], a))
         for p in BOTH:
-            for name in ("to_x", "to_epsilon", "to_score"):
+            for name in ("to_x", "to_epsilon"):
                 together = getattr(p, name)(epsilon, x_t, alpha)[one]
                 assert torch.equal(together, getattr(p, name)(epsilon[one], x_t[one], a))
 
@@ -199,7 +193,7 @@ def test_one_level_per_image_is_that_image_alone() -> None:
 def test_gradients_pass(parameterisation: Parameterisation) -> None:
     x0, epsilon = example()
     a = level(0.3)
-    for function in (parameterisation.to_x, parameterisation.to_epsilon, parameterisation.to_score):
+    for function in (parameterisation.to_x, parameterisation.to_epsilon):
         output = epsilon.clone().requires_grad_()
         function(output, x0, a).square().sum().backward()
         assert output.grad is not None

@@ -24,9 +24,9 @@ from PIL import Image
 import unquant
 from unquant.codecs.base import AnyLatentCodec
 from unquant.entropy import exact
+from unquant.entropy.base import _T_MIN, _T_SOFT
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
-from unquant.entropy.two_pass import _T_MIN, _T_SOFT
 from unquant.errors import CorruptStream
 
 NOISE = 1e-12
@@ -40,14 +40,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "mkl compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
 SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
-TINY = ("tiny", "tiny_four", "tiny_cdc")
+TINY = ("tiny", "tiny_cdc")
 WEIGHTS = (*TINY, *SHIPPED)
-
-
-@pytest.fixture(scope="session", params=TINY)
-def either_weights(request: pytest.FixtureRequest) -> Path:
-    """As elsewhere, and the model of four passes."""
-    return request.getfixturevalue(f"{request.param}_weights")
 
 
 def blocks() -> Image.Image:
@@ -200,8 +194,7 @@ def test_the_files_hold_what_is_hard(
     monkeypatch.setattr(exact, "SymbolEncoder", Recorder)
     encoded(either, photo)
     symbols, index = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
-    # stages, tiles, files; in two of four tiles, one row high, two of four passes are empty
-    assert len(seen) == (3 * 4 if either.model.entropy.pass_count == 2 else 5 * 2 + 3 * 2) * 4
+    assert len(seen) == 3 * 4 * 4  # stages, tiles, files
     assert (index == -1).sum() >= 5
     assert len(np.unique(index)) > 25
     widths = either.exact.tables.half_widths[np.maximum(index, 0)]

@@ -62,7 +62,7 @@ def test_budgets() -> None:
     sizes = [sum(p.numel() for p in m.parameters()) for m in (default, paper.f, paper.g_a, paper.g_s, paper.entropy)]
     assert sizes[0] <= 16_000_000
     assert sizes[1] == pytest.approx(40.1e6, rel=0.01)
-    # the published 13.8 M count a hyperprior of 8.3 M (tests/nn/test_compressor.py), in whose place the Entroformer is
+    # the published 13.8 M count a hyperprior of 8.3 M, in whose place the Entroformer is
     assert sizes[2] + sizes[3] == pytest.approx(13.8e6 - 8.3e6, rel=0.02)
     assert isinstance(default.entropy, Entroformer)
     assert isinstance(paper.entropy, Entroformer)

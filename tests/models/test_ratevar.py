@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.ratevar import RatevarCodec
+from unquant.entropy.base import PASSES, hyper_size, positions_of
 from unquant.entropy.gaussian import ScaleGrid
-from unquant.entropy.two_pass import hyper_size, positions_of
-from unquant.errors import WeightsError
+from unquant.entropy.quantise import quantise
+from unquant.errors import OptionError, WeightsError
+from unquant.models.common import SideInfo
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
-from unquant.models.reverse import Reverse, SideInfo
+from unquant.models.reverse import Reverse
 from unquant.nn.blocks import Film, resize_map
 from unquant.nn.transforms import LATENT_GAIN, Analysis, Synthesis, klt_basis
 
@@ -42,10 +44,10 @@ SMALL = RatevarConfig(
 """No two widths alike, so that one taken for another does not fit."""
 
 
-def small(seed: int = 0, *, shaken: bool = True, passes: int = 2) -> Ratevar:
+def small(seed: int = 0, *, shaken: bool = True) -> Ratevar:
     """A small model, its weights moved off their start, where the last layers are 0."""
     torch.manual_seed(seed)
-    model = Ratevar(replace(SMALL, entropy=replace(SMALL.entropy, passes=passes)))
+    model = Ratevar(SMALL)
     if shaken:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -71,10 +73,9 @@ def macs(run: Callable[[], Any], pixels: int) -> float:
     return counter.get_total_flops() / 2 / pixels / 1000
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def default(request: pytest.FixtureRequest) -> Ratevar:
-    """The default sizes, with either number of passes."""
-    return Ratevar(RatevarConfig(entropy=EntropyConfig(passes=request.param)))
+@pytest.fixture(scope="module")
+def default() -> Ratevar:
+    return Ratevar(RatevarConfig())
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -91,8 +92,8 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
         cond = net.condition_of(log2_q)
         net.hyper_prior(cond, hyper_size(*latent))
         features = net.hyper_synthesis(z, cond, latent)
-        for number in range(net.pass_count):
-            positions = positions_of(number, *latent, passes=net.pass_count)
+        for number in range(PASSES):
+            positions = positions_of(number, *latent)
             net.pass_params(number, features, y if number else None, cond, log2_q, positions)
 
     costs = {
@@ -264,10 +265,9 @@ def test_each_image_of_a_batch_stands_alone(photo: Image.Image) -> None:
         torch.testing.assert_close(both.v_hat[i : i + 1], one.v_hat, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("passes", [2, 4])
-def test_quantise(photo: Image.Image, passes: int) -> None:
+def test_quantise(photo: Image.Image) -> None:
     """ŷ is within half a step of y wherever a symbol is coded; uncoded positions cost nothing and take the mean."""
-    model = small(passes=passes)
+    model = small()
     with torch.no_grad():
         model.entropy.passes[0].head.bias[12:] -= 0.1 * torch.arange(12)  # some scales fall below the lowest table
     y = model.g_a(plane(photo, (100, 100, 228, 196))).detach()
@@ -282,9 +282,13 @@ def test_quantise(photo: Image.Image, passes: int) -> None:
         assert bool(torch.isfinite(noisy.bits_y).all())
 
 
-@pytest.mark.parametrize("passes", [2, 4])
-def test_every_weight_learns(photo: Image.Image, passes: int) -> None:
-    model = small(passes=passes)
+def test_quantising_by_masks_is_for_models_that_know_them() -> None:
+    with pytest.raises(OptionError, match="TwoPassEntropy"):
+        quantise(small().entropy, torch.zeros(1, 12, 3, 4), scalar(1.0), noise=False, hidden=torch.tensor([1, 5]))
+
+
+def test_every_weight_learns(photo: Image.Image) -> None:
+    model = small()
     x = plane(photo, (100, 100, 228, 196))
     out = model(x, scalar(1.0), scalar(0.5))
     loss = out.bits_y.mean() + out.bits_z.mean() + (out.x_hat - x).square().mean()
@@ -343,6 +347,7 @@ def test_config_round_trip() -> None:
         assert RatevarConfig.from_dict(config.to_dict()) == config
     assert RatevarConfig.from_dict({}) == RatevarConfig()
     assert RatevarConfig.from_dict({"entropy": {"hyper": 7}}).entropy == EntropyConfig(hyper=7)
+    assert RatevarConfig.from_dict({"entropy": {"passes": 2}}) == RatevarConfig()  # as weights of before say
     whole = RatevarConfig.from_dict({"default_realism": 1, "reverse": {"schedule_power": 2}})
     assert whole == RatevarConfig(reverse=ReverseConfig(schedule_power=2.0))
 
@@ -357,8 +362,7 @@ def test_config_round_trip() -> None:
         ({"entropy": None}, "entropy"),
         ({"entropy": {"scales": None}}, r"entropy\.scales"),
         ({"entropy": {"hypers": 3}}, "hypers"),
-        ({"entropy": {"passes": 3}}, r"entropy\.passes: 2 or 4, not 3"),
-        ({"entropy": {"passes": 4, "entroformer": {}}}, r"entropy\.passes: 2 with an Entroformer"),
+        ({"entropy": {"passes": 4}}, r"entropy: unknown key: passes"),
         ({"reverse": {"stages": 2}}, "stages"),
         ({"reverse": {"steps": 0}}, "steps"),
         ({"reverse": 3}, "reverse"),

@@ -17,6 +17,7 @@ from torch import Tensor
 from unquant.codecs.windows import run_windowed
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError, WeightsError
+from unquant.models.common import SideInfo
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
 from unquant.models.reverse import (
     NETWORK_NOISE,
@@ -25,7 +26,6 @@ from unquant.models.reverse import (
     UNIFORM_STD,
     Reverse,
     ReverseConfig,
-    SideInfo,
     project,
     reverse_path,
     rounding_error,

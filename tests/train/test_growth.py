@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from unquant.errors import TrainingError
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.train.growth import grow
-from unquant.weights import read_shards, read_weights
+from unquant.weights import read_weights
 
 SMALL = RatevarConfig(
     latent=32,
@@ -37,7 +37,6 @@ LARGE = replace(
     synthesis_width8=24,
     synthesis_depth8=3,
 )
-FOUR = replace(SMALL, entropy=EntropyConfig(passes=4))
 GROWING = ("g_a.", "g_s.")
 
 
@@ -92,37 +91,6 @@ def test_nothing_shrinks_and_the_latent_stays(change: dict[str, Any], words: str
         grow(Ratevar(replace(SMALL, **change)), random_model(SMALL, 1).state_dict(), GROWING)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 6)])
-def test_two_passes_go_on_as_four(size: tuple[int, int]) -> None:
-    small, large = random_model(SMALL, 1), Ratevar(FOUR)
-    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
-    assert grow(large, small.state_dict(), ()) == 22
-    assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
-    generator = torch.Generator().manual_seed(3)
-    y = torch.randn(2, SMALL.latent, *size, generator=generator) * 10
-    for log2_q in (torch.tensor([1.0, 4.0]).view(2, 1, 1, 1), torch.rand(2, 1, *size, generator=generator) * 4):
-        for mine, theirs in zip(*(m.quantise(y, log2_q, noise=False) for m in (large, small)), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_the_passes_that_are_new_learn() -> None:
-    large = Ratevar(FOUR)
-    grow(large, random_model(SMALL, 1).state_dict(), ())
-    y = torch.randn(2, SMALL.latent, 6, 6, generator=torch.Generator().manual_seed(3)) * 10
-    large.quantise(y, torch.full((2, 1, 1, 1), 1.0), noise=True).bits_y.mean().backward()
-    net = large.entropy
-    # a row for each pass after the first: edges and corners that it sees; never the centre
-    corners, edges = torch.tensor([1, 0, 1, 0, 0, 0, 1, 0, 1]).bool(), torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0]).bool()
-    assert bool(net.passes[1].first.weight.grad[:, -FOUR.entropy.context :].any())
-    for context, seen in zip(net.contexts[1:], (edges, corners | edges), strict=True):
-        assert torch.equal(context.weight.grad.flatten(2).any(dim=0).any(dim=0), seen)
-
-
-def test_four_passes_do_not_go_on_as_two() -> None:
-    with pytest.raises(TrainingError, match=r"entropy\.context\.weight: missing in the weights"):
-        grow(Ratevar(SMALL), random_model(FOUR, 1).state_dict(), GROWING)
-
-
 def test_a_run_starts_from_the_weights_of_a_smaller_model(
     run_steps: Any, smoke_recipe: Any, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -130,14 +98,3 @@ def test_a_run_starts_from_the_weights_of_a_smaller_model(
     recipe = replace(smoke_recipe, model=replace(small, reverse=None, synthesis_depth8=small.synthesis_depth8 + 1))
     run = run_steps(recipe, tmp_path / "run", 0, init=str(tiny_weights))
     assert any("begin without effect" in note for note in run.trainer.notes)
-
-
-def test_a_run_with_four_passes_starts_from_weights_with_two(
-    run_steps: Any, smoke_recipe: Any, tiny_weights: Path, tmp_path: Path
-) -> None:
-    config = RatevarConfig.from_dict(read_weights(tiny_weights).config)
-    model = replace(config, reverse=None, entropy=replace(config.entropy, passes=4))
-    run_steps(replace(smoke_recipe, model=model), tmp_path / "run", 1, init=str(tiny_weights))
-    exported = read_shards(tmp_path / "run" / "export")
-    assert exported.config["entropy"]["passes"] == 4
-    Ratevar(model).load_state_dict(exported.tensors)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
+from unquant.models.common import SideInfo
 from unquant.models.ratevar import Ratevar
-from unquant.models.reverse import TRAININGS, SideInfo
+from unquant.models.reverse import TRAININGS
 from unquant.train import loop
 from unquant.train.journal import Journal
 from unquant.train.loop import Recipe, Run, train

@@ -35,8 +35,8 @@ from unquant.errors import (
 )
 from unquant.images import Picture, from_arrays, to_picture
 from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
-from unquant.models.reverse import SideInfo
+from unquant.models.common import Q_INDEX_OCTAVE, SideInfo, log2_q_of
+from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.weights import Weights
 
@@ -161,7 +161,7 @@ class LatentCodec(Codec[C, M]):
     def _estimate(self, plan: _Plan, index: int) -> float:
         """Bytes of the file at a q index, by cross-entropy in float32."""
         bits, tiles = 0.0, 0
-        log2_q = torch.full((1, 1, 1, 1), index / Q_INDEX_OCTAVE, device=self.device)
+        log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
         for rows, columns in self._tiles(*plan.y.shape[-2:]):
             coded = self.model.quantise(plan.y[..., rows, columns], log2_q, noise=False)
             bits += float(coded.bits_y.sum() + coded.bits_z.sum())
@@ -212,7 +212,7 @@ class LatentCodec(Codec[C, M]):
         else:
             h16, w16 = latent_size(header.width, header.height)
             indices = np.frombuffer(header.q_map, dtype="<u2").astype(np.int64).reshape(h16, w16)
-        return torch.from_numpy(indices).to(self.device, torch.float64)[None, None] / Q_INDEX_OCTAVE
+        return log2_q_of(torch.from_numpy(indices).to(self.device, torch.float64)[None, None])
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from unquant.codecs.windows import run_windowed, run_windows
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.reverse import SideInfo
+from unquant.models.common import SideInfo
 from unquant.nn.compressor import Context
 from unquant.nn.transforms import LATENT_STRIDE
 

@@ -19,8 +19,8 @@ from unquant.codecs.windows import run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
+from unquant.models.common import SideInfo
 from unquant.models.ratevar import Ratevar, RatevarConfig
-from unquant.models.reverse import SideInfo
 from unquant.nn.transforms import LATENT_STRIDE
 
 __all__ = ["RatevarCodec"]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unquant.entropy.two_pass import positions_of
+from unquant.entropy.base import positions_of
 from unquant.nn.blocks import Film
 
 __all__ = ["BUCKETS", "Block", "Sight", "Stage", "Window", "diamond_buckets", "topk_attention", "windows"]
@@ -38,12 +38,10 @@ _LN2 = math.log(2)
 class Sight:
     """Which positions a query may attend to; all of its window by default.
 
-    odd: only those with odd i + j (coded in the first pass). causal: only those not after the query in raster order.
-    visible: (h, w), only those where it is True.
+    odd: only those with odd i + j (coded in the first pass). visible: (h, w), only those where it is True.
     """
 
     odd: bool = False
-    causal: bool = False
     visible: Bool[Tensor, "h w"] | None = None
 
 
@@ -51,14 +49,14 @@ class Window(NamedTuple):
     """A rectangle of queries and the keys that they see, all of them in the rectangle.
 
     keys: flat positions within it, (m,), None for all. buckets: (n, m), the entry of each pair in the table of relative
-    positions. allowed: (n, m) or (1, m), False where a key is hidden; None where none is.
+    positions. allowed: (m,), False where a key is hidden; None where none is.
     """
 
     rows: slice
     cols: slice
     keys: Int[Tensor, " m"] | None
     buckets: Int[Tensor, "n m"]
-    allowed: Bool[Tensor, "_ m"] | None
+    allowed: Bool[Tensor, " m"] | None
 
 
 def diamond_buckets(down: Int[Tensor, "n m"], right: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
@@ -103,12 +101,7 @@ def windows(
         if kind not in known:
             known[kind] = pairs(*kind)
         keys, buckets = known[kind]
-        allowed = None
-        if sight.causal:  # raster order within a window is that of the whole
-            allowed = torch.ones(h * w, h * w, dtype=torch.bool, device=device).tril()
-        if sight.visible is not None:
-            visible = sight.visible[rows, cols].flatten()[None, :]
-            allowed = visible if allowed is None else allowed & visible
+        allowed = None if sight.visible is None else sight.visible[rows, cols].flatten()
         return Window(rows, cols, keys, buckets, allowed)
 
     rows, cols = (_edges(size, side, shifted) for size in (height, width))
@@ -122,7 +115,7 @@ def topk_attention(
     table: Float[Tensor, "p e"],
     buckets: Int[Tensor, "n m"],
     top: int,
-    allowed: Bool[Tensor, "_ m"] | None = None,
+    allowed: Bool[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "s n f"]:
     """Attention to the `top` best keys of each query, continuous in q, k, v and table (the paper's, section 3, jumps).
 
@@ -146,8 +139,7 @@ def topk_attention(
         bias = (some @ table.T).gather(2, buckets[start : start + rows].expand(s, -1, -1))
         scores = torch.baddbmm(bias, some, k.transpose(1, 2))
         if allowed is not None:
-            hidden = ~(allowed if allowed.shape[0] == 1 else allowed[start : start + rows])
-            scores = scores.masked_fill(hidden, -math.inf)
+            scores = scores.masked_fill(~allowed, -math.inf)
         parts.append(_weighted(scores, v, top))
     return torch.cat(parts, dim=1)
 

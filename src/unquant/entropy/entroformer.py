@@ -7,8 +7,7 @@
 
 Qian et al. 2022, arXiv 2202.05492, with top-k attention made continuous and run in windows (`unquant.entropy.attention`).
 What is ours beside: everything is in units of q and sees log2 q (Film), the tokens of the context carry the features, and a
-first-pass position, that has no context, has a learned vector in place of it. Two more ways to use the context serve
-training only: random masks (pretraining) and raster order (a bound to compare the two passes with).
+first-pass position, that has no context, has a learned vector in place of it. Random masks serve pretraining alone.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unquant.entropy.attention import Sight, Stage
+from unquant.entropy.base import HYPER_STRIDE, EntropyModel, Params
 from unquant.entropy.gaussian import ScaleGrid
-from unquant.entropy.two_pass import HYPER_STRIDE, EntropyModel, Params
 from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, Film, resize_map, zero_init
 from unquant.shapes import Hyper, Latent, QMap
@@ -139,28 +138,10 @@ class Entroformer(EntropyModel):
         log2_q: QMap,
         hidden: Int[Tensor, " n"],
     ) -> Params:
-        """Parameters (b, c, n, 1) of hidden positions (flat, row-major), given all others: for pretraining.
-
-        v: k + μ, or its surrogate, at the others; what stands at the hidden ones does not matter. hidden: see
-        `hidden_positions`; the same for all images of a batch.
-        """
         h16, w16 = v.shape[-2:]
         visible = torch.ones(h16 * w16, dtype=torch.bool, device=v.device).index_fill(0, hidden, False).view(h16, w16)
         context = self._context(v * visible, features, cond, Sight(visible=visible)).flatten(2)[:, :, hidden, None]
         return self._params_at(hidden, features, context, cond, log2_q)
-
-    def causal_params(
-        self, features: Float[Tensor, "b f h16 w16"], v: Latent, cond: Float[Tensor, "b e hq wq"], log2_q: QMap
-    ) -> Params:
-        """Parameters of every position given those before it in raster order, (b, c, h16·w16, 1), in one pass.
-
-        For training and for comparing likelihoods; there is no decoder, which would need a pass for every position.
-        v: k + μ, or its surrogate, everywhere.
-        """
-        # a token sees itself: what is said of a position is the output of the token before it
-        context = self._context(v, features, cond, Sight(causal=True)).flatten(2)[:, :, :-1, None]
-        everywhere = torch.arange(v.shape[-2] * v.shape[-1], device=v.device)
-        return self._params_at(everywhere, features, context, cond, log2_q)
 
     def _context(
         self, v: Latent, features: Float[Tensor, "b f h16 w16"], cond: Float[Tensor, "b e hq wq"], sight: Sight
@@ -171,11 +152,11 @@ class Entroformer(EntropyModel):
         self,
         positions: Int[Tensor, " n"],
         features: Float[Tensor, "b f h16 w16"],
-        context: Float[Tensor, "b f k 1"] | None,
+        context: Float[Tensor, "b f n 1"] | None,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
     ) -> Params:
-        """Parameters (b, c, n, 1). context: of the last k ≤ n positions; those before have none."""
+        """Parameters (b, c, n, 1). context: of those positions, None where they have none."""
         if cond.shape[-2:] != (1, 1):
             cond = cond.flatten(2)[:, :, positions, None]
             log2_q = log2_q.flatten(2)[:, :, positions, None]
@@ -198,14 +179,10 @@ class _ParamNet(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "b f n 1"],
-        context: Float[Tensor, "b f k 1"] | None,
+        context: Float[Tensor, "b f n 1"] | None,
         cond: Float[Tensor, "b e _ 1"],
     ) -> Float[Tensor, "b c2 n 1"]:
-        told = self.absent
-        if context is not None and context.shape[2]:
-            told = self.from_context(context)
-            if missing := features.shape[2] - context.shape[2]:
-                told = torch.cat([self.absent.to(told.dtype).expand(len(told), -1, missing, 1), told], dim=2)
+        told = self.absent if context is None else self.from_context(context)
         h = F.leaky_relu(self.film(self.from_features(features) + told, cond), 0.2)
         with torch.autocast(h.device.type, enabled=False):
             return self.head(h.to(self.head.weight.dtype))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
-from unquant.entropy.two_pass import EntropyModel, Params, hyper_size
+from unquant.entropy.base import PASSES, EntropyModel, Params, hyper_size, positions_of
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -108,8 +108,8 @@ class ExactCoder:
         z_hat = stage(Params(prior.mu.expand(shape), prior.t.expand(shape)), 0)
         features = net.hyper_synthesis(z_hat, cond, size)
         v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)
-        for pass_index in range(net.pass_count):
-            positions = net.positions(pass_index, h16, w16, self.device)
+        for pass_index in range(PASSES):
+            positions = positions_of(pass_index, h16, w16, self.device)
             if not len(positions):
                 continue
             known = v_hat.unflatten(2, size) if pass_index else None
@@ -140,7 +140,7 @@ class ExactCoder:
                 return found
 
             mu, index = self._snap(params, overrides)
-            value = z if number == 0 else flat[:, :, self.networks.positions(number - 1, *size, self.device), None]
+            value = z if number == 0 else flat[:, :, positions_of(number - 1, *size, self.device), None]
             k = (value - mu).round().clamp(-(2.0**30), 2.0**30)
             k = torch.where(torch.from_numpy(index >= 0).to(k.device).view(k.shape), k, torch.zeros_like(k))
             coded = k.flatten().cpu().numpy().astype(np.int32)
@@ -170,11 +170,7 @@ class ExactCoder:
 
         v_hat = self._walk(size, log2_q, stage)
         both = [torch.zeros_like(v_hat).flatten(2) for _ in range(2)]
-        passes = [
-            p
-            for p in (self.networks.positions(i, *size, self.device) for i in range(self.networks.pass_count))
-            if len(p)
-        ]
+        passes = [p for p in (positions_of(i, *size, self.device) for i in range(PASSES)) if len(p)]
         for positions, pair in zip(passes, sides, strict=True):
             for target, value in zip(both, pair, strict=True):
                 target[:, :, positions] = value[..., 0]

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unquant.entropy.entroformer import Entroformer
+from unquant.entropy.base import PASSES, EntropyModel, positions_of
 from unquant.entropy.gaussian import gaussian_bits, round_ste
-from unquant.entropy.two_pass import EntropyModel
 from unquant.shapes import Hyper, Latent, QMap
 
 __all__ = ["EntropyOutput", "quantise"]
@@ -43,8 +42,8 @@ def quantise(
     Symbols are round(y/q − μ), straight-through in the gradient. With `noise` the bits are those of y/q − μ + U(−½, ½)
     (the training surrogate, an upper bound on average), the gradient of σ being that of the symbols' own bits; without
     it they are the bits of the symbols, 0 where σ is below the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
-    hidden: positions (flat, ascending) of the second pass in place of the checkerboard's, the first has the others; for the
-    random-mask pretraining of an `Entroformer`, no other can.
+    hidden: positions (flat, ascending) of the second pass in place of the checkerboard's, the first has the others; for
+    random-mask pretraining. Raises OptionError where the model has no `masked_params`.
     """
     grid = entropy.grid
     size = (y.shape[-2], y.shape[-1])
@@ -74,16 +73,15 @@ def quantise(
     b, c = y.shape[:2]
     v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
     bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
-    for pass_index in range(entropy.pass_count):
+    for pass_index in range(PASSES):
         if hidden is None:
-            positions = entropy.positions(pass_index, *size, device=y.device)
+            positions = positions_of(pass_index, *size, device=y.device)
         else:
             positions = hidden if pass_index else _others(hidden, size[0] * size[1])
-        if not len(positions):  # a narrow latent leaves passes empty
+        if not len(positions):  # of a single position all is in the second pass
             continue
         known = v_hat.unflatten(2, size) if pass_index else None
         if hidden is not None and known is not None:
-            assert isinstance(entropy, Entroformer)
             params = entropy.masked_params(features, known, cond, log2_q, hidden)
         else:
             params = entropy.pass_params(pass_index, features, known, cond, log2_q, positions)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from unquant.entropy.base import EntropyModel
 from unquant.entropy.entroformer import Entroformer, EntroformerConfig
 from unquant.entropy.gaussian import ScaleGrid
-from unquant.entropy.two_pass import EntropyModel, TwoPassEntropy
+from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError
 
 __all__ = ["EntropyConfig", "entropy_model", "filled"]
@@ -19,8 +21,8 @@ T = TypeVar("T")
 class EntropyConfig:
     """Sizes of the entropy model and of its grid of scales.
 
-    hyper, width, context, hidden, cond, passes: of `TwoPassEntropy`. entroformer: the sizes of an `Entroformer` in place of
-    that, which has no use for the first five and always two passes. Raises OptionError for another number of passes.
+    hyper, width, context, hidden, cond: of `TwoPassEntropy`. entroformer: the sizes of an `Entroformer` in place of that,
+    which has no use for those five.
     """
 
     hyper: int = 96
@@ -32,13 +34,9 @@ class EntropyConfig:
     scale_high: float = 64.0
     scales: int = 64
     entroformer: EntroformerConfig | None = None
-    passes: int = 2
 
-    def __post_init__(self) -> None:
-        if self.passes not in (2, 4):
-            raise OptionError(f"passes: 2 or 4, not {self.passes}")
-        if self.entroformer is not None and self.passes != 2:
-            raise OptionError(f"passes: 2 with an Entroformer, not {self.passes}")
+    retired: ClassVar[Mapping[str, Any]] = {"passes": 2}
+    """Keys of before and the only value that they may have: shipped weights were written when there was a choice of it."""
 
 
 def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:
@@ -47,7 +45,7 @@ def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:
     grid = ScaleGrid(c.scale_low, c.scale_high, c.scales)
     if c.entroformer is not None:
         return Entroformer(latent, c.entroformer, grid)
-    return TwoPassEntropy(latent, c.hyper, c.width, c.context, c.hidden, c.cond, grid, passes=c.passes)
+    return TwoPassEntropy(latent, c.hyper, c.width, c.context, c.hidden, c.cond, grid)
 
 
 def filled(cls: type[T], values: Any, name: str) -> T:
@@ -55,11 +53,13 @@ def filled(cls: type[T], values: Any, name: str) -> T:
 
     values: a mapping of field names to numbers, strings and booleans, nested where a field is a dataclass; a list of whole
     numbers where it is a tuple of such; a field that may be None takes None. name: what errors call the whole, `name.field`
-    for a part. Raises OptionError for an unknown key, for a value of another type than the field's (a whole number will do
-    for a fraction), and for what the class itself refuses.
+    for a part. A key that the class has `retired` is passed over. Raises OptionError for an unknown key, for a value of
+    another type than the field's (a whole number will do for a fraction), and for what the class itself refuses.
     """
     if not isinstance(values, dict):
         raise OptionError(f"{name}: must be a table of keys and values, not {values!r}")
+    retired = getattr(cls, "retired", {}).items()
+    values = {key: value for key, value in values.items() if (key, value) not in retired}
     kinds = get_type_hints(cls)
     if unknown := sorted(set(values) - {f.name for f in fields(cls)}):  # pyright: ignore[reportArgumentType]
         raise OptionError(f"{name}: unknown key: {', '.join(unknown)}")

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import Model
+from unquant.models.common import Model, SideInfo, log2_q_of
 from unquant.models.config import EntropyConfig, entropy_model, filled
-from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, SideInfo, reverse_path
+from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Image, Latent, QMap
 
 __all__ = [
-    "Q_INDEX_OCTAVE",
     "EntropyConfig",
     "EntropyOutput",
     "Ratevar",
@@ -33,9 +32,6 @@ __all__ = [
     "RatevarOutput",
     "ReverseConfig",
 ]
-
-Q_INDEX_OCTAVE = 64
-"""q = 2^(index / 64): log2 q is exact in binary floating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +137,6 @@ class Ratevar(Model[RatevarConfig]):
         Arguments as in `reverse_path`; the model must have a reverse network.
         """
         assert self.f is not None
-        log2_q_end = side.log2_q_file.clamp(max=self.config.q_index_min / Q_INDEX_OCTAVE)
+        log2_q_end = side.log2_q_file.clamp(max=log2_q_of(self.config.q_index_min))
         y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network)
         return y, log2_q_end

@@ -21,10 +21,11 @@ from unquant.diffusion.samplers.common import UNIFORM_STD
 from unquant.diffusion.schedules import geometric, randomness
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError
+from unquant.models.common import SideInfo
 from unquant.nn.blocks import Condition
 from unquant.nn.transforms import LATENT_GAIN
 from unquant.nn.unet import UNet
-from unquant.shapes import Latent, QMap
+from unquant.shapes import Latent
 
 __all__ = [
     "SAMPLERS",
@@ -32,7 +33,6 @@ __all__ = [
     "TRAININGS",
     "Reverse",
     "ReverseConfig",
-    "SideInfo",
     "project",
     "reverse_path",
     "rounding_error",
@@ -85,19 +85,6 @@ class ReverseConfig:
             raise OptionError(
                 f"noise_channels: above 0 for the training energy, 0 for the others, not {self.noise_channels}"
             )
-
-
-class SideInfo(NamedTuple):
-    """What the decoder knows of one file beside the state of the path.
-
-    y_file: ŷ_T in latent units, (b, c, h16, w16). log2_q_file: log2 q_T, (b, 1, 1, 1) or (b, 1, h16, w16). mu: means in
-    steps. t: scales as grid coordinates, below −½ where nothing was coded.
-    """
-
-    y_file: Latent
-    log2_q_file: QMap
-    mu: Latent
-    t: Latent
 
 
 class RoundingError(NamedTuple):

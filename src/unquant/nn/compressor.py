@@ -30,14 +30,13 @@ from unquant.nn.transforms import (
     LATENT_STRIDE,
     dct_directions,
 )
-from unquant.shapes import Hyper, Image, Latent
+from unquant.shapes import Image, Latent
 
 __all__ = [
     "CompressorConfig",
     "CompressorEncoder",
     "Context",
     "ContextDecoder",
-    "Hyperprior",
     "NormBlock",
     "Stage",
     "check_sizes",
@@ -98,7 +97,7 @@ class CompressorConfig:
 
     @classmethod
     def paper(cls) -> CompressorConfig:
-        """The published size: with `Hyperprior`, 13.8 M parameters."""
+        """The published size: 5.4 M parameters, of 13.8 M with the published hyperprior."""
         return cls(256, 1, (64, 128, 192, 256), (1, 1, 1, 1), (64, 64, 128, 192), (1, 1, 1, 1), 7, False)
 
 
@@ -268,34 +267,3 @@ class ContextDecoder(nn.Module):
                 patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
                 base = 0.5 + F.pixel_shuffle(patches, LATENT_STRIDE)
         return Context(tuple(maps[::-1]), base, self.stride)
-
-
-class Hyperprior(nn.Module):
-    """The published hyperprior networks: y to a hyper-latent at 1/64, and back to means and scales of y.
-
-    For `CompressorConfig.paper()` only: the published 13.8 M parameters count them (8.3 M), the two transforms alone have
-    5.4 M. The default's entropy model is a module of its own.
-    """
-
-    def __init__(self, latent: int) -> None:
-        super().__init__()
-        c = latent
-        self.analysis = nn.Sequential(
-            nn.Conv2d(c, c, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(c, c, 5, stride=2, padding=2),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(c, c, 5, stride=2, padding=2),
-        )
-        self.synthesis = nn.Sequential(
-            nn.ConvTranspose2d(c, c, 5, stride=2, padding=2, output_padding=1),
-            nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(c, c, 5, stride=2, padding=2, output_padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(c, 2 * c, 3, padding=1),
-        )
-
-    def forward(self, z: Hyper, size: tuple[int, int]) -> tuple[Latent, Latent]:
-        """Mean and scale (at least 0.1) of a latent of `size` (h16, w16), from a quantised hyper-latent."""
-        mean, scale = self.synthesis(z)[..., : size[0], : size[1]].chunk(2, dim=1)
-        return mean, scale.clamp(min=0.1)

@@ -24,7 +24,7 @@ from unquant.diffusion.parameterisation import MAX_SNR, Parameterisation
 from unquant.entropy.entroformer import Entroformer, hidden_positions
 from unquant.errors import OptionError
 from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
-from unquant.models.ratevar import Q_INDEX_OCTAVE
+from unquant.models.common import log2_q_of
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
@@ -231,7 +231,7 @@ class Diffusion(Objective[Cdc]):
 @torch.no_grad()
 def _decoded(model: Cdc, x: Image, q_index: int, realism: float, steps: int) -> tuple[Image, Float[Tensor, " b"]]:
     """A decode with real rounding, clamped to [0, 1], always with the same noise; and bits per pixel of each image."""
-    log2_q = torch.full((len(x), 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+    log2_q = torch.full((len(x), 1, 1, 1), log2_q_of(q_index), device=x.device)
     coded = model.quantise(model.g_a(x), log2_q, noise=False)
     context = model.g_s(coded.v_hat * torch.exp2(log2_q))
     with fixed_noise(x.device):

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from unquant.errors import TrainingError
 from unquant.nn.blocks import Film, ResBlock
 
-__all__ = ["four_pass_state", "grow"]
-
-_EDGES = (1, 3, 5, 7)
-"""The taps of a 3×3 kernel, row by row, at which the even positions of a checkerboard see the odd ones."""
+__all__ = ["grow"]
 
 
 def grow(model: nn.Module, state: Mapping[str, Tensor], growing: tuple[str, ...]) -> int:
@@ -22,16 +19,13 @@ def grow(model: nn.Module, state: Mapping[str, Tensor], growing: tuple[str, ...]
 
     Channels that are new begin at random and are read by nobody; residual blocks that are new begin as the identity. So
     the model computes what the smaller one did, up to rounding, and every new weight has a gradient, at once or after the
-    first step. The other submodules must have the state's shapes, but for an entropy model of four passes, which takes the
-    weights of two. Raises TrainingError where a tensor would have to shrink, or differs outside `growing`.
+    first step. The other submodules must have the state's shapes. Raises TrainingError where a tensor would have to
+    shrink, or differs outside `growing`.
     """
     modules = dict(model.named_modules())
     target = model.state_dict()
     loaded: dict[str, Tensor] = {}
     grown = 0
-    if "entropy.contexts.0.weight" in target and "entropy.context.weight" in state:
-        before, state = state, four_pass_state(state, target)
-        grown = sum(name not in before or before[name].shape != tensor.shape for name, tensor in state.items())
     for name, fresh in target.items():
         old = state.get(name)
         if old is not None and old.shape == fresh.shape:
@@ -51,32 +45,6 @@ def grow(model: nn.Module, state: Mapping[str, Tensor], growing: tuple[str, ...]
         raise TrainingError(f"{lost[0]}: in the weights, but not in the recipe's model")
     model.load_state_dict(loaded)
     return grown
-
-
-def four_pass_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a model with a two-pass context as that of the same model with four passes, which computes the same.
-
-    Passes 0 and 1 continue the old first pass, 2 and 3 the old second one. The context of pass 1 is that of `fresh`, the
-    four-pass model's initial state, and is read by nobody yet; the others see nothing yet beyond the odd positions.
-    """
-    out = {
-        name: tensor for name, tensor in state.items() if not name.startswith(("entropy.context.", "entropy.passes."))
-    }
-    weight = state["entropy.context.weight"]
-    # the old kernel met zeros at its centre and corners: what stands there is arbitrary, and now would be seen
-    edges = torch.zeros_like(weight).flatten(2)
-    edges[:, :, _EDGES] = weight.flatten(2)[:, :, _EDGES]
-    for part, old in (("weight", edges.view_as(weight)), ("bias", state["entropy.context.bias"])):
-        out[f"entropy.contexts.0.{part}"] = fresh[f"entropy.contexts.0.{part}"].to(old)
-        out |= {f"entropy.contexts.{number}.{part}": old.clone() for number in (1, 2)}
-    for name, tensor in state.items():
-        if name.startswith("entropy.passes."):
-            number, part = name.removeprefix("entropy.passes.").split(".", 1)
-            out |= {f"entropy.passes.{n}.{part}": tensor.clone() for n in range(2 * int(number), 2 * int(number) + 2)}
-    first = out["entropy.passes.1.first.weight"]
-    context = first.new_zeros(first.shape[0], weight.shape[0], 1, 1)
-    out["entropy.passes.1.first.weight"] = torch.cat([first, context], dim=1)
-    return out
 
 
 def _enlarged(name: str, old: Tensor, fresh: Tensor, parts: int) -> Tensor:

@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unquant.models.cdc import CdcConfig
-from unquant.models.common import Model
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar, RatevarConfig
-from unquant.models.reverse import SideInfo
+from unquant.models.common import Model, SideInfo, log2_q_of
+from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
@@ -110,7 +109,7 @@ def draw_log2_q(
     batch: int, latent_size: int, model: RatevarConfig | CdcConfig, q_map: float, generator: torch.Generator
 ) -> Float[Tensor, "b 1 _ _"]:
     """log2 q, uniform over the model's range and stratified over the batch; at times (q_map) a map of two values."""
-    low, high = model.q_index_min / Q_INDEX_OCTAVE, model.q_index_max / Q_INDEX_OCTAVE
+    low, high = log2_q_of(model.q_index_min), log2_q_of(model.q_index_max)
     strata = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
     log2_q = (low + (high - low) * strata).view(batch, 1, 1, 1)
     if torch.rand((), generator=generator) < q_map:

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.errors import OptionError, TrainingError
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
-from unquant.models.reverse import Reverse, SideInfo
+from unquant.models.common import SideInfo, log2_q_of
+from unquant.models.ratevar import Ratevar
+from unquant.models.reverse import Reverse
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, encode_frozen
@@ -130,7 +131,7 @@ class Stage2(Objective[Ratevar]):
         file = draw_log2_q(batch, latent_size, model, share, generator)
         u = torch.rand(batch, 1, 1, 1, generator=generator)
         u[torch.randperm(batch, generator=generator)[: round(batch * self.config.at_file)]] = 1.0
-        low = model.q_index_min / Q_INDEX_OCTAVE
+        low = log2_q_of(model.q_index_min)
         return Draw(file.to(device), (low + u * (file - low)).to(device))
 
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
@@ -169,7 +170,7 @@ class Stage2(Objective[Ratevar]):
         with fixed_noise(photos.device):
             x = fixed_crops(photos, count, size, held_out=True)
             for q_index in validation_indices(model):
-                log2_q = torch.full((count, 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+                log2_q = torch.full((count, 1, 1, 1), log2_q_of(q_index), device=x.device)
                 y, side = encode_frozen(model, x, log2_q)
                 loss, estimate = self._loss(f, y, side, log2_q)
                 lost = (y - side.y_file).square().sum()

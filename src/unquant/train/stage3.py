@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from unquant.errors import OptionError, TrainingError
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
-from unquant.models.reverse import SideInfo
+from unquant.models.common import SideInfo, log2_q_of
+from unquant.models.ratevar import Ratevar
 from unquant.nn.transforms import LATENT_GAIN, LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
@@ -160,7 +160,7 @@ class Stage3(Objective[Ratevar]):
             x = fixed_crops(photos, count, size, held_out=True)
             corner = torch.full((2,), max(0, size - c.vgg_crop) // 2, device=x.device)
             for q_index in validation_indices(model):
-                log2_q = torch.full((count, 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+                log2_q = torch.full((count, 1, 1, 1), log2_q_of(q_index), device=x.device)
                 _, side = encode_frozen(model, x, log2_q)
                 plain = model.g_s(side.y_file, log2_q, log2_q, torch.zeros_like(log2_q)).clamp(0, 1)
                 row[f"psnr_{q_index}"] = psnr_of((plain - x).square().mean((1, 2, 3)))

@@ -26,8 +26,9 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError
 from unquant.images import open_image, to_picture
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
-from unquant.models.reverse import ReverseConfig, SideInfo
+from unquant.models.common import SideInfo, log2_q_of
+from unquant.models.ratevar import Ratevar
+from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 from unquant.shapes import Image, Latent
@@ -176,7 +177,7 @@ def load_pictures(folder: Path, crop: int | None = None, count: int | None = Non
 
 
 def _log2_q(index: int) -> Float[Tensor, "1 1 1 1"]:
-    return torch.full((1, 1, 1, 1), index / Q_INDEX_OCTAVE)
+    return torch.full((1, 1, 1, 1), log2_q_of(index))
 
 
 @torch.no_grad()

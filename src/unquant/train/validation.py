@@ -13,7 +13,8 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from unquant.models.cdc import Cdc
-from unquant.models.ratevar import Q_INDEX_OCTAVE, Ratevar
+from unquant.models.common import log2_q_of
+from unquant.models.ratevar import Ratevar
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos
@@ -37,7 +38,7 @@ M = TypeVar("M", bound=Ratevar | Cdc)
 def reconstruct(model: Ratevar, x: Image, q_index: int, realism: float) -> tuple[Image, Tensor]:
     """Plain forward pass with real rounding: image clamped to [0, 1], and bits per pixel of each image (b,)."""
     b = x.shape[0]
-    log2_q = torch.full((b, 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+    log2_q = torch.full((b, 1, 1, 1), log2_q_of(q_index), device=x.device)
     coded = model.quantise(model.g_a(x), log2_q, noise=False)
     out = model.g_s(coded.v_hat * torch.exp2(log2_q), log2_q, log2_q, torch.full_like(log2_q, realism))
     bits = coded.bits_y.sum((1, 2, 3)) + coded.bits_z.sum((1, 2, 3))
@@ -80,7 +81,7 @@ def validate(
         mse, bpp = (plain - x).square().mean((1, 2, 3)), float(bits.mean())
         row |= {f"bpp_{q_index}": bpp, f"psnr_{q_index}": psnr_of(mse)}
         gaps.append(psnr_of(mse) - psnr_of((decode(model, seen, q_index, 0.0)[0] - seen).square().mean((1, 2, 3))))
-        root_lambda = math.sqrt(lambda0) * 2 ** (-q_index / Q_INDEX_OCTAVE)
+        root_lambda = math.sqrt(lambda0) * 2 ** (-log2_q_of(q_index))
         losses.append(bpp / root_lambda + root_lambda * float(mse.mean()) * 255**2)
         if lpips is not None:
             row[f"lpips_{q_index}"] = float(lpips(decode(model, x, q_index, 1.0)[0], x).mean())
@@ -124,7 +125,7 @@ def save_rows(rows: list[Image], path: Path) -> None:
 
 def _reversed(model: Ratevar, x: Image, q_index: int) -> Image:
     """What a decode at ρ = 1 gives, clamped to [0, 1]: the whole reverse path, then g_s."""
-    log2_q = torch.full((x.shape[0], 1, 1, 1), q_index / Q_INDEX_OCTAVE, device=x.device)
+    log2_q = torch.full((x.shape[0], 1, 1, 1), log2_q_of(q_index), device=x.device)
     y, side = encode_frozen(model, x, log2_q)
     b, _, h, w = y.shape
     one = torch.ones_like(log2_q)
