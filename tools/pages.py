@@ -34,7 +34,6 @@ from unquant.errors import InputError, OptionError
 __all__ = ["fill", "filled"]
 
 _BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-_ARROWS = {"higher": " ↑", "lower": " ↓", "one": ""}
 
 
 def fill(page: Path) -> bool:
@@ -76,7 +75,7 @@ def _equal_bytes(files: Sequence[Path], *, metrics: str, targets: str | None = N
     wanted = None if targets is None else {float(target) for target in targets.split(",")}
     rows = [row for row in read_rows(files) if wanted is None or row.target_bpp in wanted]
     groups = sorted(means(rows), key=_order)
-    heads = [METRICS[name].title.removesuffix(" (AlexNet)") + _ARROWS[METRICS[name].better] for name in names]
+    heads = [METRICS[name].head.replace(" (AlexNet)", "") for name in names]
     lines = [
         [
             _label(g),
@@ -113,7 +112,7 @@ def _range(files: Sequence[Path], *, lines: str) -> str:
         name, _, value = line.partition("@")
         realism, info = float(value), METRICS[name]
         cells = [number(found[target, realism].scores.get(name), info.digits) for target in targets]
-        table.append([f"{info.title}{_ARROWS[info.better]}, realism {realism:g}", *cells])
+        table.append([f"{info.head}, realism {realism:g}", *cells])
     head = ["bpp", *(f"{found[target, realism].bpp:.3f}" for target in targets)]
     return "\n\n".join([markdown_table(head, table), _caption([row for row in rows if row.codec == codec])])
 

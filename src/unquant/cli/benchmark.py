@@ -26,7 +26,6 @@ T = TypeVar("T", int, float)
 
 _WHAT = "What to measure"
 _RUN = "Running"
-_WORDS = ("fast", "default", "all", "none")
 
 
 _Images = Annotated[
@@ -188,7 +187,6 @@ def _finish(results: Results, published: Path | None, against: str | None, *, re
     """Report, table, notes, exit code."""
     from unquant.bench.analysis.equal import equal_table
     from unquant.bench.analysis.summary import footnotes, means, table, violations
-    from unquant.bench.metrics import METRICS
 
     rows, setup = results.rows, results.setup
     grown = violations(rows)
@@ -205,9 +203,8 @@ def _finish(results: Results, published: Path | None, against: str | None, *, re
         }
         write_line(json.dumps(content, ensure_ascii=False))
     elif rows:
-        columns = {name: (METRICS[name].title, METRICS[name].digits) for name in setup.plan.metrics}
         below = footnotes(rows)
-        write_line("\n".join([table(rows, columns, results.distances), *(["", *below] if below else [])]))
+        write_line("\n".join([table(rows, setup.plan.metrics, results.distances), *(["", *below] if below else [])]))
         if against is not None:
             write_line("\n" + equal_table(rows, against, setup.plan.metrics, distances=results.distances))
     for note in results.notes:
@@ -256,15 +253,14 @@ def _tell(failure: Failure) -> None:
 
 def _metrics(text: str) -> tuple[str, ...]:
     """The names of metrics. Raises OptionError for one that is none."""
-    from unquant.bench.metrics import DEFAULT, FAST, METRICS
+    from unquant.bench.metrics import METRICS, SETS
 
-    sets = {"fast": FAST, "default": DEFAULT, "all": tuple(METRICS), "none": ()}
-    if text in sets:
-        return tuple(sets[text])
+    if text in SETS:
+        return SETS[text]
     names = tuple(dict.fromkeys(_words(text, "--metrics")))
     wrong = [name for name in names if name not in METRICS]
     if wrong:
-        raise OptionError(f"--metrics: {wrong[0]!r} is none; there are {', '.join(METRICS)}, and {', '.join(_WORDS)}")
+        raise OptionError(f"--metrics: {wrong[0]!r} is none; there are {', '.join(METRICS)}, and {', '.join(SETS)}")
     return names
 
 

@@ -33,11 +33,10 @@ def test_means_are_over_the_images_of_a_setting() -> None:
 
 
 def test_the_table_has_the_columns_that_are_needed() -> None:
-    columns = {"psnr": ("PSNR, dB", 2), "flip": ("FLIP", 3)}
-    lines = table([JPEG], columns).splitlines()
+    lines = table([JPEG], ["psnr", "flip"]).splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["target", "codec", "bpp", "PSNR, dB", "FLIP"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["0.5 bpp", "jpeg", "0.4000", "30.00", "–"]
-    lines = table([JPEG, replace(ROW, realism=1.0, steps=2)], {}).splitlines()
+    lines = table([JPEG, replace(ROW, realism=1.0, steps=2)], []).splitlines()
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["0.5 bpp", "ratevar", "1", "2", "0.5000"]
 
 
@@ -46,7 +45,7 @@ def test_distances_between_sets_are_columns() -> None:
         {"kind": kind, "target": "0.5 bpp", "setting": setting, "value": value}
         for kind, setting, value in (("KD-VGG16", "jpeg", 0.01234), ("FID", "jpeg", 7.5), ("KID", "jpeg", None))
     ]
-    lines = table([JPEG, ROW], {}, {"distances": found}).splitlines()
+    lines = table([JPEG, ROW], [], {"distances": found}).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["target", "codec", "realism", "bpp", "KD-VGG16 ×1000", "FID"]
     assert cells[2][4:] == ["12.34", "7.50"]
@@ -66,7 +65,7 @@ def test_footnotes_say_what_was_missed() -> None:
         "* target not reached, the smallest file counts: jpeg at 0.5 bpp (1 of 1)",
         "° images missing: jpeg at 0.5 bpp (b)",
     ]
-    assert "0.9000*°" in table(rows, {})
+    assert "0.9000*°" in table(rows, [])
     assert footnotes([ROW, other(ROW, scores={"psnr": 1.0, "dists": None})]) == [
         "means of some images only: dists of ratevar, realism 0 at 0.5 bpp (1 of 2)"
     ]

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import pkgutil
 import subprocess
 import sys
 from importlib import metadata
@@ -17,7 +18,9 @@ import torch
 from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 
-from unquant.bench.metrics import DEFAULT, FAST, METRICS, Meter, gradient_energy, ms_ssim, psnr, ssim, to_tensor
+from unquant.bench.metrics import DEFAULT, FAST, METRICS, Meter
+from unquant.bench.metrics.base import to_tensor
+from unquant.bench.metrics.pixels import gradient_energy, ms_ssim, psnr, ssim
 from unquant.errors import OptionError, WeightsError
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 
@@ -205,7 +208,7 @@ def test_names_are_known_and_kept_in_order(picture: Image.Image) -> None:
 
 
 def test_the_catalogue_is_whole() -> None:
-    assert all(name == info.name for name, info in METRICS.items())
+    assert all(callable(pkgutil.resolve_name(f"unquant.bench.metrics.{info.loader}")) for info in METRICS.values())
     assert set(FAST) <= set(DEFAULT) <= set(METRICS)
     assert {"ssimulacra2", "flip"} <= set(DEFAULT)
 
@@ -227,7 +230,7 @@ def test_missing_weights_leave_the_rest(picture: Image.Image, no_metric_weights:
     scores = meter.against(picture)(picture)
     missing = {"lpips_alex", "lpips_alex_cut", "lpips_vgg", "dists"}
     assert {name for name, value in scores.items() if value is None} == missing
-    assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].title for name in OFFLINE if name in missing]
+    assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].label for name in OFFLINE if name in missing]
     assert "alexnet_lpips.safetensors" in meter.notes[0]
     assert "UNQUANT_METRICS" in meter.notes[0]
     assert meter.versions.keys() == set(OFFLINE) - missing
@@ -286,7 +289,7 @@ def test_small_pictures_are_scored_as_far_as_possible(size: tuple[int, int], ran
     }
     missing = [name for name in OFFLINE if min(size) < least.get(name, 1)]
     assert [name for name in OFFLINE if scores[name] is None] == missing
-    assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].title for name in missing]
+    assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].label for name in missing]
 
 
 def test_other_sizes_and_modes(picture: Image.Image, random_weights: Path) -> None:

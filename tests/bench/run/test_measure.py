@@ -306,7 +306,7 @@ def test_pictures_for_a_report(run: Run, paths: list[Path]) -> None:
 
 
 def test_distances_between_the_sets(run: Run, paths: list[Path], picture: Image.Image, monkeypatch) -> None:
-    from unquant.bench.metrics import sets as distribution
+    from unquant.bench.metrics.sets import patches
     from unquant.bench.run import measure as module
 
     class Means:
@@ -317,7 +317,7 @@ def test_distances_between_the_sets(run: Run, paths: list[Path], picture: Image.
             return x.flatten(2).std(-1).repeat(1, 2)[:, :4]
 
     extracted: list[int] = []
-    plain = distribution.patch_features
+    plain = patches.patch_features
 
     def counting(image, extractor):
         extracted.append(1)
@@ -326,7 +326,7 @@ def test_distances_between_the_sets(run: Run, paths: list[Path], picture: Image.
     monkeypatch.setattr(module, "extractor_versions", lambda directory: ({"VGG16": "v1"}, ["KID: no weights"]))
     monkeypatch.setattr(worker, "load_extractor", lambda name, directory: Means())
     monkeypatch.setattr(worker, "patch_features", counting)
-    worker._extractor.cache_clear()
+    worker.shared_extractor.cache_clear()
     for number, path in enumerate(paths):
         picture.resize((300, 256 + number)).save(path)
     plan = replace(PLAN, bpps=(0.8,))
@@ -340,7 +340,7 @@ def test_distances_between_the_sets(run: Run, paths: list[Path], picture: Image.
     assert run(plan, distances=True).measured == 0
     assert len(extracted) == 8
     assert run(plan).distances is None
-    worker._extractor.cache_clear()
+    worker.shared_extractor.cache_clear()
 
 
 def test_processes_give_the_same_scores(paths: list[Path], tmp_path: Path, tiny_weights: Path) -> None:

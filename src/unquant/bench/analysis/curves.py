@@ -18,7 +18,7 @@ __all__ = ["ALONG", "AXES", "Line", "codec_names", "lines_of", "read_rows", "set
 
 AXES: dict[str, str] = {
     "bpp": "bits per pixel",
-    **{name: metric.title for name, metric in METRICS.items()},
+    **{name: metric.label for name, metric in METRICS.items()},
     "realism": "realism ρ",
     "steps": "steps of the reverse path",
 }

@@ -14,8 +14,8 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from unquant.bench.analysis.summary import FRECHET
 from unquant.bench.metrics import METRICS
+from unquant.bench.metrics.sets.kinds import KINDS
 from unquant.bench.run.rows import Row
 from unquant.bench.tables import markdown_table, number
 from unquant.errors import OptionError
@@ -92,7 +92,7 @@ def sets_against(
 ) -> Pair:
     """One distance between sets of pictures, of two codecs at `bpp` bits per pixel, each called as in `Row.setting`.
 
-    distances: as `distribution.Results.flat` gives them for the rows; kind: such as "KD-VGG16".
+    distances: as `metrics.sets.distances.Results.flat` gives them for the rows; kind: such as "KD-VGG16".
     """
     sizes: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
@@ -130,24 +130,19 @@ def equal_table(
             raise OptionError(f"no results of {name!r}; there are {', '.join(dict.fromkeys(settings.values()))}")
     reference = next(setting for setting, codec in settings.items() if codec == anchor)
     others = [setting for setting, codec in settings.items() if codec != anchor and (not ours or codec in ours)]
-    kinds = list(dict.fromkeys(each["kind"] for each in (distances or {}).get("distances", ())))
+    kinds = [KINDS[name] for name in dict.fromkeys(each["kind"] for each in (distances or {}).get("distances", ()))]
     lines: list[list[str]] = []
     for rate in rates:
         for setting in (reference, *others):
             alone = setting == reference
             pairs = [against(rows, setting, reference, name, rate) for name in metrics]
-            sets = [sets_against(rows, distances or {}, setting, reference, kind, rate) for kind in kinds]
+            sets = [sets_against(rows, distances or {}, setting, reference, kind.name, rate) for kind in kinds]
             images = min((pair.images for pair in pairs or sets if pair.images), default=0)
             infos = [METRICS[name] for name in metrics]
             cells = [_cell(p, i.better, i.digits, alone=alone) for p, i in zip(pairs, infos, strict=True)]
-            cells += [
-                _cell(p, "lower", 2, alone=alone, scale=1 if k in FRECHET else 1000)
-                for p, k in zip(sets, kinds, strict=True)
-            ]
+            cells += [_cell(p, "lower", 2, alone=alone, scale=k.scale) for p, k in zip(sets, kinds, strict=True)]
             lines.append([(names or {}).get(setting, setting), f"{rate:g}", str(images), *cells])
-    arrows = {"higher": " ↑", "lower": " ↓", "one": ""}
-    heads = [METRICS[name].title + arrows[METRICS[name].better] for name in metrics]
-    heads += [kind + (" ↓" if kind in FRECHET else " ×1000 ↓") for kind in kinds]
+    heads = [*(METRICS[name].head for name in metrics), *(f"{kind.title} ↓" for kind in kinds)]
     return markdown_table(["codec", "bpp", "images", *heads], lines)
 
 

@@ -19,8 +19,6 @@ __all__ = ["REFERENCE", "BDRate", "Best", "Difference", "Seconds", "Setting", "S
 
 REFERENCE = "avif"
 """The codec that everything is compared with."""
-PERCEPTUAL = ("lpips_alex", "lpips_vgg", "dists")
-"""What images are ranked by: the first that was measured."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ class Study:
 
     @property
     def ranked_by(self) -> str | None:
-        """The metric that best and worst images are chosen by."""
-        return next((name for name in (*PERCEPTUAL, *self.metrics) if name in self.metrics), None)
+        """The metric that best and worst images are chosen by: the first perceptual one, else the first."""
+        return next(iter(sorted(self.metrics, key=lambda name: not METRICS[name].is_perceptual)), None)
 
     @cached_property
     def images(self) -> dict[str, str]:
@@ -166,8 +164,7 @@ class Study:
         if not common or len({(setting.codec, setting.version) for setting in met}) < 2:
             return None
         means = {setting: fmean(values[i] for i in sorted(common)) for setting, values in met.items()}
-        badness = {"higher": lambda v: -v, "lower": lambda v: v, "one": lambda v: abs(v - 1)}[METRICS[metric].better]
-        winner = min(means, key=lambda setting: badness(means[setting]))
+        winner = min(means, key=lambda setting: METRICS[metric].badness(means[setting]))
         return Best(winner, means[winner], len(common))
 
     def bd_rate(self, setting: Setting, metric: str) -> BDRate | None:

@@ -8,13 +8,12 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from unquant.bench.metrics import METRICS
+from unquant.bench.metrics.sets.kinds import KINDS
 from unquant.bench.run.rows import Row
 from unquant.bench.tables import markdown_table, number
 
-__all__ = ["FRECHET", "Group", "footnotes", "means", "table", "violations"]
-
-
-FRECHET = ("FD-VGG16", "FID")  # distances that are not shown ×1000
+__all__ = ["Group", "footnotes", "means", "table", "violations"]
 
 
 @dataclass(frozen=True)
@@ -84,31 +83,28 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(found) if found else None
 
 
-def table(
-    rows: Sequence[Row], metrics: Mapping[str, tuple[str, int]], distances: Mapping[str, Any] | None = None
-) -> str:
+def table(rows: Sequence[Row], metrics: Sequence[str], distances: Mapping[str, Any] | None = None) -> str:
     """The means as a Markdown table, a line for every target, codec and decode.
 
-    metrics: title and decimals by name. distances: between the sets, as `distribution.Results.flat` gives them.
+    metrics: by name. distances: between the sets, as `metrics.sets.distances.Results.flat` gives them.
     """
     groups = means(rows)
     with_steps = any(group.steps is not None for group in groups)
     with_realism = any(group.realism is not None for group in groups)
     sets = {(d["kind"], d["target"], d["setting"]): d["value"] for d in (distances or {}).get("distances", ())}
-    kinds = list(dict.fromkeys(kind for (kind, _, _), value in sets.items() if value is not None))
+    kinds = [KINDS[name] for name in dict.fromkeys(name for (name, _, _), value in sets.items() if value is not None)]
     header = ["target", "codec", *(["realism"] if with_realism else []), *(["steps"] if with_steps else []), "bpp"]
-    header += [title for title, _ in metrics.values()]
-    header += [kind if kind in FRECHET else f"{kind} ×1000" for kind in kinds]
+    header += [*(METRICS[name].label for name in metrics), *(kind.title for kind in kinds)]
     lines: list[list[str]] = []
     for group in groups:
         line = [group.target, group.codec]
         line += ["–" if group.realism is None else f"{group.realism:g}"] if with_realism else []
         line += [number(group.steps, 0)] if with_steps else []
         line += [f"{group.bpp:.4f}" + ("*" if group.unreached else "") + ("°" if group.missing else "")]
-        line += [number(group.scores.get(name), digits) for name, (_, digits) in metrics.items()]
+        line += [number(group.scores.get(name), METRICS[name].digits) for name in metrics]
         for kind in kinds:
-            value = sets.get((kind, group.target, group.setting))
-            line.append(number(value if value is None or kind in FRECHET else 1000 * value, 2))
+            value = sets.get((kind.name, group.target, group.setting))
+            line.append(number(None if value is None else kind.scale * value, 2))
         lines.append(line)
     return markdown_table(header, lines)
 

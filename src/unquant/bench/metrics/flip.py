@@ -6,6 +6,8 @@ pixels wide, 67 pixels per degree.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -27,6 +29,6 @@ def _against(reference: Image.Image) -> Score:
     return lambda image: float(evaluate(target, _array(image), "LDR", applyMagma=False, parameters={})[1])
 
 
-def load() -> Metric:
+def load(_: Path | None = None) -> Metric:
     """In [0, 1], 0 for equal pictures. Raises ImportError without the package."""
     return Metric(f"{library_version('flip-evaluator')}, 67 ppd", _against)

@@ -23,7 +23,7 @@ from unquant.perceptual import (
     load_lpips,
 )
 
-__all__ = ["CUT", "dists", "lpips"]
+__all__ = ["CUT", "dists", "lpips_alex", "lpips_alex_cut", "lpips_vgg"]
 
 DISTS_SMALLEST = 16
 CUT = 6
@@ -52,15 +52,29 @@ def _metric(network: LPIPS | DISTS, version: str, smallest: int, cut: int = 0) -
     return Metric(version, against, smallest + cut)
 
 
-def lpips(net: Network, directory: Path | None = None, cut: int = 0) -> Metric:
-    """LPIPS v0.1; ≥ 0, 0 for equal pictures. Raises ModelMissing, WeightsError.
-
-    cut: first rows and columns that are left out of both pictures. A decoder that was trained against the same network on a
-    fixed grid of pixels is flattered by its values there; `CUT` tells by how much.
-    """
+def _lpips(net: Network, directory: Path | None, cut: int = 0) -> Metric:
     network = load_lpips(net, directory)
     version = weights_version(find_weights(LPIPS_FILES[net], directory))
     return _metric(network, f"{version} cut {cut}" if cut else version, network.smallest, cut)
+
+
+def lpips_alex(directory: Path | None = None) -> Metric:
+    """LPIPS v0.1 on AlexNet; ≥ 0, 0 for equal pictures. Raises ModelMissing, WeightsError."""
+    return _lpips("alex", directory)
+
+
+def lpips_alex_cut(directory: Path | None = None) -> Metric:
+    """The same without the first `CUT` rows and columns of both pictures.
+
+    A decoder that was trained against the same network on a fixed grid of pixels is flattered by its values there; these
+    tell by how much. Raises ModelMissing, WeightsError.
+    """
+    return _lpips("alex", directory, CUT)
+
+
+def lpips_vgg(directory: Path | None = None) -> Metric:
+    """LPIPS v0.1 on VGG16; ≥ 0, 0 for equal pictures. Raises ModelMissing, WeightsError."""
+    return _lpips("vgg", directory)
 
 
 def dists(directory: Path | None = None) -> Metric:

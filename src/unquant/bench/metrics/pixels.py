@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -65,25 +66,25 @@ def ms_ssim(reference: Image.Image, image: Image.Image) -> float:
     return float(measure(to_tensor(image), to_tensor(reference), data_range=1.0))
 
 
-def load_psnr() -> Metric:
+def load_psnr(_: Path | None = None) -> Metric:
     return Metric("1", lambda reference: lambda image: psnr(reference, image))
 
 
-def load_ssim() -> Metric:
+def load_ssim(_: Path | None = None) -> Metric:
     """Raises ImportError without torchmetrics."""
     return Metric(
         library_version("torchmetrics"), lambda reference: lambda image: ssim(reference, image), SSIM_SMALLEST
     )
 
 
-def load_ms_ssim() -> Metric:
+def load_ms_ssim(_: Path | None = None) -> Metric:
     """Raises ImportError without torchmetrics."""
     return Metric(
         library_version("torchmetrics"), lambda reference: lambda image: ms_ssim(reference, image), MS_SSIM_SMALLEST
     )
 
 
-def load_gradient() -> Metric:
+def load_gradient(_: Path | None = None) -> Metric:
     def against(reference: Image.Image) -> Score:
         expected = _gradient_square(reference)
         return lambda image: _multiple(_gradient_square(image), expected)

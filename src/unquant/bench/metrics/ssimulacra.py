@@ -8,6 +8,7 @@ sides, and it takes paths only; here are the loop and the blur of libjxl instead
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,6 @@ def _against(reference: Image.Image) -> Score:
     return score
 
 
-def load() -> Metric:
+def load(_: Path | None = None) -> Metric:
     """At most 100, below 0 for very poor pictures. Raises ImportError without the package."""
     return Metric(f"{library_version('ssimulacra2')}, blur of libjxl", _against, SMALLEST)

@@ -18,7 +18,6 @@ from unquant.bench.report import figures
 
 __all__ = ["Chart", "Legend", "legend_of", "plane", "rate_charts", "shades"]
 
-ARROWS = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best"}
 MARGIN = 1.3
 """How far published points may lie beyond the measured rates, as a factor, to be drawn."""
 
@@ -55,13 +54,13 @@ def rate_charts(study: Study, points: Sequence[Point], distances: Mapping[str, A
         drawn, outside = _within(_published(points, metric), measured)
         info = METRICS[metric]
         lines = [*drawn, *measured]
-        charts.append(Chart(metric, info.title, ARROWS[info.better], _svg(lines, metric, info.title), lines, outside))
+        charts.append(Chart(metric, info.label, info.direction, _svg(lines, metric, info.label), lines, outside))
     kinds = list(dict.fromkeys(str(entry["kind"]) for entry in (distances or {}).get("distances", [])))
     for number, kind in enumerate(kinds):
         lines = _distances(study, [entry for entry in (distances or {})["distances"] if entry["kind"] == kind])
         if lines:
             title = f"{kind}, with standard errors"
-            charts.append(Chart(f"set{number}", title, ARROWS["lower"], _svg(lines, f"set{number}", kind), lines))
+            charts.append(Chart(f"set{number}", title, "lower is better", _svg(lines, f"set{number}", kind), lines))
     return charts
 
 
@@ -89,7 +88,7 @@ def _published(points: Iterable[Point], metric: str) -> list[Line]:
         each = sorted(group, key=lambda point: point.bpp)
         trust = ", low trust" if each[0].low_trust else ""
         notes = [
-            f"{p.bpp:.4g} bits per pixel, {METRICS[metric].title} {p.scores[metric]:.4g}; published{trust}: {p.source}"
+            f"{p.bpp:.4g} bits per pixel, {METRICS[metric].label} {p.scores[metric]:.4g}; published{trust}: {p.source}"
             for p in each
         ]
         kind = "low trust" if each[0].low_trust else "published"
@@ -169,9 +168,10 @@ def plane(study: Study) -> Chart | None:
     if any(row.scores.get(y) is not None for row in anchor):
         lines += curves.lines_of(anchor, "psnr", y, "bpp")
         labels += [line.name for line in lines[len(labels) :]]
-    alt = f"PSNR against {METRICS[y].title}: a path over realism at each target; the values stand in the tables below"
+    alt = f"PSNR against {METRICS[y].label}: a path over realism at each target; the values stand in the tables below"
     drawing = figures.svg(lines, "psnr", name="c-plane", alt=alt, labels=labels)
-    return Chart("plane", METRICS[y].title, ARROWS["lower"], drawing, lines, steps=any(line.variant for line in lines))
+    steps = any(line.variant for line in lines)
+    return Chart("plane", METRICS[y].label, METRICS[y].direction, drawing, lines, steps=steps)
 
 
 def legend_of(charts: Sequence[Chart], settings: Sequence[Setting], points: Iterable[Point]) -> list[Legend]:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from unquant.bench.analysis.study import Study, score
 from unquant.bench.metrics import METRICS
-from unquant.bench.report.page import short
 from unquant.bench.run.rows import Row
 from unquant.bench.tables import number
 from unquant.errors import UnquantError
@@ -87,7 +86,7 @@ def choose(study: Study, count: int = VIEWS) -> list[Chosen]:
     def why(place: int) -> str:
         rank = {last: "worst", 0: "best"}.get(place, f"number {place + 1}")
         by = ranking[place].scores.get(study.ranked_by or "", math.nan)
-        return f"{rank} of {last + 1}: {info.title} {by:+.{info.digits}f} to AVIF".replace("-0", "\N{MINUS SIGN}0")
+        return f"{rank} of {last + 1}: {info.label} {by:+.{info.digits}f} to AVIF".replace("-0", "\N{MINUS SIGN}0")
 
     return [Chosen(ranking[place].image_id, why(place)) for place in places]
 
@@ -146,7 +145,9 @@ def _panel(
     study: Study, name: str, row: Row, picture: Picture, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> Panel:
     values = [(metric, score(row, metric)) for metric in study.metrics]
-    scores = [(short(metric), number(value, METRICS[metric].digits)) for metric, value in values if value is not None]
+    scores = [
+        (METRICS[metric].title, number(value, METRICS[metric].digits)) for metric, value in values if value is not None
+    ]
     uri = missing = ""
     try:
         decoded = picture(row).convert("RGB")

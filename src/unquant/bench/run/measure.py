@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unquant.bench.metrics.sets import Results as SetDistances
-from unquant.bench.metrics.sets import distances as distances_of
-from unquant.bench.metrics.sets import extractor_versions
+from unquant.bench.metrics.sets.distances import Results as SetDistances
+from unquant.bench.metrics.sets.distances import distances as distances_of
+from unquant.bench.metrics.sets.patches import extractor_versions
 from unquant.bench.run.environment import cores, environment, limited_threads
 from unquant.bench.run.plan import Item, Plan, file_key, row_key
 from unquant.bench.run.rows import Row, write_rows

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 from PIL import Image
 
 from unquant.bench.metrics import Meter
-from unquant.bench.metrics.sets import Extractor, load_extractor, patch_features
+from unquant.bench.metrics.sets.patches import Extractor, load_extractor, patch_features
 from unquant.bench.run.plan import Decoding, Item, Plan, Request, Subject, file_key, row_key
 from unquant.bench.run.rows import Row
 from unquant.bench.run.store import Decoded, Encoded, Store, finite
@@ -28,7 +28,18 @@ from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec, load, pixels_id, q_index_of, read_image
 from unquant.errors import ImageTooLarge, InputError, OptionError, RateUnreachable, UnquantError
 
-__all__ = ["Event", "Failure", "Note", "Picture", "Setup", "Worker", "features_key", "kept_row", "shared_meter"]
+__all__ = [
+    "Event",
+    "Failure",
+    "Note",
+    "Picture",
+    "Setup",
+    "Worker",
+    "features_key",
+    "kept_row",
+    "shared_extractor",
+    "shared_meter",
+]
 
 Scorer: TypeAlias = Callable[[Image.Image], Mapping[str, float | None]]
 
@@ -88,7 +99,8 @@ class Setup:
 
 
 @lru_cache
-def _extractor(name: str, directory: Path | None) -> Extractor:
+def shared_extractor(name: str, directory: Path | None) -> Extractor:
+    """The network that describes patches; loaded once in a process."""
     return load_extractor(name, directory)
 
 
@@ -257,7 +269,7 @@ class Worker:
         for extractor in self.setup.extractors:
             for of, each in ((key, image), (opened.picture.id, opened.image)):
                 if not self.store.has_features(features_key(of, extractor)):
-                    found = patch_features(each, _extractor(extractor[0], self.setup.metrics_dir))
+                    found = patch_features(each, shared_extractor(extractor[0], self.setup.metrics_dir))
                     self.store.put_features(features_key(of, extractor), found)
 
     def picture(

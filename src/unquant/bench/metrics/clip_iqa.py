@@ -20,7 +20,7 @@ from unquant.bench.metrics.base import Metric, Score, library_version, to_tensor
 from unquant.errors import ModelMissing, WeightsError
 from unquant.perceptual import find_weights
 
-__all__ = ["clip_iqa"]
+__all__ = ["load"]
 
 FOLDER = "clip"
 FILES = ("config.json", "model.safetensors")
@@ -39,7 +39,7 @@ def _prepared(image: Image.Image, size: int) -> Tensor:
     return (pixels - mean) / std
 
 
-def clip_iqa(directory: Path | None = None) -> Metric:
+def load(directory: Path | None = None) -> Metric:
     """In [0, 1]; whatever the reference. directory: its folder `clip` has CLIP with its tokenizer.
 
     Raises ImportError without `transformers`, ModelMissing without the files and WeightsError if they are damaged.
