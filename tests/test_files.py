@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from unquant import files
 from unquant.errors import InputError
-from unquant.files import check_target, make_folder, whole_file, write_whole
+from unquant.files import check_target, remove_leftovers, whole_file, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -45,9 +48,10 @@ def test_what_is_no_file_is_refused(force: bool, tmp_path: Path) -> None:
             check_target(path, force=force)
         with pytest.raises(InputError, match=cause):
             write_whole(path, b"", force=force)
-    with pytest.raises(InputError, match="x: cannot be written: No such file"):
-        write_whole(tmp_path / "gone" / "x", b"", force=force)
-    assert names(tmp_path) == ["pipe"]
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/x: cannot be written: .*/file is not a folder"):
+        write_whole(tmp_path / "file" / "x", b"", force=force)
+    assert names(tmp_path) == ["file", "pipe"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("any")])
@@ -127,10 +131,21 @@ def test_permissions_are_those_of_any_new_file(mask: int, mode: int, tmp_path: P
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
 
 
-def test_make_folder(tmp_path: Path) -> None:
-    make_folder(tmp_path / "a" / "b")
-    make_folder(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be made"):
-        make_folder(tmp_path / "file" / "c")
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b" / "x", b"data")
+    assert (tmp_path / "a" / "b" / "x").read_bytes() == b"data"
+
+
+def test_leftovers_of_a_process_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from unquant.files import whole_file\n"
+        "with whole_file(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    source = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "x"], env=source).returncode < 0
+    assert len(names(tmp_path)) == 1
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "other").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["other"]

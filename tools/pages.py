@@ -28,8 +28,9 @@ from unquant.bench.analysis.summary import Group, footnotes, means
 from unquant.bench.metrics import METRICS
 from unquant.bench.run.rows import Row
 from unquant.bench.subjects.anchors import find, title_of
-from unquant.bench.tables import markdown_table, number, write_whole
+from unquant.bench.tables import markdown_table, number
 from unquant.errors import InputError, OptionError
+from unquant.files import write_whole
 
 __all__ = ["fill", "filled"]
 
@@ -45,10 +46,7 @@ def fill(page: Path) -> bool:
     after = filled(before, page)
     if after == before:
         return False
-    try:
-        write_whole(page, after)
-    except OSError as e:
-        raise InputError(f"{page}: cannot be written: {e.strerror or e}") from e
+    write_whole(page, after, force=True)
     return True
 
 

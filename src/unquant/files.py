@@ -10,7 +10,9 @@ from pathlib import Path
 
 from unquant.errors import InputError
 
-__all__ = ["check_target", "make_folder", "whole_file", "write_whole"]
+__all__ = ["check_target", "remove_leftovers", "whole_file", "write_whole"]
+
+_TEMPORARY = ".unquant-{}.tmp"
 
 
 def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str = "") -> Path:
@@ -38,14 +40,15 @@ def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str
 def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Generator[Path]:
     """A temporary file beside `path` to be written in this context; at its end it is on the disk and takes the name.
 
-    force: replace a file that exists. A symbolic link is followed. The permissions are those of any new file, however it was
-    written. Raises InputError, naming the path; after that or any other exception the old file is untouched and nothing is
-    left behind.
+    force: replace a file that exists. A symbolic link is followed; folders that are missing are made. The permissions are
+    those of any new file, however it was written. Raises InputError, naming the path, for an OSError within as well; after
+    any exception the old file is untouched and nothing is left behind.
     """
     name = os.fspath(path)
     target = check_target(name, force=force)
-    temporary = target.with_name(f".unquant-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode & 0o777
         yield temporary
@@ -54,6 +57,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Generato
             os.fsync(file.fileno())
         check_target(name, force=force)  # it may have appeared in the meantime
         temporary.replace(target)
+    except FileExistsError as error:  # what should be its folder
+        raise InputError(f"{name}: cannot be written: {target.parent} is not a folder") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be written: {_cause(error)}") from error
     finally:
@@ -67,12 +72,10 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str, *, force: bool 
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it that are missing. Raises InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {_cause(error)}") from error
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed amid `whole_file` has left; for a folder that only the caller writes to."""
+    for path in folder.glob(_TEMPORARY.format("*")):
+        path.unlink(missing_ok=True)
 
 
 def _cause(error: OSError | ValueError) -> str:

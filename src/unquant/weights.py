@@ -25,8 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unquant.entropy.base import HYPER_STRIDE
-from unquant.errors import ModelMissing, WeightsError
+from unquant.errors import InputError, ModelMissing, WeightsError
 from unquant.families import family_of
+from unquant.files import whole_file, write_whole
 from unquant.models.cdc import CdcConfig
 from unquant.models.common import Q_INDEX_OCTAVE
 from unquant.models.config import EntropyConfig
@@ -179,9 +180,10 @@ def write_weights(
     training: Mapping[str, Any],
     int8: Collection[str] = (),
 ) -> Weights:
-    """Write one weights file with its hashes. Returns what was written.
+    """Write one weights file with its hashes, in one step; one that exists is replaced. Returns what was written.
 
-    The tensors are written as they are given, those named by `int8` in that precision; see `quantisable`.
+    The tensors are written as they are given, those named by `int8` in that precision; see `quantisable`. Raises
+    InputError where the file cannot be written.
     """
     stored = _with_scales(tensors, int8)
     hashes = group_hashes(family, config, stored)
@@ -192,12 +194,16 @@ def write_weights(
         "hashes": json.dumps(hashes, sort_keys=True),
         "training": json.dumps(training, sort_keys=True),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    save_file(stored, partial, metadata=metadata)
-    partial.chmod(0o644)  # the library makes it readable to its owner alone
-    partial.replace(path)
+    _save(path, stored, metadata)
     return Weights(family, dict(config), _without_scales(stored)[0], hashes, dict(training), frozenset(int8))
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    with whole_file(path, force=True) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as e:
+            raise InputError(f"{path}: cannot be written: {e}") from e
 
 
 def read_weights(path: Path, *, verify: bool = True) -> Weights:
@@ -229,8 +235,10 @@ def read_weights(path: Path, *, verify: bool = True) -> Weights:
 def write_shards(
     folder: Path, family: str, config: Mapping[str, Any], state: Mapping[str, Tensor], training: Mapping[str, Any]
 ) -> None:
-    """Write a model's state as fp16 shards of at most 15 MiB with an index `ema.json`, for transport; see `join_shards`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model's state as fp16 shards of at most 15 MiB with an index `ema.json`, for transport; see `join_shards`.
+
+    Raises WeightsError for a tensor that is not finite, InputError where the folder cannot be written.
+    """
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in state.items():
@@ -246,11 +254,9 @@ def write_shards(
     for stale in set(folder.glob("ema-*.safetensors")) - {folder / n for n in names}:
         stale.unlink()
     for name, shard in zip(names, shards, strict=True):
-        partial = folder / (name + ".part")
-        save_file(shard, partial)
-        partial.replace(folder / name)
+        _save(folder / name, shard)
     index = {"family": family, "config": config, "shards": names, "training": training}
-    (folder / _INDEX).write_text(json.dumps(index, indent=1, sort_keys=True))
+    write_whole(folder / _INDEX, json.dumps(index, indent=1, sort_keys=True), force=True)
 
 
 def read_shards(folder: Path) -> Weights:
@@ -272,7 +278,7 @@ def read_shards(folder: Path) -> Weights:
 def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
     """Join an export into one weights file that encodes and decodes: adds the hashes and, to an entropy model, its tables.
 
-    int8: a smaller file, see `quantisable`.
+    int8: a smaller file, see `quantisable`. Raises ModelMissing, WeightsError, InputError.
     """
     export = read_shards(folder)
     config = family_of(export.family).load("config").from_dict(export.config)

@@ -118,7 +118,7 @@ def test_a_picture_for_every_validation(finished: Finished) -> None:
 def test_nothing_unfinished_is_left(finished: Finished) -> None:
     names = {p.relative_to(finished.out).parts[0] for p in finished.out.rglob("*")}
     assert names == {"checkpoint.ckpt", "export", "metrics.jsonl", "samples"}
-    assert not list(finished.out.rglob("*.part"))
+    assert not [path for pattern in ("*.part", ".unquant-*") for path in finished.out.rglob(pattern)]
 
 
 def test_exported_weights_encode_and_decode(finished: Finished, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_resume_goes_on_where_it_stopped(finished: Finished, tmp_path: Path, smo
     # a crash in the middle of a row and of a save
     with (out / "metrics.jsonl").open("a") as f:
         f.write('{"kind": "tra')
-    (out / "checkpoint.ckpt.part").write_bytes(b"half a checkpoint")
+    (out / ".unquant-0123456789abcdef.tmp").write_bytes(b"half a checkpoint")
     planned = 3 * state["position"]
     train(smoke_recipe, Run(finished.data, out, 1.5, planned_total=planned, resume=True, device="cpu"), lambda _: None)
     after = rows(out)
@@ -176,7 +176,7 @@ def test_resume_goes_on_where_it_stopped(finished: Finished, tmp_path: Path, smo
     assert again["position"] > state["position"]
     assert int(again["ema"]["n_averaged"]) == again["steps"] > state["steps"]
     assert read_shards(out / "export").training["planned_seconds"] == planned
-    assert not (out / "checkpoint.ckpt.part").exists()
+    assert not list(out.glob(".unquant-*"))
 
 
 def test_a_new_run_from_an_export_keeps_its_place(finished: Finished, tmp_path: Path, smoke_recipe: Recipe) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-__all__ = ["markdown_table", "number", "write_json", "write_whole"]
+from unquant.files import write_whole
+
+__all__ = ["markdown_table", "number", "write_json"]
 
 
 def number(value: float | None, digits: int) -> str:
@@ -40,14 +42,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
-    """Write a file, and its folder, in one step, so that a reader never sees half of it. Text becomes UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    part.replace(path)
-
-
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON in one step; what is not finite becomes null."""
-    write_whole(path, json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON in one step; what is not finite becomes null. Raises InputError where it cannot be written."""
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text, force=True)

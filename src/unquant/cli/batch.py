@@ -18,7 +18,7 @@ import typer
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_bytes, write_line
 from unquant.cli.paths import Job
 from unquant.errors import InputError, OptionError
-from unquant.files import make_folder, write_whole
+from unquant.files import check_target, write_whole
 
 __all__ = ["Batch", "Done", "read_bytes"]
 
@@ -61,10 +61,7 @@ class Batch:
             raise job.problem
         if job.target is None:
             return
-        if job.target.is_dir():
-            raise InputError(f"{job.target}: is a folder")
-        if job.target.exists() and not self.force:
-            raise InputError(f"{job.target}: exists already (--force overwrites)")
+        check_target(job.target, force=self.force, hint="--force overwrites")
         if not job.make_folder and not job.target.parent.is_dir():
             raise InputError(f"{job.target}: cannot be written: its folder does not exist")
 
@@ -76,8 +73,6 @@ class Batch:
             if job.target is None:
                 write_bytes(data)
                 return
-            if job.make_folder:
-                make_folder(job.target.parent)
             write_whole(job.target, data, force=self.force)
 
     def run(self, work: Work) -> None:

@@ -10,7 +10,8 @@ import typer
 
 from unquant.cli.exits import guarded, say
 from unquant.cli.quantities import parse_duration, parse_rates
-from unquant.errors import InputError, OptionError
+from unquant.errors import OptionError
+from unquant.files import check_target
 
 __all__ = ["app"]
 
@@ -206,18 +207,12 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Joins an export to one weights file that encodes and decodes."""
-    if output.exists() and not force:
-        raise InputError(f"{output}: exists already (--force overwrites)")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder")
+    check_target(output, force=force, hint="--force overwrites")
 
     from unquant.weights import join_shards
 
     nested = folder / "export"
-    try:
-        weights = join_shards(nested if (nested / "ema.json").is_file() else folder, output, int8=int8)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    weights = join_shards(nested if (nested / "ema.json").is_file() else folder, output, int8=int8)
     say(
         f"{output}: {output.stat().st_size} bytes, stream id {weights.stream_id.hex()}, weights id {weights.weights_id}"
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
 import shutil
 import time
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from unquant.errors import ModelMissing, OptionError, TrainingError
 from unquant.families import family_of
+from unquant.files import remove_leftovers, whole_file
 from unquant.models.av1 import Av1, Av1Config
 from unquant.models.cdc import Cdc
 from unquant.models.common import Config, Model
@@ -520,15 +520,13 @@ class _Trainer:
         begin = time.monotonic()
         if self.first:
             self._export()
-            partial = self.checkpoint.with_name(self.checkpoint.name + ".part")
             state = {"stage": self.run.stage, **self._state()}
             if self.objective.guarded:
                 state |= {"memory": self.objective.memory(), "good": self.good}
-            with partial.open("wb") as f:
-                torch.save({**state, "position": self.position, "steps": self.steps, "crops": self.crops_seen}, f)
-                f.flush()
-                os.fsync(f.fileno())
-            partial.replace(self.checkpoint)
+            state |= {"position": self.position, "steps": self.steps, "crops": self.crops_seen}
+            remove_leftovers(self.run.out)
+            with whole_file(self.checkpoint, force=True) as temporary, temporary.open("wb") as f:
+                torch.save(state, f)
         return time.monotonic() - begin
 
     def _export(self) -> None:

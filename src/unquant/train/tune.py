@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from unquant.codecs.interface import DEFAULT_SEED
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError
+from unquant.files import check_target
 from unquant.images import open_image, to_picture
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import Ratevar
@@ -406,16 +406,12 @@ def write_tuned(source: Path, target: Path, setting: Setting) -> Weights:
             raise OptionError(f"{source}: these weights have no reverse network")
         drive = {name: getattr(setting.reverse, name) for name in _DRIVE}
         config["reverse"] = {**weights.config["reverse"], **drive}
-    try:
-        return write_weights(target, weights.family, config, weights.tensors, weights.training, weights.int8)
-    except (OSError, SafetensorError) as e:
-        raise InputError(f"{target}: cannot be written: {e}") from e
+    return write_weights(target, weights.family, config, weights.tensors, weights.training, weights.int8)
 
 
 def _check_target(path: Path) -> None:
     """Raises InputError for a file that exists, or that cannot be made."""
-    if path.exists():
-        raise InputError(f"{path}: exists already")
+    check_target(path)
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise InputError(f"{path}: cannot be written: {nearest} is not a folder that can be written to")

@@ -17,8 +17,8 @@ from unquant.bench.report import page
 from unquant.bench.report.charts import legend_of, plane, rate_charts, shades
 from unquant.bench.report.pictures import views_of
 from unquant.bench.run.rows import Row
-from unquant.bench.tables import write_whole
-from unquant.errors import InputError, OptionError
+from unquant.errors import OptionError
+from unquant.files import write_whole
 
 __all__ = ["write_report"]
 
@@ -56,10 +56,7 @@ def write_report(
     drawings = [*(chart.svg for chart in context["charts"]), *(entry.swatch for entry in context["legend"])]
     drawings += [context["plane"].svg] if context["plane"] else []
     text = _render(context | {"shades": shades(drawings)})
-    try:
-        write_whole(out, text)
-    except OSError as e:
-        raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
+    write_whole(out, text, force=True)
 
 
 def _render(context: Mapping[str, Any]) -> str:

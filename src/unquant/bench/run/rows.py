@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from unquant.bench.tables import write_whole
 from unquant.errors import InputError
+from unquant.files import write_whole
 
 __all__ = ["Row", "line_of", "read_rows", "write_rows"]
 
@@ -112,5 +112,5 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write the file in one step, so that a reader never sees half of it."""
-    write_whole(path, "".join(map(line_of, rows)))
+    """Write the file in one step, so that a reader never sees half of it. Raises InputError."""
+    write_whole(path, "".join(map(line_of, rows)), force=True)

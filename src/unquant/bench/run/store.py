@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unquant.bench.run.rows import Row, line_of, write_rows
-from unquant.bench.tables import write_json, write_whole
+from unquant.bench.tables import write_json
 from unquant.errors import InputError
+from unquant.files import write_whole
 
 __all__ = ["Decoded", "Encoded", "Store"]
 
@@ -97,7 +98,7 @@ class Store:
     def put_file(self, key: str, suffix: str, data: bytes, **made: Any) -> Encoded:
         """Keep a file. made: the fields of `Encoded` that the file does not tell."""
         encoded = Encoded(len(data), hashlib.sha256(data).hexdigest(), **made)
-        write_whole(self._files / f"{key}{suffix}", data)
+        write_whole(self._files / f"{key}{suffix}", data, force=True)
         write_json(self._files / f"{key}.json", asdict(encoded))
         return encoded
 
@@ -131,7 +132,7 @@ class Store:
         """Keep features, (n, d)."""
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
-        write_whole(self._features / f"{key}.npy", buffer.getvalue())
+        write_whole(self._features / f"{key}.npy", buffer.getvalue(), force=True)
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
