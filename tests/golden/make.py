@@ -40,7 +40,7 @@ from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, Rateva
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
-from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
+from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 from unquant.weights import shipped_folder, write_weights
 
 FOLDER = Path(__file__).parent

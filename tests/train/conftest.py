@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 import unquant
 from unquant.perceptual import LPIPS, LPIPS_FILES
-from unquant.train import pairs, redraw
+from unquant.train.av1 import pairs
+from unquant.train.av1 import stage1 as redraw
 from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
 
 CONFIGS = Path(__file__).parents[2] / "configs"

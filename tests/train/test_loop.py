@@ -18,7 +18,7 @@ from unquant.perceptual import LPIPS, LPIPS_FILES
 from unquant.train import devices, loop
 from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.loop import LoopConfig, Recipe, Run, learning_rate
-from unquant.train.stage1 import Stage1Config
+from unquant.train.ratevar.stage1 import Stage1Config
 from unquant.weights import read_shards
 
 LOOP = LoopConfig(lr=1e-3, lr_end=1e-5, warmup_steps=100)

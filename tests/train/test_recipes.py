@@ -16,7 +16,7 @@ from unquant.models.cdc import CdcConfig
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
-from unquant.train.stage3 import Stage3Config
+from unquant.train.ratevar.stage3 import Stage3Config
 
 
 def test_shipped_recipes_load(configs: Path) -> None:

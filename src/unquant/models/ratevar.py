@@ -113,6 +113,13 @@ class Ratevar(Model[RatevarConfig]):
         """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
         return quantise(self.entropy, y, log2_q, noise=noise)
 
+    @torch.no_grad()
+    def encode(self, x: Image, log2_q: QMap) -> tuple[Latent, SideInfo]:
+        """y = g_a(x), and what a decoder would know of it at the step q: real rounding, no gradient."""
+        y = self.g_a(x)
+        coded = self.quantise(y, log2_q, noise=False)
+        return y, SideInfo(coded.v_hat * torch.exp2(log2_q), log2_q, coded.mu, coded.t)
+
     def forward(self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"]) -> RatevarOutput:
         """One training pass: image → latent → symbols (straight-through) → image, with noise-surrogate bits.
 

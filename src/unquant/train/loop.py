@@ -35,20 +35,20 @@ from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
+from unquant.train.av1.stage1 import RedrawStage
+from unquant.train.av1.stage3 import Realism
+from unquant.train.cdc.stage1 import Diffusion
 from unquant.train.data import Photos
 from unquant.train.devices import open_devices
-from unquant.train.diffusion import Diffusion
 from unquant.train.ema import Ema
 from unquant.train.growth import grow
 from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.muon import KernelMuon, is_kernel
 from unquant.train.objective import Objective
+from unquant.train.ratevar.stage1 import Stage1
+from unquant.train.ratevar.stage2 import Stage2
+from unquant.train.ratevar.stage3 import Stage3
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
-from unquant.train.redraw import RedrawStage
-from unquant.train.redraw3 import Realism
-from unquant.train.stage1 import Stage1
-from unquant.train.stage2 import Stage2
-from unquant.train.stage3 import Stage3
 from unquant.weights import Weights, read_shards, read_weights, write_shards
 
 __all__ = ["LoopConfig", "Recipe", "Run", "learning_rate", "load_recipe", "train"]

@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unquant.models.cdc import CdcConfig
-from unquant.models.common import Model, SideInfo, log2_q_of
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.models.common import Model, log2_q_of
+from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.shapes import Image, Latent
+from unquant.shapes import Image
 from unquant.train.data import Photos
 
-__all__ = ["Objective", "draw_log2_q", "draw_shift", "encode_frozen", "shifted", "shifted_side"]
+__all__ = ["Objective", "draw_log2_q", "draw_shift", "shifted", "shifted_side"]
 
 M = TypeVar("M", bound=Model[Any])
 
@@ -139,11 +139,3 @@ def shifted(x: Image, shift: Int[Tensor, " 2"]) -> Float[Tensor, "b 3 _ _"]:
     """
     rows, columns = (torch.arange(shifted_side(length), device=x.device) for length in x.shape[-2:])
     return x.index_select(2, rows + shift[0]).index_select(3, columns + shift[1])
-
-
-@torch.no_grad()
-def encode_frozen(model: Ratevar, x: Image, log2_q: Tensor) -> tuple[Latent, SideInfo]:
-    """y = g_a(x), and what a decoder would know of it at the step q: real rounding, no gradient."""
-    y = model.g_a(x)
-    coded = model.quantise(y, log2_q, noise=False)
-    return y, SideInfo(coded.v_hat * torch.exp2(log2_q), log2_q, coded.mu, coded.t)

@@ -13,13 +13,13 @@ from unquant.models.common import Config
 from unquant.models.config import filled
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.train.diffusion import DiffusionConfig
-from unquant.train.pairs import PairsConfig
-from unquant.train.redraw import RedrawConfig
-from unquant.train.redraw3 import RealismConfig
-from unquant.train.stage1 import Stage1Config
-from unquant.train.stage2 import Stage2Config
-from unquant.train.stage3 import Stage3Config
+from unquant.train.av1.pairs import PairsConfig
+from unquant.train.av1.stage1 import RedrawConfig
+from unquant.train.av1.stage3 import RealismConfig
+from unquant.train.cdc.stage1 import DiffusionConfig
+from unquant.train.ratevar.stage1 import Stage1Config
+from unquant.train.ratevar.stage2 import Stage2Config
+from unquant.train.ratevar.stage3 import Stage3Config
 
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 

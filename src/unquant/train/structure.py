@@ -6,13 +6,11 @@ for they cost more than all the rest.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,10 +18,10 @@ from unquant.errors import OptionError
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator
+from unquant.train.energy import feature_energy_score
 from unquant.train.objective import shifted_side
-from unquant.train.stage2 import energy_score
 
-__all__ = ["Structure", "StructureConfig", "StructureTerms", "feature_energy_score", "squared"]
+__all__ = ["Structure", "StructureConfig", "StructureTerms", "squared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +136,6 @@ class Structure(nn.Module):
             one, other, target = _features(self.dists, part, samples)
             dists = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
         return StructureTerms(energy, lpips, dists)
-
-
-def feature_energy_score(
-    first: Sequence[Tensor], second: Sequence[Tensor], target: Sequence[Tensor], group: int, pool: int
-) -> Tensor:
-    """The energy score between features of two samples and of the original, mean over the taps: (b,).
-
-    Each argument: features (b, c, h, w) by tap, as `LPIPS.extract` gives them, weighed by the roots of LPIPS' heads. Taken
-    per position and, added to that, over the means of pool×pool positions. group: channels per norm, 0 for all of a tap;
-    a norm over many channels rewards noise in any of them, up to the right sum.
-    """
-    total = target[0].new_zeros(target[0].shape[0])
-    for triple in zip(first, second, target, strict=True):
-        channels = triple[0].shape[1]
-        groups = max(1, channels // group) if group else 1
-        views = [list(triple)]
-        if min(triple[0].shape[-2:]) >= pool > 1:
-            views.append([F.avg_pool2d(t, pool) for t in triple])
-        for view in views:
-            parts = [t.unflatten(1, (groups, -1)) for t in view]
-            # the norms are root mean squares: back to the length of unit vectors
-            total = total + math.sqrt(channels) * energy_score(*parts)
-    return total / len(target)
 
 
 def squared(a: Image, b: Image) -> Float[Tensor, " b"]:

@@ -18,31 +18,17 @@ from unquant.models.ratevar import Ratevar
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos
-from unquant.train.objective import encode_frozen
 
 __all__ = [
     "fixed_crops",
     "fixed_noise",
     "psnr_of",
-    "reconstruct",
     "save_rows",
-    "save_samples",
     "validate",
     "validation_indices",
 ]
 
 M = TypeVar("M", bound=Ratevar | Cdc)
-
-
-@torch.no_grad()
-def reconstruct(model: Ratevar, x: Image, q_index: int, realism: float) -> tuple[Image, Tensor]:
-    """Plain forward pass with real rounding: image clamped to [0, 1], and bits per pixel of each image (b,)."""
-    b = x.shape[0]
-    log2_q = torch.full((b, 1, 1, 1), log2_q_of(q_index), device=x.device)
-    coded = model.quantise(model.g_a(x), log2_q, noise=False)
-    out = model.g_s(coded.v_hat * torch.exp2(log2_q), log2_q, log2_q, torch.full_like(log2_q, realism))
-    bits = coded.bits_y.sum((1, 2, 3)) + coded.bits_z.sum((1, 2, 3))
-    return out.clamp(0, 1), bits / (x.shape[-2] * x.shape[-1])
 
 
 def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Image:
@@ -70,7 +56,7 @@ def validate(
 
     `loss` is the stage-1 loss of the plain decode, (R + λ·255²·MSE)/sqrt(λ), the mean over the three steps; `gap` is the
     PSNR of held-out crops over that of training crops, in dB. model: in evaluation mode. Needs a held-out image of size×size.
-    decode: takes model, crops, q index and realism, and gives what `reconstruct` does.
+    decode: takes model, crops, q index and realism, and gives images clamped to [0, 1] and bits per pixel of each, (b,).
     """
     row: dict[str, float] = {}
     losses: list[float] = []
@@ -101,33 +87,8 @@ def fixed_noise(device: torch.device) -> Generator[None]:
         yield
 
 
-@torch.no_grad()
-def save_samples(model: Ratevar, photos: Photos, size: int, path: Path, *, reverse: bool = False) -> None:
-    """A picture: four held-out crops a row; rows are the originals, then ρ = 0 and ρ = 1 at three steps, finest first.
-
-    reverse: ρ = 1 by way of the reverse network, always with the same noise.
-    """
-    x = fixed_crops(photos, 4, size, held_out=True)
-    rows = [x]
-    with fixed_noise(x.device):
-        for q_index in validation_indices(model):
-            rows.append(reconstruct(model, x, q_index, 0.0)[0])
-            rows.append(_reversed(model, x, q_index) if reverse else reconstruct(model, x, q_index, 1.0)[0])
-    save_rows(rows, path)
-
-
 def save_rows(rows: list[Image], path: Path) -> None:
     """A picture of rows of images of one size, in [0, 1]."""
     grid = torch.cat([torch.cat(list(r), dim=2) for r in rows], dim=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     PILImage.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
-
-
-def _reversed(model: Ratevar, x: Image, q_index: int) -> Image:
-    """What a decode at ρ = 1 gives, clamped to [0, 1]: the whole reverse path, then g_s."""
-    log2_q = torch.full((x.shape[0], 1, 1, 1), log2_q_of(q_index), device=x.device)
-    y, side = encode_frozen(model, x, log2_q)
-    b, _, h, w = y.shape
-    one = torch.ones_like(log2_q)
-    y, log2_q_end = model.reverse(side, lambda stream, step, n: torch.randn(b, n, h, w, device=x.device))
-    return model.g_s(y, log2_q_end, log2_q, one).clamp(0, 1)

@@ -17,7 +17,8 @@ from unquant.perceptual import LPIPS
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
-from unquant.train.validation import reconstruct, save_samples, validate
+from unquant.train.ratevar.validation import reconstruct, save_samples
+from unquant.train.validation import validate
 
 __all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 

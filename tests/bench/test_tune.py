@@ -16,16 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-import unquant.train.tune as module
-from unquant.codecs.ratevar import RatevarCodec
-from unquant.container import parse
-from unquant.entropy.exact import ExactCoder
-from unquant.errors import InputError, ModelMissing, OptionError, UnquantError, WeightsError
-from unquant.models.ratevar import Ratevar, RatevarConfig, ReverseConfig
-from unquant.nn.transforms import Analysis
-from unquant.perceptual import DISTS, LPIPS
-from unquant.train.objective import encode_frozen
-from unquant.train.tune import (
+import unquant.bench.tune as module
+from unquant.bench.tune import (
     Figures,
     Judge,
     Setting,
@@ -38,6 +30,13 @@ from unquant.train.tune import (
     tune,
     write_tuned,
 )
+from unquant.codecs.ratevar import RatevarCodec
+from unquant.container import parse
+from unquant.entropy.exact import ExactCoder
+from unquant.errors import InputError, ModelMissing, OptionError, UnquantError, WeightsError
+from unquant.models.ratevar import Ratevar, RatevarConfig, ReverseConfig
+from unquant.nn.transforms import Analysis
+from unquant.perceptual import DISTS, LPIPS
 from unquant.weights import Weights, read_weights, write_weights
 
 START = ReverseConfig(training="energy", width=16, noise_channels=2)
@@ -158,7 +157,7 @@ def test_settings_of_one_essence_decode_alike(
     essences = {s.essence() for s in settings}
     assert len(essences) == 1
     assert settings[0].columns() == settings[1].columns()
-    _, side = encode_frozen(model, pictures[0], module._log2_q(INDEX))
+    _, side = model.encode(pictures[0], module._log2_q(INDEX))
     a, b, c = (decode(model, side, s) for s in (*settings, *essences))
     assert torch.equal(a.picture, b.picture)
     assert torch.equal(a.picture, c.picture)
@@ -172,7 +171,7 @@ def test_settings_of_different_essences_decode_differently(
     settings = [Setting(1.0, BUSY), Setting(1.0, replace(BUSY, **options))]
     assert settings[0].essence() != settings[1].essence()
     assert settings[0].columns() != settings[1].columns()
-    _, side = encode_frozen(model, pictures[0], module._log2_q(INDEX))
+    _, side = model.encode(pictures[0], module._log2_q(INDEX))
     a, b = (decode(model, side, s) for s in settings)
     assert float((a.y - b.y).abs().max()) > 0.01
 
@@ -184,7 +183,7 @@ def test_without_realism_the_network_does_not_count(
     model: Ratevar, pictures: list[Tensor], distances: tuple[_Distance, _Distance]
 ) -> None:
     log2_q = module._log2_q(INDEX)
-    _, side = encode_frozen(model, pictures[0], log2_q)
+    _, side = model.encode(pictures[0], log2_q)
     plain = model.g_s(side.y_file, log2_q, log2_q, torch.zeros(1, 1, 1, 1))
     for setting in (Setting(0.0, BUSY), Setting(0.0, None)):
         assert torch.equal(decode(model, side, setting).picture, plain)
@@ -203,7 +202,7 @@ def test_figures_are_means_of_what_they_say(
     figures = Judge(model, pictures).figures(INDEX, setting)
     expected: list[list[float]] = []
     for x in pictures:
-        y, side = encode_frozen(model, x, module._log2_q(INDEX))
+        y, side = model.encode(x, module._log2_q(INDEX))
         end, picture = decode(model, side, setting)
         out = (picture.clamp(0, 1) * 255).round() / 255
         grey, grey_out = (np.array([0.299, 0.587, 0.114]) @ t[0].flatten(1).numpy() for t in (x, out))
@@ -290,7 +289,7 @@ def test_with_the_networks_themselves(model: Ratevar, pictures: list[Tensor], mo
     monkeypatch.setattr(module, "load_lpips", lambda net, directory: lpips)
     monkeypatch.setattr(module, "load_dists", missing)
     figures = Judge(model, pictures[:1]).figures(INDEX, Setting(0.0, None))
-    _, side = encode_frozen(model, pictures[0], module._log2_q(INDEX))
+    _, side = model.encode(pictures[0], module._log2_q(INDEX))
     out = (decode(model, side, Setting(0.0, None)).picture.clamp(0, 1) * 255).round() / 255
     assert figures.lpips == pytest.approx(float(lpips(pictures[0], out)), rel=1e-5)
 

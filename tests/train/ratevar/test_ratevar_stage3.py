@@ -20,13 +20,14 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train import loop
+from unquant.train.energy import feature_energy_score
 from unquant.train.loop import Recipe, Run, train
-from unquant.train.stage3 import Stage3, Stage3Config
-from unquant.train.structure import StructureTerms, feature_energy_score
+from unquant.train.ratevar.stage3 import Stage3, Stage3Config
+from unquant.train.structure import StructureTerms
 from unquant.weights import join_shards, read_shards, read_weights
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def normal(*shape: int, seed: int) -> Tensor:

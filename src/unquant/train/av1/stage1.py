@@ -22,9 +22,9 @@ from unquant.models.av1 import Av1
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
+from unquant.train.av1.pairs import PairBatch, Pairs, PairsConfig, fixed_pairs
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_shift, shifted
-from unquant.train.pairs import PairBatch, Pairs, PairsConfig, fixed_pairs
 from unquant.train.structure import squared
 from unquant.train.validation import fixed_noise, psnr_of, save_rows
 

@@ -32,8 +32,6 @@ from unquant.models.reverse import ReverseConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS, load_dists, load_lpips
 from unquant.shapes import Image, Latent
-from unquant.train.objective import encode_frozen
-from unquant.train.validation import psnr_of
 from unquant.weights import Weights, read_weights, write_weights
 
 __all__ = [
@@ -292,7 +290,7 @@ class Judge:
     def _figures(self, number: int, q_index: int, setting: Setting) -> Figures:
         x = self.pictures[number]
         if (number, q_index) not in self._encoded:
-            self._encoded[number, q_index] = encode_frozen(self.model, x, _log2_q(q_index))
+            self._encoded[number, q_index] = self.model.encode(x, _log2_q(q_index))
         y, side = self._encoded[number, q_index]
         state = decode(self.model, side, setting)
         out = (state.picture.clamp(0, 1) * 255).round() / 255
@@ -302,7 +300,7 @@ class Judge:
         )
         lost = (y - side.y_file).square().sum()
         return Figures(
-            psnr_of((out - x).square().mean((1, 2, 3))),
+            float(-10 * (out - x).square().mean().clamp(min=1e-8).log10()),
             lpips,
             dists,
             _gradient_energy(out) / max(_gradient_energy(x), 1e-12),

@@ -17,12 +17,14 @@ from torch import Tensor
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
-from unquant.train import loop, redraw, redraw3
+from unquant.train import loop
+from unquant.train.av1 import stage1 as redraw
+from unquant.train.av1 import stage3 as redraw3
+from unquant.train.av1.pairs import PairsConfig
+from unquant.train.av1.stage3 import Realism, RealismConfig, RealismDraw
 from unquant.train.journal import Journal
 from unquant.train.loop import Recipe, Run, load_recipe, train
 from unquant.train.objective import shifted
-from unquant.train.pairs import PairsConfig
-from unquant.train.redraw3 import Realism, RealismConfig, RealismDraw
 from unquant.train.structure import Structure, StructureTerms
 from unquant.weights import read_shards
 

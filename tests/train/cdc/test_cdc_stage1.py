@@ -22,7 +22,7 @@ from unquant.models.config import EntropyConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.perceptual import LPIPS
-from unquant.train.diffusion import (
+from unquant.train.cdc.stage1 import (
     Diffusion,
     DiffusionConfig,
     LevelDraw,

@@ -22,11 +22,11 @@ from unquant.models.reverse import TRAININGS
 from unquant.train import loop
 from unquant.train.journal import Journal
 from unquant.train.loop import Recipe, Run, train
-from unquant.train.stage2 import Draw, Stage2, Stage2Config, noisy_state
+from unquant.train.ratevar.stage2 import Draw, Stage2, Stage2Config, noisy_state
 from unquant.weights import join_shards, read_shards, read_weights
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 TRAINING = pytest.mark.parametrize("training", TRAININGS)
 
 
@@ -156,7 +156,7 @@ def test_everything_but_f_stays(
 
 
 def test_pictures_show_what_f_does(stage2_run: Callable[..., Any], tmp_path: Path) -> None:
-    from unquant.train.validation import save_samples
+    from unquant.train.ratevar.validation import save_samples
 
     trainer = stage2_run("energy").trainer
     pixels: list[bytes] = []

@@ -19,12 +19,12 @@ from unquant.codecs.av1 import Av1Codec
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
-from unquant.train import redraw
+from unquant.train.av1 import stage1 as redraw
+from unquant.train.av1.pairs import PairsConfig
+from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.train.data import Photos
 from unquant.train.loop import Recipe, Run, train
 from unquant.train.objective import shifted
-from unquant.train.pairs import PairsConfig
-from unquant.train.redraw import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.weights import write_weights
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -215,7 +215,7 @@ def test_a_run_that_fails_names_the_picture(
 
     monkeypatch.setattr(redraw.PairsObjective, "validate", lambda *_: {"loss": 0.0})
     monkeypatch.setattr(redraw.PairsObjective, "save_samples", lambda *_: None)
-    monkeypatch.setattr("unquant.train.pairs.encode_avif", failing)
+    monkeypatch.setattr("unquant.train.av1.pairs.encode_avif", failing)
     with pytest.raises(TrainingError, match=r"a\d+\.png: no pair can be made \(ValueError: no memory\)"):
         train(av1_recipe, Run(shapes, tmp_path / "run", steps=2, device="cpu"), lambda _: None)
 

@@ -21,9 +21,10 @@ from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
-from unquant.train.objective import Objective, draw_log2_q, draw_shift, encode_frozen, shifted
+from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
+from unquant.train.ratevar.validation import save_samples
 from unquant.train.structure import Structure, StructureConfig, squared
-from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, save_samples, validation_indices
+from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, validation_indices
 
 __all__ = ["Stage3", "Stage3Config"]
 
@@ -98,7 +99,7 @@ class Stage3(Objective[Ratevar]):
 
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         c, zeros = self.config, draw.zeros
-        _, side = encode_frozen(self.model, x, draw.log2_q)
+        _, side = self.model.encode(x, draw.log2_q)
         plain = SideInfo(*(part[:zeros] for part in side))
         drawn = SideInfo(*(part[zeros:] for part in side))
         samples = 2 if c.reverse else 1  # without noise both would be the same
@@ -161,7 +162,7 @@ class Stage3(Objective[Ratevar]):
             corner = torch.full((2,), max(0, size - c.vgg_crop) // 2, device=x.device)
             for q_index in validation_indices(model):
                 log2_q = torch.full((count, 1, 1, 1), log2_q_of(q_index), device=x.device)
-                _, side = encode_frozen(model, x, log2_q)
+                _, side = model.encode(x, log2_q)
                 plain = model.g_s(side.y_file, log2_q, log2_q, torch.zeros_like(log2_q)).clamp(0, 1)
                 row[f"psnr_{q_index}"] = psnr_of((plain - x).square().mean((1, 2, 3)))
                 one = torch.ones_like(log2_q)

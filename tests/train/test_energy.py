@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unquant.train.stage2 import energy_score, latent_energy_score
+from unquant.train.energy import energy_score, latent_energy_score
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,10 +16,12 @@ from unquant.models.ratevar import Ratevar
 from unquant.models.reverse import Reverse
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
-from unquant.train.objective import Objective, draw_log2_q, encode_frozen
-from unquant.train.validation import fixed_crops, fixed_noise, save_samples, validation_indices
+from unquant.train.energy import latent_energy_score
+from unquant.train.objective import Objective, draw_log2_q
+from unquant.train.ratevar.validation import save_samples
+from unquant.train.validation import fixed_crops, fixed_noise, validation_indices
 
-__all__ = ["Stage2", "Stage2Config", "energy_score", "latent_energy_score", "noisy_state"]
+__all__ = ["Stage2", "Stage2Config", "noisy_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +46,6 @@ class Stage2Config:
         for name in ("group", "block"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
-
-
-def energy_score(
-    first: Float[Tensor, "b g d *n"], second: Float[Tensor, "b g d *n"], target: Float[Tensor, "b g d *n"]
-) -> Float[Tensor, " b"]:
-    """The energy score E‖s − t‖ − ½E‖s − s'‖ from two samples, with norms over dimension 2, in their root mean square.
-
-    Gneiting & Raftery 2007, section 4.2: proper, so that its mean is least for samples of the target's own
-    distribution. Means over everything but the batch.
-    """
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        # the small term keeps the gradient finite where two samples are equal
-        return ((a - b).square().mean(2) + 1e-8).sqrt().flatten(1).mean(1)
-
-    return 0.5 * (distance(first, target) + distance(second, target) - distance(first, second))
-
-
-def latent_energy_score(first: Latent, second: Latent, target: Latent, group: int, block: int) -> Float[Tensor, " b"]:
-    """The energy score per position and per block×block of positions, each over groups of neighbouring channels.
-
-    Arguments in steps. One norm over all 320 channels sees little but the sum of their variances, so that a sample of the
-    right total energy in the wrong channels would do; groups of neighbouring (KLT-ordered) channels tell bands apart.
-    """
-    _, c, h, w = target.shape
-    groups = [t.float().unflatten(1, (max(1, c // group), -1)) for t in (first, second, target)]
-    score = energy_score(*groups)
-    if block > 1 and h >= block and w >= block:
-        blocks = [
-            F.pixel_unshuffle(t.flatten(1, 2)[..., : h - h % block, : w - w % block], block).unflatten(
-                1, (t.shape[1], -1)
-            )
-            for t in groups
-        ]
-        score = score + energy_score(*blocks)
-    return score
 
 
 def noisy_state(y: Latent, side: SideInfo, log2_q: Tensor, training: str, tau: Tensor) -> Latent:
@@ -137,7 +102,7 @@ class Stage2(Objective[Ratevar]):
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         f = self.model.f
         assert f is not None
-        y, side = encode_frozen(self.model, x, draw.log2_q_file)
+        y, side = self.model.encode(x, draw.log2_q_file)
         loss, estimate = self._loss(f, y, side, draw.log2_q)
         with torch.no_grad():
             error = ((estimate - y).square() * torch.exp2(-2 * draw.log2_q)).mean()
@@ -171,7 +136,7 @@ class Stage2(Objective[Ratevar]):
             x = fixed_crops(photos, count, size, held_out=True)
             for q_index in validation_indices(model):
                 log2_q = torch.full((count, 1, 1, 1), log2_q_of(q_index), device=x.device)
-                y, side = encode_frozen(model, x, log2_q)
+                y, side = model.encode(x, log2_q)
                 loss, estimate = self._loss(f, y, side, log2_q)
                 lost = (y - side.y_file).square().sum()
                 row[f"explained_{q_index}"] = float(1 - (estimate - y).square().sum() / lost)

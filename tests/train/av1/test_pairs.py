@@ -18,9 +18,9 @@ from torch import Tensor
 from unquant.codecs.avif import AvifOptions, decode_avif, encode_avif
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Coding
-from unquant.train import pairs
+from unquant.train.av1 import pairs
+from unquant.train.av1.pairs import CUT_GRID, Pairs, PairsConfig, fixed_pairs
 from unquant.train.data import Photos, held_out
-from unquant.train.pairs import CUT_GRID, Pairs, PairsConfig, fixed_pairs
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
 

@@ -12,7 +12,7 @@ from unquant.errors import OptionError
 from unquant.models.ratevar import RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
-from unquant.train.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
+from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 
 CPU = torch.device("cpu")
 MODEL = RatevarConfig()
