@@ -20,6 +20,7 @@ from PIL import Image
 
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec
+from unquant.bench.subjects.search import encode_to_size
 from unquant.bench.tables import markdown_table
 from unquant.errors import OptionError
 
@@ -89,9 +90,9 @@ def _median_seconds(call: Callable[[], object], repeats: int) -> float:
 def warm_times(codec: Codec, image: Image.Image, bpp: float, repeats: int) -> list[Measure]:
     """Encoding and decoding by a codec that is loaded and warm, each beside AVIF at the same bytes."""
     data = codec.encode(image, bpp=bpp)
-    found = anchors.encode_to_size(image, "avif", len(data))
+    found = encode_to_size(image, "avif", len(data))
     avif_encode = _median_seconds(lambda: anchors.encode(image, "avif", found.quality), repeats)
-    avif_search = _median_seconds(lambda: anchors.encode_to_size(image, "avif", len(data)), min(repeats, 3))
+    avif_search = _median_seconds(lambda: encode_to_size(image, "avif", len(data)), min(repeats, 3))
     avif_decode = _median_seconds(lambda: anchors.decode(found.data), repeats)
     encode = _median_seconds(lambda: codec.encode(image, quality=QUALITY), repeats)
     search = _median_seconds(lambda: codec.encode(image, bpp=bpp), repeats)

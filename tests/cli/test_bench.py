@@ -18,7 +18,6 @@ from PIL import Image
 from typer.testing import Result
 
 from unquant.bench.run.rows import Row, read_rows
-from unquant.bench.subjects import anchors
 from unquant.cli.exits import Code
 
 Call = Callable[..., Result]
@@ -233,15 +232,11 @@ def test_a_codec_that_fails_on_an_image(call: Call, images: Path, tmp_path: Path
 
 def test_a_plugin_that_is_not_installed(call: Call, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
-    anchors._plugin.cache_clear()
-    try:
-        result = call("bench", images, *SMALL, "--codecs", "jpeg,jxl", "-q", "50")
-        assert result.exit_code == 0
-        assert "unquant: note: JPEG XL: " in result.stderr
-        assert "install pillow-jxl-plugin; left out" in result.stderr
-        assert call("bench", images, *SMALL, "--codecs", "jxl", "-q", "50").exit_code == Code.USAGE
-    finally:
-        anchors._plugin.cache_clear()
+    result = call("bench", images, *SMALL, "--codecs", "jpeg,jxl", "-q", "50")
+    assert result.exit_code == 0
+    assert "unquant: note: JPEG XL: " in result.stderr
+    assert "install pillow-jxl-plugin; left out" in result.stderr
+    assert call("bench", images, *SMALL, "--codecs", "jxl", "-q", "50").exit_code == Code.USAGE
 
 
 def test_a_model_that_is_not_installed(call: Call, images: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from unquant import demo
 from unquant.bench.subjects import anchors
+from unquant.bench.subjects.search import encode_to_size
 from unquant.demo.montage import Panel, draw
 
 
@@ -19,7 +20,7 @@ class StandIn:
     weights_id = "stand-in"
 
     def encode(self, image, *, quality=None, bpp=None, target_bytes=None, q_index=None) -> bytes:
-        return anchors.encode_to_size(image, "webp", int(bpp * image.width * image.height / 8)).data
+        return encode_to_size(image, "webp", int(bpp * image.width * image.height / 8)).data
 
     def decode(self, data: bytes, *, realism=None) -> Image.Image:
         return anchors.decode(data)

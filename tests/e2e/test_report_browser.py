@@ -31,7 +31,7 @@ CDC (low trust),kodak,0.5,0.12,b
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from unquant.bench.report import write_report
+    from unquant.bench.report.page import write_report
 
     folder = tmp_path_factory.mktemp("browser")
     (folder / "points.csv").write_text(PUBLISHED, "utf-8")

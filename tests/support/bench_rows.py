@@ -11,6 +11,7 @@ from PIL import Image
 
 from unquant.bench.run.rows import Row
 from unquant.bench.subjects import anchors
+from unquant.bench.subjects.search import encode_to_size
 from unquant.errors import InputError
 
 COFFEE = Path(__file__).parents[2] / "src" / "unquant" / "demo" / "coffee.png"
@@ -61,7 +62,7 @@ def measured() -> Measured:
 def _rows(name: str, number: int, image: Image.Image) -> Iterator[tuple[Row, Image.Image]]:
     for target in TARGETS:
         for codec, library in (("ratevar", "webp"), ("avif", "avif"), ("jpeg", "jpeg")):
-            sized = anchors.encode_to_size(image, library, int(target * image.width * image.height / 8))
+            sized = encode_to_size(image, library, int(target * image.width * image.height / 8))
             decoded = anchors.decode(sized.data)
             for realism in REALISMS if codec == "ratevar" else (None,):
                 distance = 0.12 / (8 * len(sized.data) / (image.width * image.height)) ** 0.5

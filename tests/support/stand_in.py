@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from unquant.bench.subjects import anchors
+from unquant.bench.subjects.search import encode_to_size
 from unquant.errors import RateUnreachable
 
 
@@ -26,7 +27,7 @@ class StandIn:
         if quality is not None:
             return anchors.encode(image, "webp", round(quality))
         target = target_bytes if target_bytes is not None else int(bpp * image.width * image.height / 8)
-        found = anchors.encode_to_size(image, "webp", target)
+        found = encode_to_size(image, "webp", target)
         if not found.fits:
             raise RateUnreachable(f"{target} bytes cannot be reached", len(found.data))
         return found.data

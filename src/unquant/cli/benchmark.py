@@ -218,7 +218,7 @@ def _finish(results: Results, published: Path | None, against: str | None, *, re
 
 def _report(results: Results, published: Path | None) -> None:
     """Write the page; without its libraries there is a note in its place."""
-    from unquant.bench.report import write_report
+    from unquant.bench.report.page import write_report
 
     setup = results.setup
     measured_in = {row.environment for row in results.rows}

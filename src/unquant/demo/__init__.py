@@ -16,6 +16,7 @@ from rich.table import Table
 from unquant.bench.metrics import FAST, METRICS, Meter
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec, load
+from unquant.bench.subjects.search import encode_to_size
 from unquant.bench.tables import number
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.demo.montage import Panel, draw
@@ -78,7 +79,7 @@ def _ours(codec: Codec, image: Image.Image, bpp: float) -> dict[float, _Timed]:
 
 def _anchor(name: str, image: Image.Image, target_bytes: int) -> tuple[_Timed, bool]:
     """The anchor at the same bytes, timed at the quality found; and whether it could get that small."""
-    found = anchors.encode_to_size(image, name, target_bytes)
+    found = encode_to_size(image, name, target_bytes)
     start = perf_counter()
     anchors.encode(image, name, found.quality)
     encode_s = perf_counter() - start

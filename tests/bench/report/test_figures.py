@@ -10,14 +10,16 @@ import pytest
 from curve_rows import ROWS
 
 from unquant.bench.analysis import curves
-from unquant.bench.report import figures
+from unquant.bench.report import figures, looks
+from unquant.bench.subjects.anchors import ANCHORS
 from unquant.errors import InputError, OptionError
+from unquant.families import FAMILIES
 
 
 def test_a_codec_has_one_colour_and_the_known_ones_differ() -> None:
-    known = ["ratevar", "cdc", "avif", "webp", "jpeg", "jxl", "heic"]
-    assert len({figures.colour(name) for name in known}) == len({figures.marker(name) for name in known}) == len(known)
-    assert figures.colour("mine") == figures.colour("mine")
+    known = [*FAMILIES, *(name for name, anchor in ANCHORS.items() if anchor.look)]
+    assert len({looks.colour(name) for name in known}) == len({looks.marker(name) for name in known}) == len(known)
+    assert looks.colour("mine") == looks.colour("mine")
 
 
 def test_the_same_rows_give_the_same_figure(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from PIL import Image, ImageChops
 
 from unquant.bench.analysis import bd
 from unquant.bench.analysis.study import Study
-from unquant.bench.report import page, pictures, write_report
+from unquant.bench.report import pictures, tables
+from unquant.bench.report.page import write_report
 from unquant.bench.report.pictures import busiest, choose, data_uri, views_of
 from unquant.bench.run.rows import Row
 from unquant.errors import InputError, OptionError
@@ -250,7 +251,7 @@ def test_bd_rates_are_means_of_one_an_image(bench: Measured) -> None:
     assert study.bd_rate(study.reference, "psnr") is None
     assert study.bd_rate(study.models[0], "gradient") is None
     few = Study(row for row in bench.rows if row.target_bpp != 0.6)
-    cell = page.bd_table(few)
+    cell = tables.bd_table(few)
     assert cell is not None
     assert cell.groups[0][1][0][1].text == "–"
     assert "has 3 points, 4 needed" in cell.groups[0][1][0][1].small
@@ -294,7 +295,7 @@ def test_versions_stay_apart_and_names_are_escaped(bench: Measured, tmp_path: Pa
 
 
 def test_what_was_trained_for_is_said(bench: Measured, text: str) -> None:
-    assert page.trained_for(Study(bench.rows)) == {"ratevar": ["lpips_alex", "dists"]}
+    assert Study(bench.rows).trained_for == {"ratevar": ["lpips_alex", "dists"]}
     assert "ratevar was trained with LPIPS (AlexNet) and DISTS as a loss" in text
     assert "PSNR, MS-SSIM and Gradient energy" in text
     assert "ratevar, realism 1: best in LPIPS (AlexNet) †, DISTS † and Gradient energy." in text

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unquant.bench.subjects import anchors
+from unquant.bench.subjects.search import encode_to_size
 from unquant.codecs.avif import BASE, AvifOptions, encode_avif
 from unquant.errors import InputError, OptionError
 
@@ -23,7 +24,7 @@ ALL = [pytest.param(name, marks=pytest.mark.skipif(bool(anchors.missing(name)), 
 def test_the_size_is_met_from_below_and_one_step_more_is_no_better(
     picture: Image.Image, name: str, target: int
 ) -> None:
-    anchor, found = anchors.ANCHORS[name], anchors.encode_to_size(picture, name, target)
+    anchor, found = anchors.ANCHORS[name], encode_to_size(picture, name, target)
     assert found.fits
     assert 0.8 * target < len(found.data) <= target
     assert found.data == anchors.encode(picture, name, found.quality)
@@ -54,7 +55,7 @@ def test_files_grow_with_the_quality_and_the_ends_work(picture: Image.Image, nam
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_impossible_size_gives_the_smallest_file(picture: Image.Image, name: str) -> None:
-    found = anchors.encode_to_size(picture, name, 50)
+    found = encode_to_size(picture, name, 50)
     anchor = anchors.ANCHORS[name]
     assert not found.fits
     assert 50 < len(found.data) <= len(anchors.encode(picture, name, anchor.lowest))
@@ -73,7 +74,7 @@ def test_threads_change_no_file(picture: Image.Image, name: str) -> None:
 
 
 def test_a_huge_target_gives_the_highest_quality(picture: Image.Image) -> None:
-    assert anchors.encode_to_size(picture, "jpeg", 10**7)[1:3] == (100, True)
+    assert encode_to_size(picture, "jpeg", 10**7)[1:3] == (100, True)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -95,42 +96,6 @@ def test_other_modes_are_encoded_as_rgb(picture: Image.Image) -> None:
     assert anchors.decode(anchors.encode(picture.convert("L"), "jpeg", 40)).mode == "RGB"
 
 
-def test_fractions_of_the_quality_meet_a_size_closely(picture: Image.Image) -> None:
-    found = anchors.encode_to_size(picture, "webp", 1200)
-    assert 1150 < len(found.data) <= 1200
-    assert found.quality != round(found.quality)
-
-
-def test_a_ladder_makes_each_file_once_and_counts_its_time_in_every_search(
-    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, made = anchors.encode, []
-
-    def counting(image: Image.Image, name: str, quality: float) -> bytes:
-        made.append(quality)
-        return plain(image, name, quality)
-
-    monkeypatch.setattr(anchors, "encode", counting)
-    ladder = anchors.Ladder(picture, "jpeg")
-    first, again = ladder.to_size(4000), ladder.to_size(4000)
-    assert first == again
-    ladder.to_size(9000)
-    assert len(made) == len(set(made)) < 2 * 9
-    assert first == anchors.encode_to_size(picture, "jpeg", 4000)._replace(seconds=first.seconds)
-
-
-def test_fit_takes_the_largest_file_where_sizes_dip() -> None:
-    sizes = [10, 20, 30, 45, 38, 60, 70, 80]
-    data, index = anchors.fit(lambda index: bytes(sizes[index]), 7, 40)
-    assert (len(data), index) == (38, 4)
-
-
-@pytest.mark.parametrize("target", range(5, 105, 5))
-def test_fit_on_a_rising_ladder_is_exact(target: int) -> None:
-    data, _ = anchors.fit(lambda index: bytes(10 * index + 10), 9, target)
-    assert len(data) == max(10, min(100, target // 10 * 10))
-
-
 def test_unknown_names_and_impossible_pictures_are_refused(picture: Image.Image) -> None:
     with pytest.raises(OptionError, match="jpeg, webp, avif"):
         anchors.encode(picture, "gif", 50)
@@ -138,15 +103,8 @@ def test_unknown_names_and_impossible_pictures_are_refused(picture: Image.Image)
         anchors.encode(Image.new("RGB", (20_000, 1)), "webp", 50)
 
 
-@pytest.fixture
-def without_plugin(monkeypatch: pytest.MonkeyPatch):
+def test_a_plugin_that_is_not_installed_is_named(picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
-    anchors._plugin.cache_clear()
-    yield
-    anchors._plugin.cache_clear()
-
-
-def test_a_plugin_that_is_not_installed_is_named(picture: Image.Image, without_plugin: None) -> None:
     assert "install pillow-jxl-plugin" in (anchors.missing("jxl") or "")
     assert anchors.missing("avif") is None
     assert anchors.ANCHORS["jxl"].version == "None"
@@ -157,10 +115,8 @@ def test_a_plugin_that_is_not_installed_is_named(picture: Image.Image, without_p
 def test_a_heif_library_without_encoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = pytest.importorskip("pillow_heif")
     info = {**plugin.libheif_info(), "HEIF": ""}
-    anchors._plugin.cache_clear()
     monkeypatch.setattr(plugin, "libheif_info", lambda: info)
     assert "no encoder of HEVC" in (anchors.missing("heic") or "")
-    anchors._plugin.cache_clear()
 
 
 def test_avif_has_two_anchors_and_any_options_by_name(picture: Image.Image) -> None:

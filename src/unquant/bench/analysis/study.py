@@ -14,6 +14,7 @@ from unquant.bench.analysis.curves import codec_names, setting_name
 from unquant.bench.metrics import METRICS
 from unquant.bench.run.rows import Row
 from unquant.bench.subjects import anchors
+from unquant.families import FAMILIES
 
 __all__ = ["REFERENCE", "BDRate", "Best", "Difference", "Seconds", "Setting", "Study"]
 
@@ -104,6 +105,13 @@ class Study:
         """Those with a value, in the order of METRICS; unknown names are left out."""
         present = {name for row in self.rows for name in row.scores if score(row, name) is not None}
         return [name for name in METRICS if name in present]
+
+    @cached_property
+    def trained_for(self) -> dict[str, list[str]]:
+        """The measured metrics that each family here was trained for, by its name."""
+        families = [FAMILIES[name] for name in dict.fromkeys(s.codec for s in self.models) if name in FAMILIES]
+        found = {family.name: [name for name in family.trained_for if name in self.metrics] for family in families}
+        return {name: metrics for name, metrics in found.items() if metrics}
 
     @property
     def ranked_by(self) -> str | None:

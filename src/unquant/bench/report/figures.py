@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,40 +10,16 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from unquant.bench.analysis.curves import AXES, Line
+from unquant.bench.report.looks import colour, marker
 from unquant.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["colour", "draw", "marker", "svg", "swatch"]
+__all__ = ["draw", "svg", "swatch"]
 
 INK, RULE, FAINT = "#1b1f24", "#d5d9de", "#69717a"
-COLOURS = {
-    "ratevar": "#c8451b",
-    "cdc": "#a3247a",
-    "av1": "#0b0b0b",
-    "avif": "#1c63b7",
-    "avif-base": "#4f9bd9",
-    "webp": "#22804c",
-    "jpeg": "#7a5c12",
-    "jxl": "#6a4bb5",
-    "heic": "#0d7f86",
-}
-"""The colour of each codec, the same in every figure."""
-_OTHERS = ("#8c3b4a", "#4d6b1f", "#33569c", "#94571c", "#5b4b8a")
-_MARKERS = {
-    "ratevar": "o",
-    "cdc": "p",
-    "av1": "8",
-    "avif": "s",
-    "avif-base": "P",
-    "webp": "^",
-    "jpeg": "D",
-    "jxl": "v",
-    "heic": "h",
-}
-_OTHER_MARKERS = ("P", "X", "<", ">", "*", "d", "8", "H")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1, 1.4), (5, 1.5, 1, 1.5), (9, 3), (3, 5))
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "unquant",  # and no date: the same lines give the same bytes
@@ -57,16 +32,6 @@ _STYLE: dict[str, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-
-
-def colour(codec: str) -> str:
-    """The colour of a codec: one name, one colour, whatever else is drawn."""
-    return COLOURS.get(codec) or _OTHERS[zlib.adler32(codec.encode()) % len(_OTHERS)]
-
-
-def marker(codec: str) -> str:
-    """The marker of a codec, as matplotlib names it; tells codecs apart without colour."""
-    return _MARKERS.get(codec) or _OTHER_MARKERS[zlib.adler32(codec.encode()) % len(_OTHER_MARKERS)]
 
 
 def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:

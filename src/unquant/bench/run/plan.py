@@ -19,8 +19,8 @@ from unquant.bench.run.environment import code_id
 from unquant.bench.subjects import anchors
 from unquant.codecs import models
 from unquant.codecs.registry import DEFAULT_MODEL, find_model
-from unquant.container.header import FAMILIES
 from unquant.errors import OptionError
+from unquant.families import FAMILIES, family_of
 
 __all__ = ["DEFAULT_BPP", "MODEL", "Decoding", "Item", "Plan", "Request", "Subject", "file_key", "resolve", "row_key"]
 
@@ -170,7 +170,7 @@ def resolve(names: Sequence[str]) -> tuple[list[Subject], list[str]]:
 
 def _model(name: str) -> Subject:
     is_path = name.endswith(".safetensors") or os.sep in name
-    if not is_path and name not in FAMILIES.values():
+    if not is_path and name not in FAMILIES:
         known = [*anchors.ANCHORS, *(model.name for model in models())]
         if name not in known:
             raise OptionError(f"no codec is called {name!r}; there are {', '.join(dict.fromkeys(known))}")
@@ -179,14 +179,15 @@ def _model(name: str) -> Subject:
     digest = hashlib.sha256(info.path.read_bytes()).hexdigest()
     fingerprint = f"{digest} {unquant.__version__} {code_id()}"
     title = Path(name).stem if is_path else name
+    family = family_of(info.family)
     return Subject(
         title,
         name,
         info.weights_id,
         fingerprint,
         is_model=True,
-        always_steps=info.family == "cdc",
-        has_q_index=info.family != "av1",
+        always_steps=family.always_steps,
+        has_q_index=family.has_q_index,
     )
 
 

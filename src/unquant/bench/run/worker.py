@@ -26,6 +26,7 @@ from unquant.bench.run.rows import Row
 from unquant.bench.run.store import Decoded, Encoded, Store, finite
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec, load, pixels_id, q_index_of, read_image
+from unquant.bench.subjects.search import Ladder
 from unquant.errors import ImageTooLarge, InputError, OptionError, RateUnreachable, UnquantError
 
 __all__ = [
@@ -171,12 +172,12 @@ class _Open:
         if pixels_id(self.image) != picture.id:
             raise InputError(f"{picture.path}: was changed while it was measured")
         self.meters: list[Meter] = []
-        self._ladders: dict[str, anchors.Ladder] = {}
+        self._ladders: dict[str, Ladder] = {}
         self._scorers: dict[tuple[str, ...], Scorer] = {}
 
-    def ladder(self, name: str) -> anchors.Ladder:
+    def ladder(self, name: str) -> Ladder:
         if name not in self._ladders:
-            self._ladders[name] = anchors.Ladder(self.image, name)
+            self._ladders[name] = Ladder(self.image, name)
         return self._ladders[name]
 
     def scorer(self, names: tuple[str, ...], directory: Path | None) -> Scorer:

@@ -3,8 +3,8 @@
     jpeg  webp  avif  jpeg2000   Pillow itself          jxl   pillow-jxl-plugin          heic   pillow-heif
 
 `avif` is AVIF as Pillow writes it by default, `avif-base` with the options of the family `av1`. Other options of AVIF are
-anchors too, called `avif-TUNE-SUBSAMPLING[-dqSTRENGTH][-shSHARPNESS][-sSPEED]`, such as `avif-iq-420-s8`. A plugin is
-imported when its codec is first used; `missing` says what to install where there is none.
+anchors too, called `avif-TUNE-SUBSAMPLING[-dqSTRENGTH][-shSHARPNESS][-sSPEED]`, such as `avif-iq-420-s8`. `missing` says what
+to install where there is no plugin.
 """
 
 from __future__ import annotations
@@ -13,34 +13,17 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib import import_module
-from importlib.metadata import version as package_version
-from os import cpu_count
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL
 from PIL import AvifImagePlugin, Image, features
 
+from unquant.bench.subjects.plugins import HeifPlugin, Plugin
 from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, encode_avif
 from unquant.errors import InputError, OptionError
 
-__all__ = [
-    "ANCHORS",
-    "Anchor",
-    "Ladder",
-    "Sized",
-    "decode",
-    "encode",
-    "encode_to_size",
-    "find",
-    "fit",
-    "limit_threads",
-    "missing",
-    "title_of",
-]
+__all__ = ["ANCHORS", "Anchor", "decode", "encode", "find", "limit_threads", "missing", "title_of", "usable"]
 
 Options = Callable[[float], dict[str, Any]]
 
@@ -57,27 +40,29 @@ class Anchor:
     """One codec of Pillow or of a plugin.
 
     lowest, highest, step: the range of its quality and how finely it can be set; 100 is best. options: beside the quality,
-    fixed. rate: the options that set a quality. feature: what Pillow was built with; module, package: of a plugin. avif: all
-    options of AVIF, in place of those two.
+    fixed. rate: the options that set a quality. feature: what Pillow was built with; plugin: in place of that.
+    threads_option: what limits its encoder's threads. avif: all options of AVIF, in place of `options` and `rate`. look:
+    colour and marker (matplotlib's) in figures; None for one that the name decides.
     """
 
     title: str
     format: str
     suffix: str
     feature: str = ""
-    module: str = ""
-    package: str = ""
+    plugin: Plugin | None = None
+    threads_option: str = ""
     lowest: float = 0
     highest: float = 100
     step: float = 1
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rate: Options = _quality
     avif: AvifOptions | None = None
+    look: tuple[str, str] | None = None
 
     @property
     def version(self) -> str:
         """The version of the library behind it, or of its plugin; "None" where it is not installed."""
-        return _plugin(self.module)[1] if self.module else str(features.version(self.feature))
+        return str(features.version(self.feature)) if self.plugin is None else self.plugin.version()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -113,23 +98,33 @@ _HEIC_OPTIONS = {"chroma": 420, "enc_params": {"preset": "slow", "x265:pools": "
 # without a comment OpenJPEG writes one of its own, of 33 bytes
 _JPEG2000_OPTIONS = {"quality_mode": "dB", "irreversible": True, "mct": 1, "no_jp2": True, "comment": " "}
 
+_JXL = Plugin("pillow_jxl", "pillow-jxl-plugin", "pillow_jxl.JpegXLImagePlugin")
+_HEIF = HeifPlugin("pillow_heif", "pillow-heif", "pillow_heif.options")
 
-def _avif(title: str, options: AvifOptions) -> Anchor:
-    return Anchor(title, "AVIF", ".avif", "avif", avif=options)
+
+def _avif(title: str, options: AvifOptions, look: tuple[str, str] | None = None) -> Anchor:
+    return Anchor(title, "AVIF", ".avif", "avif", avif=options, look=look)
 
 
 ANCHORS: dict[str, Anchor] = {
-    "jpeg": Anchor("JPEG", "JPEG", ".jpg", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS),
+    "jpeg": Anchor("JPEG", "JPEG", ".jpg", "libjpeg_turbo", lowest=1, options=_JPEG_OPTIONS, look=("#7a5c12", "D")),
     # WebP takes fractions, and needs them: from 0 to 1 its files grow by half
-    "webp": Anchor("WebP", "WEBP", ".webp", "webp", step=0.01, options={"method": 6}),
-    "avif": Anchor("AVIF", "AVIF", ".avif", "avif", options=_AVIF_OPTIONS),
-    "avif-base": _avif("AVIF, base of av1", BASE),
-    # 100 is another mode, without loss
+    "webp": Anchor("WebP", "WEBP", ".webp", "webp", step=0.01, options={"method": 6}, look=("#22804c", "^")),
+    "avif": Anchor("AVIF", "AVIF", ".avif", "avif", options=_AVIF_OPTIONS, look=("#1c63b7", "s")),
+    "avif-base": _avif("AVIF, base of av1", BASE, ("#4f9bd9", "P")),
     "jxl": Anchor(
-        "JPEG XL", "JXL", ".jxl", "", "pillow_jxl", "pillow-jxl-plugin", highest=99.9, step=0.1, options={"effort": 7}
+        "JPEG XL",
+        "JXL",
+        ".jxl",
+        plugin=_JXL,
+        threads_option="num_threads",
+        highest=99.9,  # 100 is another mode, without loss
+        step=0.1,
+        options={"effort": 7},
+        look=("#6a4bb5", "v"),
     ),
     # x265 takes whole steps, two of the quality
-    "heic": Anchor("HEIC", "HEIF", ".heic", "", "pillow_heif", "pillow-heif", step=2, options=_HEIC_OPTIONS),
+    "heic": Anchor("HEIC", "HEIF", ".heic", plugin=_HEIF, step=2, options=_HEIC_OPTIONS, look=("#0d7f86", "h")),
     # 15 to 55 dB: below, nothing but a header is left
     "jpeg2000": Anchor(
         "JPEG 2000",
@@ -142,20 +137,6 @@ ANCHORS: dict[str, Anchor] = {
     ),
 }
 _AVIF_NAME = re.compile(rf"avif-({'|'.join(TUNES)})-(4\d\d)(?:-dq(\d+))?(?:-sh(\d+))?(?:-s(\d+))?")
-_DECODING = {"pillow_jxl": "pillow_jxl.JpegXLImagePlugin", "pillow_heif": "pillow_heif.options"}
-"""Where each plugin keeps how many threads decode."""
-
-
-class Sized(NamedTuple):
-    """A file and how it was made. fits: whether it is within the target; if not, it is the smallest possible.
-
-    seconds: of all the files that the search made.
-    """
-
-    data: bytes
-    quality: float
-    fits: bool
-    seconds: float
 
 
 def limit_threads(threads: int) -> int:
@@ -169,11 +150,11 @@ def limit_threads(threads: int) -> int:
 def missing(name: str) -> str | None:
     """Why the anchor `name` cannot be used here and what to install; None if it can. Raises OptionError for no anchor."""
     anchor = _anchor(name)
-    if not anchor.module:
+    if anchor.plugin is None:
         here = features.check(anchor.feature) or (name == "jpeg" and features.check("jpg"))
         return None if here else f"{anchor.title}: this Pillow was built without {anchor.feature}"
-    problem, _ = _plugin(anchor.module)
-    return problem and f"{anchor.title}: {problem}; install {anchor.package}"
+    problem = anchor.plugin.problem()
+    return problem and f"{anchor.title}: {problem}; install {anchor.plugin.package}"
 
 
 def encode(image: Image.Image, name: str, quality: float) -> bytes:
@@ -181,7 +162,7 @@ def encode(image: Image.Image, name: str, quality: float) -> bytes:
 
     Raises OptionError where the codec is not there, InputError for a picture that it refuses.
     """
-    anchor = _usable(name)
+    anchor = usable(name)
     bare = image.convert("RGB")
     bare = bare.copy() if bare is image else bare
     bare.info.clear()
@@ -189,8 +170,8 @@ def encode(image: Image.Image, name: str, quality: float) -> bytes:
         return encode_avif(np.array(bare), replace(anchor.avif, quality=round(quality)))
     # a plugin may write into what it is given
     options = {key: dict(value) if isinstance(value, dict) else value for key, value in anchor.options.items()}
-    if anchor.format == "JXL" and _threads:
-        options["num_threads"] = _threads
+    if anchor.threads_option and _threads:
+        options[anchor.threads_option] = _threads
     buffer = io.BytesIO()
     try:
         bare.save(buffer, anchor.format, **anchor.rate(quality), **options)
@@ -204,64 +185,12 @@ def decode(data: bytes, name: str | None = None) -> Image.Image:
 
     Raises OptionError where the codec is not there, InputError for bytes that are no such file.
     """
-    formats = None if name is None else [_usable(name).format]
+    formats = None if name is None else [usable(name).format]
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             return image.convert("RGB")
     except (OSError, ValueError, RuntimeError, SyntaxError) as e:
         raise InputError(f"not a file of {name or 'a known format'}: {e}") from e
-
-
-class Ladder:
-    """The files that one anchor makes of one picture, by the index of the quality; each is made once."""
-
-    def __init__(self, image: Image.Image, name: str) -> None:
-        self.anchor = _usable(name)
-        self._image, self._name = image, name
-        self._made: dict[int, tuple[bytes, float]] = {}
-
-    def at(self, index: int) -> tuple[bytes, float]:
-        """The file at `index` and the seconds that it took."""
-        if index not in self._made:
-            start = perf_counter()
-            data = encode(self._image, self._name, self.anchor.quality(index))
-            self._made[index] = data, perf_counter() - start
-        return self._made[index]
-
-    def to_size(self, target_bytes: int) -> Sized:
-        """The largest file of at most `target_bytes`, by bisection; else the smallest, with fits=False."""
-        seconds: dict[int, float] = {}
-
-        def make(index: int) -> bytes:
-            data, seconds[index] = self.at(index)
-            return data
-
-        data, index = fit(make, self.anchor.steps, target_bytes)
-        return Sized(data, self.anchor.quality(index), len(data) <= target_bytes, sum(seconds.values()))
-
-
-def encode_to_size(image: Image.Image, name: str, target_bytes: int) -> Sized:
-    """The largest file of at most `target_bytes`, by bisection on the quality; else the smallest, with fits=False."""
-    return Ladder(image, name).to_size(target_bytes)
-
-
-def fit(make: Callable[[int], bytes], last: int, target_bytes: int) -> tuple[bytes, int]:
-    """The largest `make(index)` of at most `target_bytes` and its index, by bisection over 0 … last; else the smallest.
-
-    Sizes may dip where the index rises by one: the two beyond the one found are tried as well.
-    """
-    files = {0: make(0)}
-    low, high = 0, last if len(files[0]) <= target_bytes else 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        files[middle] = make(middle)
-        low, high = (middle, high) if len(files[middle]) <= target_bytes else (low, middle - 1)
-    for index in range(low + 1, min(low + 2, last) + 1):
-        files[index] = files.get(index) or make(index)
-    sizes = {index: len(data) for index, data in files.items()}
-    within = [index for index in sizes if sizes[index] <= target_bytes]
-    chosen = max(within, key=lambda index: sizes[index]) if within else min(sizes, key=lambda index: sizes[index])
-    return files[chosen], chosen
 
 
 def find(name: str) -> Anchor | None:
@@ -298,27 +227,12 @@ def _anchor(name: str) -> Anchor:
     return anchor
 
 
-def _usable(name: str) -> Anchor:
+def usable(name: str) -> Anchor:
+    """The anchor `name`, ready to be used. Raises OptionError where the codec is not there."""
     problem = missing(name)
     if problem is not None:
         raise OptionError(problem)
     anchor = _anchor(name)
-    if anchor.module:
-        decoding: Any = import_module(_DECODING[anchor.module])
-        decoding.DECODE_THREADS = _threads or cpu_count()
+    if anchor.plugin is not None:
+        anchor.plugin.limit_threads(_threads)
     return anchor
-
-
-@cache
-def _plugin(module: str) -> tuple[str | None, str]:
-    """Import a plugin and make Pillow know it: what is wrong with it, and its version."""
-    try:
-        plugin = import_module(module)
-    except ImportError as e:
-        return f"its plugin cannot be imported ({e})", "None"
-    if module != "pillow_heif":  # pillow_jxl makes itself known
-        return None, package_version("pillow-jxl-plugin")
-    info: dict[str, Any] = plugin.libheif_info()
-    found = f"libheif {info['libheif']}, {info['HEIF'] or 'no encoder'}"
-    plugin.register_heif_opener()
-    return None if info["HEIF"] else "this pillow-heif has no encoder of HEVC", found
