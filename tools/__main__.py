@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tools import pages, speed
 from unquant.bench.run.environment import environment, limited_threads
+from unquant.bench.run.json_files import write_json
 from unquant.bench.subjects.models import load, read_image
-from unquant.bench.tables import write_json
 from unquant.cli.exits import guarded
 from unquant.codecs.registry import DEFAULT_MODEL
 

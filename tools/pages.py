@@ -25,10 +25,10 @@ from tools.speed import table as speed_table
 from unquant.bench.analysis.curves import read_rows
 from unquant.bench.analysis.equal import RATES, equal_table
 from unquant.bench.analysis.summary import Group, footnotes, means
+from unquant.bench.analysis.tables import markdown_table, number
 from unquant.bench.metrics import METRICS
 from unquant.bench.run.rows import Row
 from unquant.bench.subjects.anchors import find, title_of
-from unquant.bench.tables import markdown_table, number
 from unquant.errors import InputError, OptionError
 from unquant.files import write_whole
 

@@ -18,10 +18,10 @@ from time import perf_counter
 
 from PIL import Image
 
+from unquant.bench.analysis.tables import markdown_table
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec
 from unquant.bench.subjects.search import encode_to_size
-from unquant.bench.tables import markdown_table
 from unquant.errors import OptionError
 
 __all__ = ["Measure", "command_times", "fresh_times", "table", "unet_times", "warm_times"]

@@ -13,11 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from unquant.bench.analysis.tables import number
 from unquant.bench.metrics import FAST, METRICS, Meter
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec, load
 from unquant.bench.subjects.search import encode_to_size
-from unquant.bench.tables import number
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.demo.montage import Panel, draw
 

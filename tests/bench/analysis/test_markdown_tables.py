@@ -1,12 +1,8 @@
-"""Markdown tables with gaps; JSON that is whole or not there."""
+"""Markdown tables with gaps."""
 
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path
-
-from unquant.bench.tables import markdown_table, number, write_json
+from unquant.bench.analysis.tables import markdown_table, number
 
 
 def test_tables_are_aligned() -> None:
@@ -22,10 +18,3 @@ def test_tables_are_aligned() -> None:
 
 def test_numbers_and_gaps() -> None:
     assert (number(1.23456, 2), number(None, 2)) == ("1.23", "–")
-
-
-def test_json_is_valid_and_leaves_no_part_behind(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "rows.json"
-    write_json(path, {"rows": [{"psnr": math.inf, "size": 3}, (1.5, "ü")]})
-    assert json.loads(path.read_text("utf-8")) == {"rows": [{"psnr": None, "size": 3}, [1.5, "ü"]]}
-    assert [entry.name for entry in path.parent.iterdir()] == ["rows.json"]

@@ -14,10 +14,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from unquant.bench.analysis.tables import markdown_table, number
 from unquant.bench.metrics import METRICS
 from unquant.bench.metrics.sets.kinds import KINDS
 from unquant.bench.run.rows import Row
-from unquant.bench.tables import markdown_table, number
 from unquant.errors import OptionError
 
 __all__ = ["RATES", "WIDEST", "Pair", "against", "at_rate", "equal_table", "sets_against"]

@@ -8,10 +8,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from unquant.bench.analysis.tables import markdown_table, number
 from unquant.bench.metrics import METRICS
 from unquant.bench.metrics.sets.kinds import KINDS
 from unquant.bench.run.rows import Row
-from unquant.bench.tables import markdown_table, number
 
 __all__ = ["Group", "footnotes", "means", "table", "violations"]
 

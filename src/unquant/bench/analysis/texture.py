@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 import unquant
+from unquant.bench.analysis.tables import markdown_table, number
 from unquant.bench.subjects.models import Codec
-from unquant.bench.tables import markdown_table, number
 from unquant.errors import BitstreamError
 from unquant.families import family_of
 

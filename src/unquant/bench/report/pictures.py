@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from unquant.bench.analysis.study import Study, score
+from unquant.bench.analysis.tables import number
 from unquant.bench.metrics import METRICS
 from unquant.bench.run.rows import Row
-from unquant.bench.tables import number
 from unquant.errors import UnquantError
 
 __all__ = ["BUDGET", "Chosen", "Panel", "View", "busiest", "choose", "data_uri", "views_of"]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from unquant.bench.analysis.published import Point
 from unquant.bench.analysis.study import Setting, Study
+from unquant.bench.analysis.tables import number
 from unquant.bench.metrics import METRICS
 from unquant.bench.report.looks import colour
-from unquant.bench.tables import number
 
 __all__ = [
     "MARK",

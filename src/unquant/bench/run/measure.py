@@ -28,12 +28,12 @@ from unquant.bench.metrics.sets.distances import Results as SetDistances
 from unquant.bench.metrics.sets.distances import distances as distances_of
 from unquant.bench.metrics.sets.patches import extractor_versions
 from unquant.bench.run.environment import cores, environment, limited_threads
+from unquant.bench.run.json_files import write_json
 from unquant.bench.run.plan import Item, Plan, file_key, row_key
 from unquant.bench.run.rows import Row, write_rows
 from unquant.bench.run.store import Store
 from unquant.bench.run.worker import Event, Failure, Picture, Setup, Worker, features_key, kept_row, shared_meter
 from unquant.bench.subjects.models import pixels_id, read_image
-from unquant.bench.tables import write_json
 from unquant.errors import ImageTooLarge, InputError, UnquantError
 
 __all__ = ["Results", "Watch", "measure", "read_pictures"]

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unquant.bench.run.json_files import read_json, write_json
 from unquant.bench.run.rows import Row, line_of, write_rows
-from unquant.bench.tables import write_json
 from unquant.errors import InputError
 from unquant.files import write_whole
 
@@ -80,7 +80,7 @@ class Store:
 
     def encoded(self, key: str) -> Encoded | None:
         """How a file was made; None if it is not here."""
-        content = _read_json(self._files / f"{key}.json")
+        content = read_json(self._files / f"{key}.json")
         try:
             return None if content is None else Encoded(**content)
         except TypeError:
@@ -104,7 +104,7 @@ class Store:
 
     def decoded(self, key: str) -> Decoded | None:
         """What is known of a decode, None if nothing is."""
-        content = _read_json(self._scores / f"{key}.json")
+        content = read_json(self._scores / f"{key}.json")
         try:
             if content is None:
                 return None
@@ -147,7 +147,7 @@ class Store:
 
     def environments(self) -> dict[str, Any]:
         """Places by their ids."""
-        return _read_json(self.out / "environments.json") or {}
+        return read_json(self.out / "environments.json") or {}
 
     def put_environment(self, place: Mapping[str, object]) -> str:
         """Keep a place; its id, 8 hex digits, the same for the same place."""
@@ -159,11 +159,3 @@ class Store:
 def finite(value: float | None) -> float | None:
     """The value as JSON can hold it: None for what is not finite."""
     return value if value is None or math.isfinite(value) else None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
