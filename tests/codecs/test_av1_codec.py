@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from av1_files import av1_streams, photograph, pillow_avif, pixels
+from damage import Damage, damaged, damages
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import difference
 from PIL import Image, features
 from torch import Tensor
 
@@ -58,10 +60,6 @@ def picture(photo: Image.Image) -> Image.Image:
 @pytest.fixture(scope="module")
 def data(codec: Av1Codec, picture: Image.Image) -> bytes:
     return codec.encode(picture, quality=40)
-
-
-def difference(a: Image.Image, b: Image.Image) -> int:
-    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
 def plain(data: bytes) -> Image.Image:
@@ -475,36 +473,10 @@ def test_headers_that_contradict_the_stream(codec: Av1Codec, photo: Image.Image)
         codec.decode(swapped)
 
 
-@st.composite
-def changes(draw: st.DrawFn) -> list[tuple[str, float, int]]:
-    kinds = st.sampled_from(["flip", "set", "cut", "delete", "insert"])
-    return draw(
-        st.lists(st.tuples(kinds, st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3)
-    )
-
-
-def damaged(data: bytes, damage: list[tuple[str, float, int]]) -> bytes:
-    changed = bytearray(data)
-    for kind, where, value in damage:
-        at = int(where * len(changed))
-        match kind:
-            case "flip" if changed:
-                changed[at] ^= 1 << value % 8
-            case "set" if changed:
-                changed[at] = value
-            case "cut":
-                del changed[at:]
-            case "delete":
-                del changed[at : at + 1 + value % 4]
-            case _:
-                changed[at:at] = bytes([value])
-    return bytes(changed)
-
-
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(["4:4:4", "4:2:0", "4:0:0"]), changes())
+@given(st.sampled_from(["4:4:4", "4:2:0", "4:0:0"]), damages())
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_damaged_avif_is_refused_or_drawn(codec: Av1Codec, chroma: str, damage: list[tuple[str, float, int]]) -> None:
+def test_a_damaged_avif_is_refused_or_drawn(codec: Av1Codec, chroma: str, damage: Damage) -> None:
     """It has no checksum: what AV1 makes of it is drawn, of the size that the headers tell; never another error."""
     file = damaged(foreign(chroma), damage)
     try:
@@ -516,11 +488,9 @@ def test_a_damaged_avif_is_refused_or_drawn(codec: Av1Codec, chroma: str, damage
 
 
 @settings(max_examples=60, deadline=None)
-@given(changes())
+@given(damages())
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_damaged_stream_under_a_checksum_that_holds(
-    codec: Av1Codec, data: bytes, damage: list[tuple[str, float, int]]
-) -> None:
+def test_a_damaged_stream_under_a_checksum_that_holds(codec: Av1Codec, data: bytes, damage: Damage) -> None:
     """What was written on purpose, not by accident: decoded to the size in the header, or refused."""
     header, _ = parse_header(data)
     stream = damaged(av1_streams(data)[0], damage)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_files import difference
 from PIL import Image
 from torch import Tensor
 
@@ -55,18 +56,8 @@ def codec(tiny_cdc_weights: Path) -> CdcCodec:
 
 
 @pytest.fixture(scope="module")
-def picture(photo: Image.Image) -> Image.Image:
-    """Latents of 9×13: several tiles, an odd size."""
-    return photo.crop((120, 80, 320, 220))
-
-
-@pytest.fixture(scope="module")
 def data(codec: CdcCodec, picture: Image.Image) -> bytes:
     return codec.encode(picture, q_index=200)
-
-
-def difference(a: Image.Image, b: Image.Image) -> int:
-    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
 # --- the drawing ----------------------------------------------------------------------------------------------------

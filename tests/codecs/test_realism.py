@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_files import difference
 from PIL import Image
 
 import unquant
@@ -65,18 +66,8 @@ def plain(tiny_weights: Path) -> RatevarCodec:
 
 
 @pytest.fixture(scope="module")
-def picture(photo: Image.Image) -> Image.Image:
-    """Latents of 9×13: several tiles, an odd size."""
-    return photo.crop((120, 80, 320, 220))
-
-
-@pytest.fixture(scope="module")
 def data(drawing: RatevarCodec, picture: Image.Image) -> bytes:
     return drawing.encode(picture, q_index=200)
-
-
-def difference(a: Image.Image, b: Image.Image) -> int:
-    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
 # --- the file is that of the weights without it ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import shaken
 from PIL import Image
 from torch import Tensor, nn
 
@@ -53,15 +54,6 @@ def test_a_convolution_in_windows(scale: int, window: int) -> None:
 # --- the halo of g_a and g_s is their receptive field ---------------------------------------------------------------
 
 
-def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight drawn at random: as they start, the last layers are 0 and nothing is seen beyond a position."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return network.double().requires_grad_(False)
-
-
 def reach(changed: Tensor, centre: int, scale: int) -> tuple[int, int]:
     """How many positions before and after the centre the change is felt, along the last axis."""
     columns = changed.abs().amax(dim=(0, 1, 2)).unflatten(0, (-1, scale)).amax(1).nonzero().flatten()
@@ -70,7 +62,7 @@ def reach(changed: Tensor, centre: int, scale: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("depth8", "depth16"), [(0, 1), (1, 0), (1, 1), (2, 1), (3, 2)])
 def test_halo_of_the_analysis(depth8: int, depth16: int) -> None:
-    g_a = shaken(Analysis(4, 6, depth8, 6, depth16))
+    g_a = shaken(Analysis(4, 6, depth8, 6, depth16)).requires_grad_(False)
     x = torch.rand(1, 3, 16, 16 * 31, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     other = x.clone()
     other[..., 16 * 15 : 16 * 16] += 0.5
@@ -79,7 +71,7 @@ def test_halo_of_the_analysis(depth8: int, depth16: int) -> None:
 
 @pytest.mark.parametrize(("depth16", "depth8"), [(0, 1), (1, 0), (1, 1), (1, 2), (2, 3), (1, 4)])
 def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
-    g_s = shaken(Synthesis(4, 6, depth16, 6, depth8, 4)).float()
+    g_s = shaken(Synthesis(4, 6, depth16, 6, depth8, 4)).float().requires_grad_(False)
     y = torch.randn(1, 4, 1, 31, generator=torch.Generator().manual_seed(1)) * 16
     other = y.clone()
     other[..., 15] += 8

@@ -10,6 +10,7 @@ import exactness
 import numpy as np
 import pytest
 import torch
+from networks import parameter_count
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -242,15 +243,11 @@ def test_scores_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def test_published_size() -> None:
     """37.4 M parameters with 384 latent and 192 hyper-latent channels: all networks of the entropy model, h_a included."""
     with torch.device("meta"):
         model = Entroformer(PUBLISHED_LATENT, PUBLISHED)
-    assert parameters(model) == pytest.approx(37.4e6, rel=0.02)
+    assert parameter_count(model) == pytest.approx(37.4e6, rel=0.02)
     assert (PUBLISHED.width, PUBLISHED.heads, PUBLISHED.depth, PUBLISHED.top) == (384, 6, 6, 32)
     assert len(model.synthesis.stages) == 3
 
@@ -268,7 +265,7 @@ def test_default_size(monkeypatch: pytest.MonkeyPatch) -> None:
             features = model.hyper_synthesis(z, cond, (64, 64))
             for i in (0, 1):
                 model.pass_params(i, features, v if i else None, cond, log2_q, positions_of(i, 64, 64))
-    assert parameters(model) <= 4.0e6
+    assert parameter_count(model) <= 4.0e6
     # every product, those of the attention too, is a dense one that the counter knows
     assert 10_000 < counter.get_total_flops() / 2 / 1024**2 <= 15_000
 

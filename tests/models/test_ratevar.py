@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import kilo_macs
 from PIL import Image
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.entropy.base import PASSES, hyper_size, positions_of
@@ -66,13 +65,6 @@ def scalar(value: float) -> Tensor:
 # --- budgets (docs/design.md) -------------------------------------------------------------------------------------
 
 
-def macs(run: Callable[[], Any], pixels: int) -> float:
-    """Thousands of multiply-accumulates per pixel of all convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    return counter.get_total_flops() / 2 / pixels / 1000
-
-
 @pytest.fixture(scope="module")
 def default() -> Ratevar:
     return Ratevar(RatevarConfig())
@@ -97,9 +89,9 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
             net.pass_params(number, features, y if number else None, cond, log2_q, positions)
 
     costs = {
-        "g_a": macs(lambda: default.g_a(x), side * side),
-        "g_s": macs(lambda: default.g_s(y, log2_q, log2_q, scalar(1.0)), side * side),
-        "entropy": macs(entropy, side * side),
+        "g_a": kilo_macs(lambda: default.g_a(x), side * side)[1],
+        "g_s": kilo_macs(lambda: default.g_s(y, log2_q, log2_q, scalar(1.0)), side * side)[1],
+        "entropy": kilo_macs(entropy, side * side)[1],
     }
     budgets = {"g_a": 60.0, "g_s": 200.0, "entropy": 15.0}
     print(costs)
@@ -117,7 +109,7 @@ def test_budget_of_a_reverse_step(config: ReverseConfig, mapped: bool) -> None:
     f = Reverse(320, config, ScaleGrid())
     y, xi = torch.zeros(1, 320, *latent), torch.zeros(1, config.noise_channels, *latent)
     log2_q = torch.ones(1, 1, *latent) if mapped else scalar(2.0)
-    assert 4 < macs(lambda: f(y, log2_q, SideInfo(y, log2_q, y, y), xi), side * side) <= 40
+    assert 4 < kilo_macs(lambda: f(y, log2_q, SideInfo(y, log2_q, y, y), xi), side * side)[1] <= 40
 
 
 def test_the_count_is_right() -> None:
@@ -127,7 +119,7 @@ def test_the_count_is_right() -> None:
     at16 = (32 * 10 + 2 * 9 * 10 * 10 + 10 * 12 + 768 * 12) / 256
     x = torch.zeros(1, 3, 64, 64)
     # the borders of a padded convolution are counted as if they were inside
-    assert macs(lambda: g_a(x), 64 * 64) * 1000 == pytest.approx(at8 + at16)
+    assert kilo_macs(lambda: g_a(x), 64 * 64)[1] * 1000 == pytest.approx(at8 + at16)
 
 
 def test_budget_of_parameters(default: Ratevar) -> None:
@@ -151,13 +143,13 @@ def test_the_shipped_weights_keep_the_budgets(shipped: RatevarCodec, shipped_wei
     assert shipped_weights.stat().st_size <= 40e6
     x = torch.zeros(1, 3, 128, 128)
     y = shipped.model.g_a(x)
-    assert macs(lambda: shipped.model.g_a(x), 128 * 128) <= 60
-    assert macs(lambda: shipped.model.g_s(y, scalar(2.0), scalar(2.0), scalar(1.0)), 128 * 128) <= 200
-    assert macs(lambda: shipped.model.quantise(y, scalar(2.0), noise=False), 128 * 128) <= 15
+    assert kilo_macs(lambda: shipped.model.g_a(x), 128 * 128)[1] <= 60
+    assert kilo_macs(lambda: shipped.model.g_s(y, scalar(2.0), scalar(2.0), scalar(1.0)), 128 * 128)[1] <= 200
+    assert kilo_macs(lambda: shipped.model.quantise(y, scalar(2.0), noise=False), 128 * 128)[1] <= 15
     if (f := shipped.model.f) is not None:
         xi = torch.zeros(1, f.config.noise_channels, *y.shape[-2:]) if f.config.noise_channels else None
         given = SideInfo(y, scalar(2.0), torch.zeros_like(y), torch.zeros_like(y))
-        assert macs(lambda: f(y, scalar(2.0), given, xi), 128 * 128) <= 40
+        assert kilo_macs(lambda: f(y, scalar(2.0), given, xi), 128 * 128)[1] <= 40
 
 
 # --- the start: a transform codec -----------------------------------------------------------------------------------

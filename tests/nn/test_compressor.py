@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import kilo_macs, parameter_count, shaken
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.windows import run_windowed
 from unquant.errors import OptionError
@@ -23,26 +23,6 @@ SMALL = CompressorConfig(latent=7, widths=(8, 9, 11), maps=(10, 12, 13))
 SMALL_PAPER = replace(CompressorConfig.paper(), latent=8, widths=(9, 10, 11, 8), maps=(7, 12, 13, 14))
 SHALLOW = replace(SMALL, unshuffle=8, widths=(8, 9), depths=(1, 1), maps=(10, 12), map_depths=(1, 2))
 CONFIGS = {"default": SMALL, "paper": SMALL_PAPER, "shallow": SHALLOW}
-
-
-def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight drawn at random: as networks start, some layers are 0 and nothing passes them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return network.double()
-
-
-def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
-    """What `run` returns, and its multiply-accumulates in convolutions and products per pixel, in thousands."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        result = run()
-    return result, counter.get_total_flops() / 2 / pixels / 1000
-
-
-def parameters(*networks: nn.Module) -> int:
-    return sum(p.numel() for network in networks for p in network.parameters())
 
 
 def random(*shape: int, seed: int = 1) -> Tensor:
@@ -59,7 +39,7 @@ def test_published_size() -> None:
         encoder, decoder = CompressorEncoder(config), ContextDecoder(config)
         y = encoder(torch.rand(1, 3, 96, 160))
         context = decoder(y)
-    assert parameters(encoder, decoder) == 5_441_344
+    assert parameter_count(encoder, decoder) == 5_441_344
     assert y.shape == (1, 256, 6, 10)
     assert [tuple(m.shape[1:]) for m in context.maps] == [(64, 96, 160), (64, 48, 80), (128, 24, 40), (192, 12, 20)]
     assert (context.base, context.stride) == (None, 1)
@@ -75,7 +55,7 @@ def test_default_keeps_its_budgets() -> None:
     assert context.base.shape == (1, 3, 32, 48)
     assert analysis <= 25
     assert synthesis <= 15
-    assert parameters(encoder, decoder) <= 4_000_000
+    assert parameter_count(encoder, decoder) <= 4_000_000
 
 
 @pytest.mark.parametrize("name", CONFIGS)

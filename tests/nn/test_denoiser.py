@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from networks import kilo_macs, normal, parameter_count, shaken
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from unquant.codecs.windows import run_windowed
 from unquant.errors import OptionError
@@ -30,37 +29,13 @@ CONFIGS = {
 """No two widths alike, so that one taken for another does not fit."""
 
 
-def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight drawn at random: as networks start, some layers are 0 and nothing passes them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return network.double()
-
-
-def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
-    """What `run` returns, and its multiply-accumulates in convolutions and products per pixel, in thousands."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        result = run()
-    return result, counter.get_total_flops() / 2 / pixels / 1000
-
-
-def parameters(*networks: nn.Module) -> int:
-    return sum(p.numel() for network in networks for p in network.parameters())
-
-
-def random(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def context_of(compressor: CompressorConfig, h16: int, w16: int, batch: int = 1) -> Context:
     """Random maps of the right shapes."""
     maps = tuple(
-        random(batch, width, h16 * 16 // (compressor.unshuffle << i), w16 * 16 // (compressor.unshuffle << i), seed=i)
+        normal(batch, width, h16 * 16 // (compressor.unshuffle << i), w16 * 16 // (compressor.unshuffle << i), seed=i)
         for i, width in enumerate(compressor.maps)
     )
-    base = random(batch, 3, 16 * h16, 16 * w16, seed=9) if compressor.linear else None
+    base = normal(batch, 3, 16 * h16, 16 * w16, seed=9) if compressor.linear else None
     return Context(maps, base, compressor.unshuffle)
 
 
@@ -83,7 +58,7 @@ def test_published_size() -> None:
         context, x, one = decoder(torch.rand(1, 256, 32, 48)), torch.rand(1, 3, 512, 768), torch.rand(1)
         out, macs = kilo_macs(lambda: network(x, one, context, one[:, None]), 512 * 768)
     assert out.shape == (1, 3, 512, 768)
-    assert parameters(network) == pytest.approx(40.1e6, rel=0.01)
+    assert parameter_count(network) == pytest.approx(40.1e6, rel=0.01)
     assert macs * 512 * 768 / 1e6 == pytest.approx(387, rel=0.03)
     assert network.halo is None
     assert network.align is None
@@ -102,7 +77,7 @@ def test_default_keeps_its_budgets() -> None:
         context = decoder(encoder(x))
     _, macs = kilo_macs(lambda: network(x, one, context, torch.rand(1, 2)), 32 * 48)
     assert macs <= 80
-    assert parameters(encoder, decoder, network) <= 12_000_000
+    assert parameter_count(encoder, decoder, network) <= 12_000_000
     assert (network.halo, network.align) == (15, 1)
 
 
@@ -113,7 +88,7 @@ def test_shapes_and_start(name: str, size: tuple[int, int]) -> None:
     config, compressor = CONFIGS[name]
     network = Denoiser(config, compressor).double()
     context = context_of(compressor, *size, batch=2)
-    x = random(2, 3, 16 * size[0], 16 * size[1])
+    x = normal(2, 3, 16 * size[0], 16 * size[1])
     out = network(x, scalar(0.5, 2), context, told(network, 0.9, 2))
     assert out.shape == x.shape
     assert out.dtype == torch.float32
@@ -124,7 +99,7 @@ def test_odd_levels_line_up() -> None:
     """What is rounded up on the way down is cut on the way up: far from the border nothing changes."""
     config, compressor = CONFIGS["paper"]
     network = shaken(Denoiser(replace(config, attention="none"), compressor)).requires_grad_(False)
-    context, x = context_of(compressor, 1, 61), random(1, 3, 16, 16 * 61)
+    context, x = context_of(compressor, 1, 61), normal(1, 3, 16, 16 * 61)
     whole = network(x, scalar(0.5), context, told(network, 0.0))
     part = network(x[..., : 16 * 60], scalar(0.5), context.window(0, 1, 0, 60), told(network, 0.0))
     assert network.halo is not None
@@ -140,7 +115,7 @@ def test_odd_levels_line_up() -> None:
 def test_conditions_reach_the_output(name: str) -> None:
     config, compressor = CONFIGS[name]
     network = shaken(Denoiser(config, compressor)).requires_grad_(False)
-    context, x = context_of(compressor, 2, 3), random(1, 3, 32, 48)
+    context, x = context_of(compressor, 2, 3), normal(1, 3, 32, 48)
 
     def run(
         x: Tensor = x, time: float = 0.5, context: Context = context, realism: float = 0.0, rate: float = 0.3
@@ -152,7 +127,7 @@ def test_conditions_reach_the_output(name: str) -> None:
     if config.scalars > 1:
         others["rate"] = run(rate=-0.4)
     for i, plane in enumerate(context.maps):
-        maps = (*context.maps[:i], plane + random(*plane.shape, seed=5), *context.maps[i + 1 :])
+        maps = (*context.maps[:i], plane + normal(*plane.shape, seed=5), *context.maps[i + 1 :])
         others[f"map {i}"] = run(context=context._replace(maps=maps))
     if context.base is not None:
         others["base"] = run(context=context._replace(base=context.base.flip(-1)))
@@ -163,7 +138,7 @@ def test_conditions_reach_the_output(name: str) -> None:
 def test_images_of_a_batch_are_on_their_own() -> None:
     config, compressor = CONFIGS["blocks"]
     network = shaken(Denoiser(config, compressor)).requires_grad_(False)
-    context, x = context_of(compressor, 2, 3, batch=2), random(2, 3, 32, 48)
+    context, x = context_of(compressor, 2, 3, batch=2), normal(2, 3, 32, 48)
     time, scalars = torch.tensor([0.2, 0.7]).double(), torch.tensor([[0.0, -0.4], [0.9, 0.3]]).double()
     together = network(x, time, context, scalars)
     for i in (0, 1):
@@ -176,8 +151,8 @@ def test_images_of_a_batch_are_on_their_own() -> None:
 def test_gradient_reaches_every_parameter(name: str) -> None:
     config, compressor = CONFIGS[name]
     network = shaken(Denoiser(config, compressor))
-    out = network(random(2, 3, 64, 48), scalar(0.5, 2), context_of(compressor, 4, 3, batch=2), told(network, 0.9, 2))
-    (out * random(*out.shape, seed=7)).sum().backward()
+    out = network(normal(2, 3, 64, 48), scalar(0.5, 2), context_of(compressor, 4, 3, batch=2), told(network, 0.9, 2))
+    (out * normal(*out.shape, seed=7)).sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert bool(torch.isfinite(parameter.grad).all()), key
@@ -193,11 +168,11 @@ def test_halo_is_the_receptive_field() -> None:
         network = Denoiser(replace(config, depths=depths, up_depths=up_depths), compressor)
         shaken(network).requires_grad_(False)
         length, centre = 2 * halo + 5, halo + 2
-        x = random(1, 3, 32, 16 * length).requires_grad_()
+        x = normal(1, 3, 32, 16 * length).requires_grad_()
         out = network(x, scalar(0.5), context_of(compressor, 2, length), told(network, 0.0))
         out = out[..., 16 * centre : 16 * centre + 16]
         # by gradients, as far off the change of a value is below its rounding
-        (gradient,) = torch.autograd.grad((out * random(*out.shape, seed=3)).sum(), x)
+        (gradient,) = torch.autograd.grad((out * normal(*out.shape, seed=3)).sum(), x)
         columns = gradient.abs().amax(dim=(0, 1, 2)).unflatten(0, (-1, 16)).amax(1).nonzero().flatten()
         felt = max(centre - int(columns.min()), int(columns.max()) - centre)
         assert network.halo == halo
@@ -214,7 +189,7 @@ def test_in_windows(name: str, window: int) -> None:
     size = (5, 2 * network.halo + 11)
     context = context_of(compressor, *size)
     context = Context(tuple(m.float() for m in context.maps), context.base.float(), context.stride)
-    x, half = random(1, 3, 16 * size[0], 16 * size[1]).float(), scalar(0.5).float()
+    x, half = normal(1, 3, 16 * size[0], 16 * size[1]).float(), scalar(0.5).float()
     scalars = told(network, 0.5).float()
 
     def run(top: int, bottom: int, left: int, right: int) -> Tensor:
@@ -237,7 +212,7 @@ def test_default_size_in_windows() -> None:
     size = (1, 24)
     context = context_of(compressor, *size)
     context = Context(tuple(m.float() for m in context.maps), context.base.float(), context.stride)
-    x, half = random(1, 3, 16, 16 * 24).float(), scalar(0.5).float()
+    x, half = normal(1, 3, 16, 16 * 24).float(), scalar(0.5).float()
     scalars = told(network, 0.5).float()
     whole = network(x, half, context, scalars)
     part = network(x[..., 16 * 5 :], half, context.window(0, 1, 5, 24), scalars)
@@ -259,7 +234,7 @@ def dense(attention: LinearAttention, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 8), (5, 11)])
 def test_attention_against_its_dense_form(size: tuple[int, int]) -> None:
-    x = random(2, 6, *size)
+    x = normal(2, 6, *size)
     attention = shaken(LinearAttention(6)).requires_grad_(False)
     expected = torch.cat([dense(attention, plane[None]) for plane in x])
     torch.testing.assert_close(attention(x), expected)
@@ -274,13 +249,13 @@ def test_attention_beside_its_input() -> None:
     residual = AttentionResidual(6, 4)
     nn.init.zeros_(residual.attention.out.weight)
     nn.init.zeros_(residual.attention.out.bias)
-    x = random(1, 6, 5, 5).float()
+    x = normal(1, 6, 5, 5).float()
     assert torch.equal(residual(x), x)
 
 
 def test_channel_norm() -> None:
     norm = shaken(ChannelNorm(6)).requires_grad_(False)
-    x = random(2, 6, 3, 5) * 4 + 2
+    x = normal(2, 6, 3, 5) * 4 + 2
     centred = x - x.mean(1, keepdim=True)
     expected = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
     expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]

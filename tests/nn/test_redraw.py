@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import shaken
 from torch import Tensor, nn
 
 from unquant.codecs.windows import run_windowed
@@ -14,15 +15,6 @@ from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE, Redraw
 def redraw(depth8: int = 1, depth16: int = 1) -> Redraw:
     """No two widths alike, so that one taken for another does not fit."""
     return Redraw(scalars=5, width8=6, depth8=depth8, width16=7, depth16=depth16, width2=4, cond=3)
-
-
-def shaken(network: Redraw, seed: int = 0) -> Redraw:
-    """Every weight drawn at random: as networks start, some layers are 0 and nothing passes them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return network.double()
 
 
 def given(h16: int, w16: int, batch: int = 1, seed: int = 1) -> list[Tensor]:

@@ -98,3 +98,8 @@ def cmyk_icc() -> bytes:
 def with_icc(image: Image.Image, icc: bytes) -> Image.Image:
     image.info["icc_profile"] = icc
     return image
+
+
+def difference(a: Image.Image, b: Image.Image) -> int:
+    """The largest difference of two pictures of one mode and size, in levels of 255."""
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from networks import kilo_macs
 
 from unquant.errors import OptionError
 from unquant.models.cdc import CdcConfig
@@ -60,13 +59,6 @@ def test_full_size_cdc_recipes_differ_in_the_parameterisation_alone(configs: Pat
     assert turned == x.model
     assert (epsilon.model.schedule, epsilon.model.train_steps) == ("linear", 20000)
     assert x.loop == epsilon.loop
-
-
-def kilo_macs(run: Callable[[], Any], pixels: int) -> tuple[Any, float]:
-    """What `run` returns, and its multiply-accumulates in convolutions and products per pixel, in thousands."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        result = run()
-    return result, counter.get_total_flops() / 2 / pixels / 1000
 
 
 def test_full_size_model_keeps_its_budgets() -> None:
