@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 from PIL import Image
 
 from unquant.bench.analysis.tables import markdown_table
 from unquant.bench.subjects import anchors
-from unquant.bench.subjects.models import Codec
+from unquant.bench.subjects.models import Codec, family_of_file
 from unquant.bench.subjects.search import encode_to_size
 from unquant.errors import OptionError
 
@@ -28,8 +29,9 @@ __all__ = ["Measure", "command_times", "fresh_times", "table", "unet_times", "wa
 
 QUALITY = 40
 REALISMS = (0.0, 1.0)
-STEPS = (0, 1, 2)
-CDC_STEPS = (1, 4, 17)
+FEW_STEPS = (0, 1, 2)
+MANY_STEPS = (1, 4, 17)
+"""Of a family whose decode takes steps at any realism."""
 
 # argv: codec, image, bpp; prints one JSON object. The peak is VmHWM where there is one: ru_maxrss of a child counts the
 # memory of the process that started it.
@@ -107,55 +109,45 @@ def warm_times(codec: Codec, image: Image.Image, bpp: float, repeats: int) -> li
 
 
 def _reverse_times(codec: Codec, data: bytes, repeats: int) -> list[Measure]:
-    """Decodes at realism 1 by steps, and what one step costs; nothing where there are no steps."""
-    from unquant.codecs.cdc import CdcCodec
-
-    try:
-        codec.decode(data, realism=1.0, steps=1)
-    except OptionError:
-        return []
-    counts = CDC_STEPS if isinstance(codec, CdcCodec) else _allowed(codec, data)
-    seconds = [_median_seconds(lambda n=n: codec.decode(data, realism=1.0, steps=n), repeats) for n in counts]
-    measures = [Measure(f"decode, realism 1, {n} steps", s) for n, s in zip(counts, seconds, strict=True)]
-    return [*measures, Measure("one reverse step", (seconds[-1] - seconds[0]) / (counts[-1] - counts[0]))]
-
-
-def _allowed(codec: Codec, data: bytes) -> list[int]:
-    """The numbers of steps that a codec takes: `av1` has no second one."""
-    counts: list[int] = []
-    for n in STEPS:
+    """Decodes at realism 1 by the steps that the codec takes, and what one costs; nothing where there are no steps."""
+    family = family_of_file(data)
+    seconds: dict[int, float] = {}
+    for n in MANY_STEPS if family is not None and family.always_steps else FEW_STEPS:
         with suppress(OptionError):
-            codec.decode(data, realism=1.0, steps=n)
-            counts.append(n)
-    return counts
+            seconds[n] = _median_seconds(lambda n=n: codec.decode(data, realism=1.0, steps=n), repeats)
+    if len(seconds) < 2:
+        return []
+    measures = [Measure(f"decode, realism 1, {n} steps", each) for n, each in seconds.items()]
+    low, high = min(seconds), max(seconds)
+    return [*measures, Measure("one reverse step", (seconds[high] - seconds[low]) / (high - low))]
 
 
 def unet_times(codec: Codec, image: Image.Image, repeats: int) -> list[Measure]:
-    """One step of a `cdc` model's U-Net, and of the published size in the same run; nothing for another family.
+    """One step of a conditional U-Net, and of its published size in the same run; nothing for a model without one.
 
     Both at the picture's size (rounded up to a multiple of 16), in one piece, in the codec's precision.
     """
-    # tables and figures need neither torch nor the networks
+    # tables need neither torch nor the networks
     import torch
 
     from unquant.codecs.arguments import fast_precision
-    from unquant.codecs.cdc import CdcCodec
-    from unquant.models.cdc import Cdc, CdcConfig
     from unquant.nn.transforms import LATENT_STRIDE
 
-    if not isinstance(codec, CdcCodec):
+    own: Any = getattr(codec, "model", None)
+    published = getattr(getattr(own, "config", None), "paper", None)
+    if published is None:
         return []
+    device = next(own.parameters()).device
     h16, w16 = (-(-length // LATENT_STRIDE) for length in (image.height, image.width))
-    precision = fast_precision(codec.device)
+    precision = fast_precision(device)
     seconds: list[float] = []
-    for model in (codec.model, Cdc(CdcConfig.paper()).eval()):
-        config = model.config
-        model.to(codec.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        with torch.no_grad(), torch.autocast(codec.device.type, precision, enabled=precision is not torch.float32):
-            context = model.g_s(torch.zeros(1, config.latent, h16, w16, device=codec.device))
-            x = torch.zeros(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, device=codec.device)
+    for model in (own, type(own)(published()).eval()):
+        model.to(device, memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision is not torch.float32):
+            context = model.g_s(torch.zeros(1, model.config.latent, h16, w16, device=device))
+            x = torch.zeros(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, device=device)
             x = x.contiguous(memory_format=torch.channels_last)
-            time, told = x.new_zeros(1), x.new_zeros(1, config.denoiser.scalars)
+            time, told = x.new_zeros(1), x.new_zeros(1, model.config.denoiser.scalars)
             seconds.append(
                 _median_seconds(lambda m=model, c=context, x=x, t=time, k=told: m.f(x, t, c, k), min(repeats, 3))
             )

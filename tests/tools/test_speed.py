@@ -22,7 +22,7 @@ def test_warm_times_stand_beside_avif(picture: Image.Image, stand_in) -> None:
         assert measure.value > 0
         assert measure.ratio == pytest.approx(measure.value / measure.avif)
     assert [m.what for m in measures[4:]] == [
-        *(f"decode, realism 1, {n} steps" for n in speed.STEPS),
+        *(f"decode, realism 1, {n} steps" for n in speed.FEW_STEPS),
         "one reverse step",
     ]
 

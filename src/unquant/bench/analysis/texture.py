@@ -17,11 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-import unquant
 from unquant.bench.analysis.tables import markdown_table, number
-from unquant.bench.subjects.models import Codec
-from unquant.errors import BitstreamError
-from unquant.families import family_of
+from unquant.bench.subjects.models import Codec, family_of_file
 
 __all__ = ["Texture", "TextureRow", "regular_texture", "table", "texture_of"]
 
@@ -92,7 +89,9 @@ def texture_of(codec: Codec, name: str, image: Image.Image, bpp: float) -> Textu
         decoded = codec.decode(data, realism=realism, steps=steps).convert("RGB")
         return regular_texture(x, np.asarray(decoded, dtype=np.float64))
 
-    base = seen(0.0, 0) if _is_over_av1(data) else None
+    family = family_of_file(data)
+    # AV1's own picture, where the file holds one
+    base = seen(0.0, 0) if family is not None and family.draws_avif else None
     return TextureRow(name, 8 * len(data) / (image.width * image.height), seen(1.0), seen(0.0), base)
 
 
@@ -136,11 +135,3 @@ def _over_neighbours(power: Pixels, place: tuple[int, int]) -> float:
     ring = np.maximum(*(np.abs(o) for o in np.meshgrid(offsets, offsets, indexing="ij"))) >= 3
     rows, columns = ((offsets + i) % _WINDOW for i in place)
     return float(power[place] / power[np.ix_(rows, columns)][ring].mean())
-
-
-def _is_over_av1(data: bytes) -> bool:
-    """Whether the file holds a picture of AV1, which realism 0 without steps shows as it is."""
-    try:
-        return family_of(unquant.info(data).family).draws_avif
-    except BitstreamError:
-        return False

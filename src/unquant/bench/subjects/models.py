@@ -10,8 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 import unquant
 from unquant.errors import BitstreamError, InputError
+from unquant.families import Family, family_of
 
-__all__ = ["Codec", "find_images", "load", "pixels_id", "q_index_of", "read_image"]
+__all__ = ["Codec", "family_of_file", "find_images", "load", "pixels_id", "q_index_of", "read_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
@@ -40,6 +41,14 @@ class Codec(Protocol):
 def load(name: str) -> Codec:
     """The codec called `name` (see `unquant models`). Raises ModelMissing."""
     return unquant.load(name)
+
+
+def family_of_file(data: bytes) -> Family | None:
+    """The family of a file; None for one that is not of this format."""
+    try:
+        return family_of(unquant.info(data).family)
+    except BitstreamError:
+        return None
 
 
 def q_index_of(data: bytes) -> int | None:
