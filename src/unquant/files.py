@@ -1,4 +1,7 @@
-"""Files written whole or not at all: no reader finds half of one, and no failure loses the one that was there."""
+"""Files written whole or not at all: no reader finds half of one, and no failure loses the one that was there.
+
+And which files are images, by their names.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,18 @@ import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from unquant.errors import InputError
 
-__all__ = ["check_target", "remove_leftovers", "whole_file", "write_whole"]
+__all__ = ["IMAGE_SUFFIXES", "check_target", "remove_leftovers", "whole_file", "write_whole"]
 
-_TEMPORARY = ".unquant-{}.tmp"
+_IMAGES: Final = (
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga"
+)
+IMAGE_SUFFIXES: Final = frozenset(_IMAGES.split())
+"""Of the files that are taken for images where a folder or an archive is searched for them; in lower case."""
+_TEMPORARY: Final = ".unquant-{}.tmp"
 
 
 def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str = "") -> Path:

@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import (
-    P3_XYZ,
-    RGB,
-    RNG,
-    raw_png,
-    rgb_icc,
-)
+from image_files import ALPHA, P3_XYZ, RGB, RNG, make_exif, raw_png, rgb_icc, with_icc
 from PIL import ExifTags, Image
 
 from unquant.errors import ImageTooLarge, InputError, OptionError
-from unquant.images import Picture, from_arrays, image_bytes, open_image, to_picture
+from unquant.images import Picture, from_arrays, image_bytes, open_image, read_rgb, to_picture
 
 
 def file_bytes(kind: str) -> bytes:
@@ -116,6 +110,28 @@ def test_truncated_lazy_image() -> None:
     data = file_bytes("JPEG")
     with pytest.raises(InputError, match="truncated"):
         to_picture(Image.open(io.BytesIO(data[: len(data) // 2])))
+
+
+def test_read_rgb(tmp_path: Path) -> None:
+    image = with_icc(Image.fromarray(np.dstack([RGB, ALPHA])), rgb_icc(P3_XYZ, 2.2))
+    path = tmp_path / "x.png"
+    image.save(path, icc_profile=image.info["icc_profile"], exif=make_exif(3))
+    expected = to_picture(image).rgb[::-1, ::-1]
+    for source in (path, str(path), io.BytesIO(path.read_bytes())):
+        np.testing.assert_array_equal(read_rgb(source), expected)
+
+
+def test_messages_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.full((2, 2), 2.0, np.float32)).save(path)
+    for source, name, text in ((path, None, str(path)), (io.BytesIO(path.read_bytes()), "member", "member")):
+        with pytest.raises(InputError, match=f"^{text}: cannot be read: .*in \\[0, 1\\]"):
+            read_rgb(source, name=name)
+    with pytest.raises(InputError, match=r"^member: cannot be read: not an image"):
+        read_rgb(io.BytesIO(b"no image"), name="member")
+    Image.fromarray(RGB).save(tmp_path / "x.png", icc_profile=b"not a profile")
+    with pytest.warns(UserWarning, match=r"^/.*/x\.png: colour profile ignored"):
+        to_picture(open_image(tmp_path / "x.png"))
 
 
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:6j, 0:240:8j], 90), axis=-1).astype(np.uint8)

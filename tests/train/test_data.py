@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from image_files import P3_XYZ, make_exif, raw_png, rgb_icc
+from PIL import Image
 
 from unquant.errors import InputError, TrainingError
+from unquant.images import to_picture
 from unquant.train.data import CANVAS, Photos, held_out, read_shard
 
 CPU = torch.device("cpu")
@@ -28,6 +32,12 @@ def photos(
     folder = tmp_path_factory.mktemp("photos")
     shard(folder / "a.tar", photographs("a", 48, 1))
     return Photos(folder, CPU)
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG", **options)
+    return data.getvalue()
 
 
 def names(held: bool, count: int) -> list[str]:
@@ -141,6 +151,31 @@ def test_a_damaged_shard_is_named(tmp_path: Path, shard: Callable[..., Path], fl
     shard(tmp_path / "half.tar", {"good.png": flat(80, 80), "broken.png": flat(80, 80)[:-30]})
     with pytest.raises(InputError, match=r"half\.tar: broken\.png"):
         Photos(tmp_path, CPU)
+
+
+def test_images_are_read_with_their_colours_and_upright(tmp_path: Path, shard: Callable[..., Path]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    wide = rgb_icc(P3_XYZ, 2.2)
+    members = {
+        "plain.png": encoded(Image.fromarray(pixels)),
+        "turned.png": encoded(Image.fromarray(np.rot90(pixels)), exif=make_exif(6)),
+        "wide.png": encoded(Image.fromarray(pixels), icc_profile=wide),
+        "deep.png": encoded(Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)),
+    }
+    found = dict(read_shard(shard(tmp_path / "a.tar", members)))
+    assert np.array_equal(found["plain.png"], pixels)
+    assert np.array_equal(found["turned.png"], pixels)
+    assert np.array_equal(found["deep.png"], np.dstack([pixels[:, :, 0]] * 3))
+    image = Image.fromarray(pixels)
+    image.info["icc_profile"] = wide
+    assert np.array_equal(found["wide.png"], to_picture(image).rgb)
+    assert not np.array_equal(found["wide.png"], pixels)
+
+
+def test_an_image_beyond_the_limits_is_a_damaged_member(tmp_path: Path, shard: Callable[..., Path]) -> None:
+    path = shard(tmp_path / "a.tar", {"huge.png": raw_png(65_535, 65_535, 8, 2, b"")})
+    with pytest.raises(InputError, match=r"a\.tar: huge\.png: .*pixels"):
+        read_shard(path)
 
 
 def test_a_new_shard_is_read_once_it_stays_the_same(

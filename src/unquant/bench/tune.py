@@ -24,8 +24,8 @@ from unquant.codecs.interface import DEFAULT_SEED
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError
-from unquant.files import check_target
-from unquant.images import open_image, to_picture
+from unquant.files import IMAGE_SUFFIXES, check_target
+from unquant.images import read_rgb
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import Ratevar
 from unquant.models.reverse import ReverseConfig
@@ -52,7 +52,6 @@ __all__ = [
 
 Picture = Float[Tensor, "1 3 h w"]
 Distance = LPIPS | DISTS
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 _SMALLEST = 2 * LATENT_STRIDE
 """AlexNet takes no smaller picture."""
 _WORTH = 0.995
@@ -160,10 +159,10 @@ def load_pictures(folder: Path, crop: int | None = None, count: int | None = Non
     if count is not None and count < 1:
         raise OptionError(f"count: at least 1, not {count}")
     pictures: list[Picture] = []
-    for path in sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
         if len(pictures) == count:
             break
-        rgb = to_picture(open_image(path), keep_metadata=False).rgb
+        rgb = read_rgb(path)
         height, width = (min(n, crop or n) // LATENT_STRIDE * LATENT_STRIDE for n in rgb.shape[:2])
         if min(height, width) >= _SMALLEST:
             top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2

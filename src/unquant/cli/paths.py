@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from unquant.errors import InputError, OptionError, UnquantError
+from unquant.files import IMAGE_SUFFIXES
 
 __all__ = ["FILES", "IMAGES", "Job", "Kind", "plan"]
 
@@ -25,8 +26,7 @@ class Kind:
     suffixes: frozenset[str]
 
 
-_IMAGES = ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga"
-IMAGES: Final = Kind("images", frozenset(_IMAGES.split()))
+IMAGES: Final = Kind("images", IMAGE_SUFFIXES)
 FILES: Final = Kind(".unq and .avif files", frozenset([".unq", ".avif"]))
 
 

@@ -163,7 +163,7 @@ def encode(
     def one(job: Job) -> Done:
         source, avif = _source(job)
         repacked = avif and find_model(model).family == _AV1 and _is_repacked(rated=bool(names), own=own)
-        image = None if repacked else open_image(source)
+        image = None if repacked else open_image(source, name=job.source_name)
         codec = codecs.get(model)
         start = perf_counter()
         if image is None:

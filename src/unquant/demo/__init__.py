@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,8 @@ from unquant.bench.subjects.models import Codec, load
 from unquant.bench.subjects.search import encode_to_size
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.demo.montage import Panel, draw
+from unquant.files import write_whole
+from unquant.images import image_bytes, read_rgb
 
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
 
@@ -59,8 +62,7 @@ class _Timed(NamedTuple):
 
 def photograph() -> Image.Image:
     """The bundled photograph, 600×400, 8-bit RGB (CC0, see coffee.LICENSE.txt)."""
-    with files("unquant.demo").joinpath(PHOTOGRAPH).open("rb") as stream, Image.open(stream) as image:
-        return image.convert("RGB")
+    return Image.fromarray(read_rgb(io.BytesIO(files("unquant.demo").joinpath(PHOTOGRAPH).read_bytes())))
 
 
 def _ours(codec: Codec, image: Image.Image, bpp: float) -> dict[float, _Timed]:
@@ -119,8 +121,9 @@ def run(
     """Encodes the bundled photograph at about `bpp`, decodes it, compares, draws and prints.
 
     output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. model: a name from `unquant models` or a
-    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Raises
-    ModelMissing without the codec's weights; metrics whose weights are missing are left out and noted.
+    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Metrics
+    whose weights are missing are left out and noted. Raises ModelMissing without the codec's weights, InputError where
+    nothing can be written.
     """
     console = console or Console()
     image, codec = photograph(), codec or load(model)
@@ -147,10 +150,10 @@ def run(
         rows.append(row(title, made, note))
         panels.append(Panel(title if fits else f"{title}, smallest possible", _caption(rows[-1]), made.image))
 
-    output_dir.mkdir(parents=True, exist_ok=True)
     picture, file = output_dir / "demo.png", output_dir / "coffee.unq"
-    file.write_bytes(data)
-    draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAIL).save(picture)
+    write_whole(file, data, force=True)
+    drawn = draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAIL)
+    write_whole(picture, image_bytes(drawn, picture), force=True)
     result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
     console.print(_table(result.rows))
     notes = [*(line.note for line in rows if line.note), *meter.notes]

@@ -10,7 +10,7 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
-from unquant.images.files import image_bytes, open_image
+from unquant.images.files import image_bytes, open_image, read_rgb
 from unquant.images.metadata import exif_with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
 
@@ -22,5 +22,6 @@ __all__ = [
     "from_arrays",
     "image_bytes",
     "open_image",
+    "read_rgb",
     "to_picture",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import Final, cast
 
 import numpy as np
@@ -49,17 +50,17 @@ def to_srgb(image: Image.Image, icc: bytes | None, name: str) -> U8:
     """(h, w, 3) uint8. image: mode L, RGB, CMYK or LAB. icc: its profile; None is sRGB (D50 Lab for LAB)."""
     if icc:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            ImageCms.ImageCmsProfile(io.BytesIO(icc))  # for what it raises
             space = icc[16:20].decode("ascii", "replace").strip()
             if space == "RGB" and image.mode == "L":
                 image = image.convert("RGB")
             if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) == image.mode:
-                return _apply_profile(image, source)
+                return _apply_profile(image, icc)
             warn(f"{name}: a colour profile for {space} does not fit a picture in {image.mode}; ignored")
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             warn(f"{name}: colour profile ignored, it cannot be used: {error}")
     if image.mode == "LAB":
-        return _apply_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+        return _apply_profile(image, None)
     return np.array(image.convert("RGB"))
 
 
@@ -68,23 +69,30 @@ def unless_opaque(alpha: U8 | None) -> U8 | None:
     return None if alpha is None or alpha.min() == 255 else alpha
 
 
-def _apply_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> U8:
+def _apply_profile(image: Image.Image, icc: bytes | None) -> U8:
+    transform = _transform(icc, image.mode)
+    return np.array(image.convert("RGB") if transform is None else transform.apply(image))
+
+
+@lru_cache(maxsize=16)
+def _transform(icc: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile, or D50 Lab, to sRGB; None where no colour moves. Cached: it takes longer to make than to apply."""
     transform = ImageCms.ImageCmsTransform(
-        source,
+        ImageCms.ImageCmsProfile(io.BytesIO(icc) if icc else ImageCms.createProfile("LAB")),
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
-        image.mode,
+        mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    if image.mode in ("L", "RGB"):
+    if mode in ("L", "RGB"):
         steps = np.linspace(0, 255, 9).round().astype(np.uint8)
         lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-        probe = Image.fromarray(lattice if image.mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
+        probe = Image.fromarray(lattice if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
         moved = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
         if np.abs(moved).max() <= _SAME_COLOUR:
-            return np.array(image.convert("RGB"))
-    return np.array(transform.apply(image))
+            return None
+    return transform
 
 
 def _key_alpha(is_key: npt.NDArray[np.bool_]) -> U8:

@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from unquant.errors import InputError, OptionError
 from unquant.images.checks import MAX_PIXELS, check_size, typed_errors
 from unquant.images.metadata import descriptive_exif, metadata_options, parsed_exif
+from unquant.images.numbers import U8
 from unquant.images.picture import from_arrays, to_picture
 
-__all__ = ["image_bytes", "open_image"]
+__all__ = ["image_bytes", "open_image", "read_rgb"]
 
 _PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
 _FORMATS: Final = {
@@ -39,11 +40,14 @@ _SAVE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
 _WITHOUT_ALPHA: Final = {"JPEG", "PPM"}
 
 
-def open_image(source: str | os.PathLike[str] | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> ImageFile.ImageFile:
     """Opens an image file and decodes its first frame; the file is closed (or no longer needed) on return.
 
-    source: a path or a binary stream. max_pixels: checked against the header, before any pixel is decoded; Pillow's own
-    limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is found in `.info["exif"]`, whatever the format.
+    source: a path or a binary stream. name: of a stream, for messages. max_pixels: checked against the header, before any
+    pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is found in
+    `.info["exif"]`, whatever the format.
 
     Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), or ImageTooLarge.
     """
@@ -51,9 +55,21 @@ def open_image(source: str | os.PathLike[str] | BinaryIO, *, max_pixels: int = M
         name = os.fspath(source)
         with typed_errors(name), open(name, "rb") as file:
             return _read(file, name, max_pixels)
-    name = str(getattr(source, "name", "image stream"))
+    name = name or "image stream"
     with typed_errors(name):
         return _read(source, name, max_pixels)
+
+
+def read_rgb(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> U8:
+    """The picture in an image file, (h, w, 3) uint8: sRGB and upright as in `to_picture`, without what travels beside it.
+
+    Arguments as in `open_image`. Raises InputError or ImageTooLarge, naming the file.
+    """
+    image = open_image(source, name=name, max_pixels=max_pixels)
+    try:
+        return to_picture(image, keep_metadata=False).rgb
+    except OptionError as error:  # numbers beyond the range that is known how to show
+        raise InputError(f"{image.filename}: cannot be read: {error}") from error
 
 
 def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
@@ -79,7 +95,7 @@ def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
         return buffer.getvalue()
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _read(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
     image = Image.open(file)
     if image.format in _PROGRAMS:
         raise InputError(f"{name}: {image.format} is a drawing, not an image")
@@ -92,6 +108,7 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         exif = parsed_exif(image, name)
         if exif and (described := descriptive_exif(exif, name)):
             image.info["exif"] = described
+    image.filename = name  # for messages; now that all is read, Pillow opens it no more
     return image
 
 

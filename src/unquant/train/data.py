@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.errors import InputError, TrainingError
+from unquant.errors import ImageTooLarge, InputError, TrainingError
+from unquant.files import IMAGE_SUFFIXES
+from unquant.images import read_rgb
 
 __all__ = ["CANVAS", "SMALLEST", "Photos", "Refreshed", "held_out", "read_shard"]
 
@@ -36,12 +36,10 @@ SMALLEST = 64
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
 """An image's name and its pixels (h, w, 3); sizes differ between images."""
 _HELD_OUT_OF = 32
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, PILImage.DecompressionBombError)
 
 
 def read_shard(path: Path) -> list[NamedImage]:
-    """The images of one tar file, by name, as RGB arrays cut to at most 512×512; other members are skipped.
+    """The images of one tar file, by name, upright in 8-bit sRGB, cut to at most 512×512; other members are skipped.
 
     Raises InputError naming the file, and the member that cannot be read.
     """
@@ -49,15 +47,14 @@ def read_shard(path: Path) -> list[NamedImage]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                if not member.isfile() or Path(member.name).suffix.lower() not in _SUFFIXES:
+                if not member.isfile() or Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
                     continue
                 handle = tar.extractfile(member)
                 assert handle is not None
-                try:
-                    with PILImage.open(io.BytesIO(handle.read())) as im:
-                        images.append((member.name, np.array(im.convert("RGB"))[:CANVAS, :CANVAS]))
-                except _BROKEN as e:
-                    raise InputError(f"{path}: {member.name}: not a readable image: {e}") from e
+                rgb = read_rgb(io.BytesIO(handle.read()), name=f"{path}: {member.name}")
+                images.append((member.name, rgb[:CANVAS, :CANVAS]))
+    except ImageTooLarge as e:
+        raise InputError(str(e)) from e
     except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
         raise InputError(f"{path}: not a readable tar file of images: {e}") from e
     return images

@@ -230,7 +230,7 @@ def test_a_broken_image_is_named_and_the_rest_measured(run: Run, paths: list[Pat
     assert len(found.rows) == 12
     assert told == found.failures
     assert (told[0].image, told[0].codec) == (str(broken), "")
-    assert "broken.png: not an image" in str(told[0].error)
+    assert "broken.png: cannot be read: not an image" in str(told[0].error)
     with pytest.raises(InputError, match=r"broken\.png"):
         run(on=[broken])
     with pytest.raises(InputError, match="no images"):

@@ -6,15 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 import unquant
 from unquant.errors import BitstreamError, InputError
 from unquant.families import Family, family_of
+from unquant.files import IMAGE_SUFFIXES
+from unquant.images import read_rgb
 
 __all__ = ["Codec", "family_of_file", "find_images", "load", "pixels_id", "q_index_of", "read_image"]
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 class Codec(Protocol):
@@ -70,7 +70,7 @@ def find_images(folder: Path, *, recursive: bool = False, without: Path | None =
     paths = [
         path
         for path in sorted(folder.rglob("*") if recursive else folder.glob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (excluded is None or excluded not in path.resolve().parents)
@@ -87,13 +87,5 @@ def pixels_id(image: Image.Image) -> str:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The picture as 8-bit RGB, upright, without metadata. Raises InputError."""
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image that can be read") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    image.info.clear()
-    return image
+    """The picture in a file, 8-bit sRGB and upright, without alpha and metadata. Raises InputError, ImageTooLarge."""
+    return Image.fromarray(read_rgb(path))
