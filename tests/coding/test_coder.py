@@ -8,6 +8,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def effective_counts(model: object, n: int) -> list[int]:
 
 
 def test_effective_probabilities_are_the_counts() -> None:
-    models = coder._models(GRID)
+    models = coder.models_of(GRID)
     for t in range(0, len(GRID), 7):
         counts = GRID.table_counts(t)
         assert effective_counts(models.tables[t], counts.size) == counts.tolist()
@@ -238,11 +239,12 @@ def test_threads_and_restored_tables_agree() -> None:
 
 def test_models_are_cached_as_long_as_the_tables_live() -> None:
     tables = gaussian_tables(np.array([0.9]))
-    assert coder._models(tables) is coder._models(tables)
-    before = len(coder._cache)
+    models = weakref.ref(coder.models_of(tables))
+    gc.collect()
+    assert models() is coder.models_of(tables)
     del tables
     gc.collect()
-    assert len(coder._cache) == before - 1
+    assert models() is None
 
 
 # --- arguments and hostile data -------------------------------------------------------------------------------------
@@ -302,13 +304,22 @@ def test_overrides_beyond_the_size_are_corrupt() -> None:
         SymbolDecoder(SMALL, data).decode_overrides(800)
 
 
+def by_hand(*parts: tuple[object, object]) -> bytes:
+    """A stream of symbols, each group with its model, as no encoder would write it."""
+    queue = stream.queue.RangeEncoder()
+    for symbols, model in parts:
+        queue.encode(np.array(symbols, np.int32), model)
+    return queue.get_compressed().astype("<u4").tobytes()
+
+
 @pytest.mark.parametrize(("excess", "negative", "expected"), [(0, True, -(1 << 31)), (0, False, None), (1, True, None)])
 def test_escapes_beyond_32_bits_are_corrupt(excess: int, negative: bool, expected: int | None) -> None:
-    """Written by hand, as no encoder would: 2^31 + excess at table 0."""
-    encoder, models, k = SymbolEncoder(SMALL), coder._models(SMALL), SMALL.half_width(0)
-    encoder._put(np.array([2 * k + 1], np.int32), models.tables[0])
-    encoder._put_integers(np.array([(1 << 31) + excess - k - 1]), 0, np.array([negative]))
-    decoder = SymbolDecoder(SMALL, encoder.to_bytes())
+    """2^31 + excess at table 0."""
+    models, k = coder.models_of(SMALL), SMALL.half_width(0)
+    classes, widths, remainders = golomb.split(np.array([(1 << 31) + excess - k - 1]), 0)
+    bits = golomb.to_bits(2 * remainders + negative, widths + 1)
+    data = by_hand(([2 * k + 1], models.tables[0]), (classes, models.prefix), (bits, models.bit))
+    decoder = SymbolDecoder(SMALL, data)
     if expected is not None:
         assert decoder.decode(np.zeros(1, int)).tolist() == [expected]
     else:
@@ -317,11 +328,11 @@ def test_escapes_beyond_32_bits_are_corrupt(excess: int, negative: bool, expecte
 
 
 def test_integers_of_too_many_bits_are_corrupt() -> None:
-    encoder, models = SymbolEncoder(GRID), coder._models(GRID)
-    encoder._put(np.array([2 * GRID.half_width(63) + 1], np.int32), models.tables[63])
-    encoder._put(np.array([31], np.int32), models.prefix)  # at order 7 that is 38 bits
+    models = coder.models_of(GRID)
+    # at order 7 the class 31 is 38 bits
+    data = by_hand(([2 * GRID.half_width(63) + 1], models.tables[63]), ([31], models.prefix))
     with pytest.raises(CorruptStream, match="too long"):
-        SymbolDecoder(GRID, encoder.to_bytes()).decode(np.full(1, 63))
+        SymbolDecoder(GRID, data).decode(np.full(1, 63))
 
 
 @settings(max_examples=400, deadline=None)

@@ -52,21 +52,23 @@ def _categorical(counts: Int32s) -> Any:
 
 
 @dataclass(frozen=True)
-class _Models:
+class Models:
+    """The coder's models: of each table, of the classes of integers, of whether there are overrides, and of a bit."""
+
     tables: list[Any]
     prefix: Any
     any: Any
     bit: Any
 
 
-_cache: WeakKeyDictionary[Tables, _Models] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Tables, Models] = WeakKeyDictionary()
 
 
-def _models(tables: Tables) -> _Models:
+def models_of(tables: Tables) -> Models:
     """The coder's models of `tables`, built on first use and kept as long as the tables live."""
     models = _cache.get(tables)
     if models is None:
-        models = _Models(
+        models = Models(
             tables=[_categorical(tables.table_counts(t)) for t in range(len(tables))],
             prefix=_categorical(golomb.PREFIX_COUNTS),
             any=_categorical(_ANY_COUNTS),
@@ -106,7 +108,7 @@ class SymbolEncoder:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._models = _models(tables)
+        self._models = models_of(tables)
         self._coder = stream.queue.RangeEncoder()
 
     def encode(self, symbols: Integers, table_index: Integers) -> None:
@@ -181,7 +183,7 @@ class SymbolDecoder:
 
     def __init__(self, tables: Tables, data: bytes) -> None:
         self._tables = tables
-        self._models = _models(tables)
+        self._models = models_of(tables)
         words = np.frombuffer(bytes(data) + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
         self._coder = stream.queue.RangeDecoder(words)
 
