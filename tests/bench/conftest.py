@@ -1,20 +1,11 @@
-"""Pictures and a stand-in codec, so that the benchmarks are tested without weights."""
+"""A picture and a codec for benchmarks without weights, and none of the metrics' weights."""
 
 from __future__ import annotations
 
 import pytest
-from PIL import Image
-from stand_in import StandIn, smooth_and_noisy
+from stand_in import picture, stand_in
 
-
-@pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture(scope="session")
-def picture() -> Image.Image:
-    return smooth_and_noisy()
+__all__ = ["no_metric_weights", "picture", "stand_in"]
 
 
 @pytest.fixture

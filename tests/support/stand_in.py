@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from unquant.bench.subjects import anchors
@@ -39,7 +40,13 @@ class StandIn:
         return image.point([min(v + added, 255) for v in range(256)] + [*range(256)] * 2) if realism else image
 
 
-def smooth_and_noisy() -> Image.Image:
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
     """192×180 with smooth parts, edges and some noise."""
     y, x = np.mgrid[0:180, 0:192].astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 6, (180, 192, 3))

@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-from PIL import Image
-from stand_in import StandIn, smooth_and_noisy
+from stand_in import picture, stand_in
 
-
-@pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture(scope="session")
-def picture() -> Image.Image:
-    return smooth_and_noisy()
+__all__ = ["picture", "stand_in"]

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import AvifImagePlugin, Image
+from PIL import Image
 from typer.testing import CliRunner
 
 from tools import __main__ as command
 from tools import speed
-from unquant.bench.run.environment import limited_threads
 from unquant.codecs.cdc import CdcCodec
 from unquant.errors import OptionError
 
@@ -68,16 +65,6 @@ def test_a_step_stands_beside_one_of_the_published_size(picture: Image.Image, st
         "decode, realism 1, 17 steps",
         "one reverse step",
     ]
-
-
-def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS
-    with limited_threads(1):
-        assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == (1, 1)
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-    assert (torch.get_num_threads(), AvifImagePlugin.DEFAULT_MAX_THREADS) == before
-    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_the_table_has_units_and_ratios() -> None:

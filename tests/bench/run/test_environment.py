@@ -23,36 +23,37 @@ def test_the_environment_names_versions_machine_and_weights() -> None:
     assert place["processes"] == 2
 
 
-def test_the_commit_is_that_of_the_checkout_and_of_nothing_else(tmp_path: Path, monkeypatch) -> None:
+def test_the_commit_is_that_of_the_checkout_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(places, "_PACKAGE", package)
     subprocess.run([*git, "init", "-q"], check=True)
-    assert places.commit() is None  # it lies below a checkout, and is not in it
+    assert places.commit(package) is None  # it lies below a checkout, and is not in it
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "a"], check=True)
-    clean = places.commit()
+    clean = places.commit(package)
     assert clean is not None
     assert len(clean) == 40
     (package / "__init__.py").write_text("changed = True")
-    assert places.commit() == f"{clean}-dirty"
+    assert places.commit(package) == f"{clean}-dirty"
     monkeypatch.setenv("PATH", "")
-    assert places.commit() is None
+    assert places.commit(package) is None
 
 
-def test_the_code_has_an_id_that_follows_the_source(tmp_path: Path, monkeypatch) -> None:
+def test_the_code_has_an_id_that_follows_the_source_of_the_codec(tmp_path: Path) -> None:
     assert len(places.code_id()) == 8
-    for name in places._CODEC:
-        (tmp_path / name).write_text("") if name.endswith(".py") else (tmp_path / name).mkdir()
-    monkeypatch.setattr(places, "_PACKAGE", tmp_path)
-    before = places.code_id()
+    for folder in ("codecs", "bench"):
+        (tmp_path / folder).mkdir()
+    before = places.code_id(tmp_path)
     (tmp_path / "codecs" / "new.py").write_text("a = 1")
+    after = places.code_id(tmp_path)
+    assert before != after
     (tmp_path / "codecs" / "notes.txt").write_text("no source")
-    after = places.code_id()
-    (tmp_path / "codecs" / "notes.txt").unlink()
-    assert before != after == places.code_id()
+    (tmp_path / "bench" / "new.py").write_text("b = 1")
+    assert places.code_id(tmp_path) == after
 
 
 def test_threads_are_limited_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

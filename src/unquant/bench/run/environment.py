@@ -18,8 +18,9 @@ from unquant.bench.subjects import anchors
 
 __all__ = ["code_id", "commit", "cores", "cpu_name", "environment", "limited_threads"]
 
-_PACKAGE = Path(unquant.__file__).parent
-_CODEC = ("codecs", "coding", "container", "diffusion", "entropy", "models", "nn", "weights.py")
+PACKAGE = Path(unquant.__file__).parent
+_APART = frozenset({"__main__.py", "bench", "cli", "demo", "perceptual.py", "train"})
+"""What of the package changes no file and no picture."""
 
 
 def cpu_name() -> str:
@@ -37,11 +38,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def commit() -> str | None:
-    """The git commit of the source that runs, with "-dirty" where it was changed; None if it is no checkout."""
+def commit(package: Path = PACKAGE) -> str | None:
+    """The git commit of the source of a package, with "-dirty" where it was changed; None if it is no checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_PACKAGE), *arguments]
+        command = ["git", "-C", str(package), *arguments]
         quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
         return subprocess.run(command, capture_output=True, check=True, text=True, env=quiet, timeout=30).stdout.strip()
 
@@ -53,13 +54,13 @@ def commit() -> str | None:
         return None
 
 
-def code_id() -> str:
+def code_id(package: Path = PACKAGE) -> str:
     """8 hex digits that change with the source of the codec: what may change its files or its pictures."""
     digest = hashlib.sha256()
-    for name in _CODEC:
-        path = _PACKAGE / name
-        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(f"{source.relative_to(_PACKAGE).as_posix()}\n".encode() + source.read_bytes())
+    for source in sorted(package.rglob("*.py")):
+        place = source.relative_to(package)
+        if place.parts[0] not in _APART:
+            digest.update(f"{place.as_posix()}\n".encode() + source.read_bytes())
     return digest.hexdigest()[:8]
 
 
