@@ -12,7 +12,8 @@ from rich.console import Console
 from tools import pages, speed
 from unquant.bench.run.environment import environment, limited_threads
 from unquant.bench.run.json_files import write_json
-from unquant.bench.subjects.models import load, read_image
+from unquant.bench.subjects.images import read_image
+from unquant.bench.subjects.models import load
 from unquant.cli.exits import guarded
 from unquant.codecs.registry import DEFAULT_MODEL
 

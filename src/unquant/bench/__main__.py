@@ -12,7 +12,8 @@ from rich.console import Console
 from unquant.bench.analysis import curves, texture
 from unquant.bench.report import figures
 from unquant.bench.run.json_files import write_json
-from unquant.bench.subjects.models import find_images, load, read_image
+from unquant.bench.subjects.images import find_images, read_image
+from unquant.bench.subjects.models import load
 from unquant.errors import InputError, ModelMissing, UnquantError
 
 app = typer.Typer(

@@ -18,7 +18,7 @@ from unquant.errors import OptionError
 
 if TYPE_CHECKING:
     from unquant.bench.run.measure import Results, Watch
-    from unquant.bench.run.worker import Failure
+    from unquant.bench.run.setup import Failure
 
 __all__ = ["bench"]
 
@@ -148,7 +148,7 @@ def bench(
     from unquant.bench.metrics import FAST
     from unquant.bench.run import plan as plans
     from unquant.bench.run.measure import measure
-    from unquant.bench.subjects.models import find_images
+    from unquant.bench.subjects.images import find_images
 
     chosen = _metrics(metrics)
     if distances and not chosen:

@@ -17,8 +17,8 @@ from unquant.bench.run import worker
 from unquant.bench.run.measure import Results, measure
 from unquant.bench.run.plan import Plan, Subject, resolve
 from unquant.bench.run.rows import Row, read_rows, write_rows
+from unquant.bench.run.setup import Failure
 from unquant.bench.run.store import Store
-from unquant.bench.run.worker import Failure
 from unquant.errors import CorruptStream, ImageTooLarge, InputError
 
 MODEL = Subject("ratevar", "ratevar", "stand-in", "stand-in 1", is_model=True)

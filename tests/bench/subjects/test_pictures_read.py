@@ -9,7 +9,7 @@ import pytest
 from image_files import P3_XYZ, make_exif, rgb_icc
 from PIL import Image
 
-from unquant.bench.subjects.models import pixels_id, read_image
+from unquant.bench.subjects.images import pixels_id, read_image
 from unquant.errors import InputError
 
 

@@ -7,14 +7,9 @@ Only this process writes rows. A run that is interrupted leaves those it has; th
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,15 +25,16 @@ from unquant.bench.metrics.sets.patches import extractor_versions
 from unquant.bench.run.environment import cores, environment, limited_threads
 from unquant.bench.run.json_files import write_json
 from unquant.bench.run.plan import Item, Plan, file_key, row_key
+from unquant.bench.run.processes import events_of
 from unquant.bench.run.rows import Row, write_rows
+from unquant.bench.run.setup import Failure, Picture, Setup, features_key, kept_row
 from unquant.bench.run.store import Store
-from unquant.bench.run.worker import Event, Failure, Picture, Setup, Worker, features_key, kept_row, shared_meter
-from unquant.bench.subjects.models import pixels_id, read_image
-from unquant.errors import ImageTooLarge, InputError, UnquantError
+from unquant.bench.run.worker import Worker, shared_meter
+from unquant.bench.subjects.images import pixels_id, read_image
+from unquant.errors import InputError, UnquantError
 
 __all__ = ["Results", "Watch", "measure", "read_pictures"]
 
-LOOK = 1.0  # seconds between looks at what other processes have done
 Watch = Callable[[int, int], None]
 """Is told how many of the rows that had to be measured are done, and how many there are."""
 
@@ -139,7 +135,7 @@ def measure(
         total, before = len(wanted) - len(rows), len(rows)
         watch(0, total)
         try:
-            with closing(_events(store, setup, list(pending.values()), jobs)) as events:
+            with closing(events_of(store, setup, list(pending.values()), jobs)) as events:
                 for event in events:
                     if isinstance(event, Row):
                         if event.key not in rows:
@@ -213,66 +209,3 @@ def _wanted(plan: Plan, pictures: Sequence[Picture]) -> Iterator[tuple[Item, Pic
     for item in plan.items():
         for picture in pictures:
             yield item, picture, row_key(file_key(picture.id, item.subject, item.request), item.decoding)
-
-
-def _events(store: Store, setup: Setup, pictures: Sequence[Picture], jobs: int) -> Generator[Event]:
-    if jobs == 1 or len(pictures) < 2:
-        worker = Worker(setup)
-        for picture in pictures:
-            yield from worker.measure(picture)
-        return
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start, (setup,))
-    finished = False
-    try:
-        running = {pool.submit(_measure, picture): (picture, list(setup.plan.items())) for picture in pictures}
-        while running:
-            for future in wait(running, LOOK, FIRST_COMPLETED).done:
-                yield from future.result()
-                del running[future]
-            for picture, items in (each for future, each in running.items() if future.running()):
-                yield from _arrived(store, setup, picture, items)
-        finished = True
-    except BrokenProcessPool as e:
-        raise ImageTooLarge(
-            f"a process died, most likely for lack of memory: try fewer at a time (-j); {setup.out} has what was measured"
-        ) from e
-    finally:
-        for process in () if finished else set(multiprocessing.active_children()) - before:
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
-
-
-def _arrived(store: Store, setup: Setup, picture: Picture, items: list[Item]) -> Iterator[Row]:
-    """The rows of an image that another process has made since; their items leave the list."""
-    for item in list(items):
-        row = kept_row(store, setup, picture, item)
-        if row is not None:
-            items.remove(item)
-            yield row
-
-
-# ---- in the other processes ------------------------------------------------------------------------------------------
-
-_held = ExitStack()
-_worker: Worker | None = None
-
-
-def _start(setup: Setup) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _held.enter_context(limited_threads(setup.threads))
-    _worker = Worker(setup)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _measure(picture: Picture) -> list[Event]:
-    assert _worker is not None
-    return list(_worker.measure(picture))

@@ -11,92 +11,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from unquant.bench.metrics import Meter
 from unquant.bench.metrics.sets.patches import Extractor, load_extractor, patch_features
-from unquant.bench.run.plan import Decoding, Item, Plan, Request, Subject, file_key, row_key
+from unquant.bench.run.plan import Decoding, Item, Request, Subject, file_key, row_key
 from unquant.bench.run.rows import Row
+from unquant.bench.run.setup import Event, Failure, Note, Picture, Setup, features_key, kept_row, row_of
 from unquant.bench.run.store import Decoded, Encoded, Store, finite
 from unquant.bench.subjects import anchors
-from unquant.bench.subjects.models import Codec, load, pixels_id, q_index_of, read_image
+from unquant.bench.subjects.images import pixels_id, read_image
+from unquant.bench.subjects.models import Codec, load, q_index_of
 from unquant.bench.subjects.search import Ladder
 from unquant.errors import ImageTooLarge, InputError, OptionError, RateUnreachable, UnquantError
 
-__all__ = [
-    "Event",
-    "Failure",
-    "Note",
-    "Picture",
-    "Setup",
-    "Worker",
-    "features_key",
-    "kept_row",
-    "shared_extractor",
-    "shared_meter",
-]
+__all__ = ["Worker", "shared_extractor", "shared_meter"]
 
 Scorer: TypeAlias = Callable[[Image.Image], Mapping[str, float | None]]
-
-_SAME_PLACE = ("system", "cpu", "cores", "threads", "processes")
-
-
-class Picture(NamedTuple):
-    """An image to be measured. name: for the rows; id: of its pixels; width, height: in pixels."""
-
-    path: Path
-    name: str
-    id: str
-    width: int
-    height: int
-
-
-class Failure(NamedTuple):
-    """What could not be measured: an image, or (codec not empty) an image with one codec."""
-
-    image: str
-    codec: str
-    error: UnquantError
-
-
-class Note(NamedTuple):
-    """Something worth saying once."""
-
-    text: str
-
-
-Event: TypeAlias = Row | Failure | Note
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker has to know; it travels to other processes.
-
-    environment: the id of the place, environments: all of them. versions: of the metrics to be computed, by name.
-    extractors: of patch features, each with its version. metrics_dir: of the weights of both. threads: of each process.
-    """
-
-    out: Path
-    plan: Plan
-    environment: str
-    environments: Mapping[str, Mapping[str, Any]]
-    versions: Mapping[str, str]
-    threads: int = 1
-    extractors: tuple[tuple[str, str], ...] = ()
-    metrics_dir: Path | None = None
-
-    def same_place(self, a: str, b: str) -> bool:
-        """Whether seconds from two environments can be compared."""
-        one, other = (self.environments.get(name) for name in (a, b))
-        if one is None or other is None:
-            return False
-        return all(one.get(key) == other.get(key) for key in _SAME_PLACE)
 
 
 @lru_cache
@@ -109,58 +45,6 @@ def shared_extractor(name: str, directory: Path | None) -> Extractor:
 def shared_meter(names: tuple[str, ...], directory: Path | None) -> Meter:
     """The meter of these metrics; its networks are loaded once in a process."""
     return Meter(names, directory)
-
-
-def kept_row(store: Store, setup: Setup, picture: Picture, item: Item) -> Row | None:
-    """The row of an item if the cache has all of it."""
-    subject, request, decoding = item
-    file = file_key(picture.id, subject, request)
-    kept = store.file(file, subject.suffix)
-    if kept is None:
-        return None
-    made, key = kept[1], row_key(file, decoding)
-    decoded = None
-    if setup.plan.metrics:
-        decoded = store.decoded(key)
-        if decoded is None or decoded.lacks(setup.versions):
-            return None
-        if not all(store.has_features(features_key(of, each)) for of in (key, picture.id) for each in setup.extractors):
-            return None
-    return _row(setup, picture, item, key, made, decoded)
-
-
-def features_key(key: str, extractor: tuple[str, str]) -> str:
-    """Names features in the store. key: of a row, or the id of an original. extractor: its name and version."""
-    return "-".join((key, *extractor))
-
-
-def _row(setup: Setup, picture: Picture, item: Item, key: str, made: Encoded, decoded: Decoded | None) -> Row:
-    subject, request, decoding = item
-    place = made.environment if decoded is None else decoded.environment
-    scores: dict[str, float | None] = {}
-    for name in setup.plan.metrics:
-        version, value = (decoded.scores.get(name) if decoded else None) or ("", None)
-        scores[name] = value if version == setup.versions.get(name) else None
-    return Row(
-        key=key,
-        image=picture.name,
-        image_id=picture.id,
-        width=picture.width,
-        height=picture.height,
-        codec=subject.name,
-        version=subject.version,
-        target_bpp=request.bpp,
-        quality=made.quality,
-        q_index=made.q_index,
-        realism=decoding.realism,
-        steps=decoding.steps,
-        bytes=made.bytes,
-        reached=made.reached,
-        encode_s=made.seconds if setup.same_place(made.environment, place) else None,
-        decode_s=None if decoded is None else decoded.seconds,
-        environment=place,
-        scores=scores,
-    )
 
 
 class _Open:
@@ -219,7 +103,7 @@ class Worker:
         data, made = self.store.file(file, subject.suffix) or self._encode(opened, subject, request, file)
         key = row_key(file, decoding)
         decoded = self._decode(opened, subject, decoding, data, key) if self.setup.plan.metrics else None
-        return _row(self.setup, opened.picture, item, key, made, decoded)
+        return row_of(self.setup, opened.picture, item, key, made, decoded)
 
     def _encode(self, opened: _Open, subject: Subject, request: Request, key: str) -> tuple[bytes, Encoded]:
         """Make a file and keep it."""

@@ -1,1 +1,7 @@
-"""What is measured: models by their public surface, conventional codecs as anchors, and the images."""
+"""What is measured.
+
+models.py   what a model must offer: its public surface
+anchors.py  conventional codecs, at good settings; plugins.py: of Pillow, for some of them
+search.py   an anchor's file of a given size
+images.py   the images
+"""
