@@ -37,6 +37,7 @@ from unquant.errors import (
     UnquantError,
     WeightsError,
 )
+from unquant.families import family_of
 from unquant.weights import read_weights
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF/></x:xmpmeta>"
@@ -485,6 +486,15 @@ def test_info(every: AnyCodec, photo: Image.Image) -> None:
     assert json.loads(json.dumps(info.to_dict()))["q_index"] == step
     with pytest.raises(NotUnquant):
         unquant.info(b"GIF89a")
+
+
+def test_repacking_is_of_families_that_draw_avif(every: AnyCodec) -> None:
+    if family_of(every.family).draws_avif:
+        with pytest.raises(BitstreamError):
+            every.repack(b"no file")
+    else:
+        with pytest.raises(OptionError, match=rf"{every.family} repack no \.avif"):
+            every.repack(b"no file")
 
 
 def test_public_names() -> None:

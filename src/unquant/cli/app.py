@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
-from unquant.cli import benchmark, listing, training, transcode
+from unquant.cli import benchmark, listing, training
+from unquant.cli.decode import decode
+from unquant.cli.encode import encode
 from unquant.cli.exits import Code, guarded, say, write_line
+from unquant.cli.transcode import FilesCommand
 
 __all__ = ["app", "main"]
 
@@ -24,8 +27,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 corrupt stream, 5 model missing, "
     "6 out of memory or beyond a limit, 7 part of a batch failed, 130 interrupted, 1 anything else.",
 )
-app.command("encode", cls=transcode.FilesCommand)(guarded(transcode.encode))
-app.command("decode", cls=transcode.FilesCommand)(guarded(transcode.decode))
+app.command("encode", cls=FilesCommand)(guarded(encode))
+app.command("decode", cls=FilesCommand)(guarded(decode))
 app.command("info")(guarded(listing.info))
 app.command("models")(guarded(listing.models))
 app.command("bench")(guarded(benchmark.bench))

@@ -141,6 +141,19 @@ class Codec(ABC, Generic[C, M]):
     @abstractmethod
     def _decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
 
+    def repack(
+        self,
+        data: bytes,
+        *,
+        metadata: bool = True,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+    ) -> bytes:
+        """An `.avif` file as a `.unq` file or the other way round, nothing coded again. Raises OptionError for a family whose
+        streams are not those of an `.avif`."""
+        raise OptionError(f"models of the family {self.family} repack no .avif")
+
     def _check_weights(self, header: Header) -> None:
         """Raises ModelMissing for a file that needs other weights."""
         if header.family != self.family or header.stream_id != self.stream_id:

@@ -10,11 +10,12 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
-from unquant.images.files import image_bytes, open_image, read_rgb
+from unquant.images.files import FORMATS, image_bytes, open_image, read_rgb
 from unquant.images.metadata import exif_with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
 
 __all__ = [
+    "FORMATS",
     "MAX_PIXELS",
     "ImageInput",
     "Picture",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -15,10 +16,10 @@ from unquant.images.metadata import descriptive_exif, metadata_options, parsed_e
 from unquant.images.numbers import U8
 from unquant.images.picture import from_arrays, to_picture
 
-__all__ = ["image_bytes", "open_image", "read_rgb"]
+__all__ = ["FORMATS", "image_bytes", "open_image", "read_rgb"]
 
 _PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
-_FORMATS: Final = {
+FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -29,6 +30,7 @@ _FORMATS: Final = {
     ".ppm": "PPM",
     ".pnm": "PPM",
 }
+"""Of the files that are written: suffixes in lower case, and Pillow's names of their formats."""
 _SAVE_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -114,6 +116,6 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
 
 def _output_format(name: str) -> str:
     suffix = Path(name).suffix.lower()
-    if suffix not in _FORMATS:
-        raise InputError(f"{name}: unknown image extension '{suffix}'; known are {', '.join(_FORMATS)}")
-    return _FORMATS[suffix]
+    if suffix not in FORMATS:
+        raise InputError(f"{name}: unknown image extension '{suffix}'; known are {', '.join(FORMATS)}")
+    return FORMATS[suffix]

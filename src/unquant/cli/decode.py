@@ -1,0 +1,172 @@
+"""`unquant decode`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+
+from unquant.cli.batch import Batch, Done, read_bytes
+from unquant.cli.paths import FILES, Job, plan
+from unquant.cli.transcode import (
+    FILES_PANEL,
+    Codecs,
+    Device,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    Recursive,
+    is_avif_output,
+    row_of,
+)
+from unquant.errors import InputError, OptionError, UnsupportedVersion
+from unquant.families import family_of
+
+__all__ = ["decode"]
+
+
+def decode(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN... [OUT]",
+            help=".unq and .avif files, - for the standard input, or folders with -r.",
+            show_default=False,
+        ),
+    ],
+    output: Output = None,
+    recursive: Recursive = False,
+    force: Force = False,
+    image_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="png, jpg, webp, avif, tiff or ppm, where no OUT names it.",
+            show_default="png",
+            rich_help_panel=FILES_PANEL,
+        ),
+    ] = None,
+    realism: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0 lowest error, 1 most detail drawn.", show_default="the file's")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps of the drawing; 0: without the reverse network (ratevar, av1).",
+            show_default="the file's",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the drawn detail; one seed, one image.", show_default="the file's"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--model", metavar="NAME", help="A name from `unquant models`.", show_default="the first that fits"
+        ),
+    ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="The plain decode in one pass, whatever the file asks for; excludes --realism."),
+    ] = False,
+    device: Device = None,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """.unq files to images, and any .avif files redrawn.
+
+    OUT defaults to the input's name with .png, beside it; its extension gives the format. A .unq file of av1 becomes an
+    .avif as it is, unless --realism, --steps, --seed or --preview asks for what is drawn.
+    """
+    if preview and realism is not None:
+        raise OptionError("--preview and --realism exclude each other")
+    extension = (image_format or "png").lower().lstrip(".")
+    work = plan(inputs, output, recursive=recursive, kind=FILES, suffix=f".{extension}")
+    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet)
+    _check_format(work[0].target, image_format, extension)
+    to_avif = is_avif_output(work[0].target, image_format, extension)
+    drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}
+    batch.run(_Decoder(batch, Codecs(device), model, drawing, extension, to_avif=to_avif))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What is done with each file. model: None for the first that fits. drawing: options of a decode. extension: of an output
+    without a name. to_avif: the outputs are AVIF files."""
+
+    batch: Batch
+    codecs: Codecs
+    model: str | None
+    drawing: Mapping[str, Any]
+    extension: str
+    to_avif: bool
+
+    def __call__(self, job: Job) -> Done:
+        from unquant.codecs.info import info as read_info
+        from unquant.codecs.registry import find_decoder
+        from unquant.container import DEFAULT_LIMITS
+        from unquant.images import image_bytes
+
+        data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
+        info = read_info(data)
+        start = perf_counter()
+        if self.to_avif and family_of(info.family).draws_avif:
+            asked = any(value is not None and value is not False for value in self.drawing.values())
+            if not asked and info.container == "unq":
+                avif = _repacked(data)
+                self.batch.write(job, avif)
+                seconds = perf_counter() - start
+                line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
+                return Done(line, row_of(info, seconds, repacked=True))
+            warnings.warn("what is drawn is coded a second time, as AVIF", stacklevel=1)
+        codec = self.codecs.get(str(find_decoder(data, self.model).path))
+        start = perf_counter()
+        image = codec.decode(data, **self.drawing)
+        seconds = perf_counter() - start
+        self.batch.write(job, image_bytes(image, job.target or f"stdout.{self.extension}"))
+        return Done(f"{image.width}x{image.height}, {seconds:.1f} s", row_of(info, seconds))
+
+
+def _repacked(data: bytes) -> bytes:
+    """The `.avif` with the AV1 stream of a `.unq` file; needs no weights."""
+    from unquant.codecs.av1_files import unq_to_avif
+
+    try:
+        return unq_to_avif(data)
+    except UnsupportedVersion as error:
+        raise UnsupportedVersion(f"{error}; with --realism it is drawn, and coded a second time") from error
+
+
+def _check_format(target: Path | None, asked: str | None, extension: str) -> None:
+    """Raises OptionError or InputError if images cannot be written so: before anything is decoded.
+
+    asked: the argument of --format. extension: the one that follows from it.
+    """
+    from PIL import Image
+
+    from unquant.codecs.avif import require_avif
+    from unquant.images import FORMATS, image_bytes
+
+    if asked is not None and target is not None:
+        named, wanted = (FORMATS.get(suffix, suffix) for suffix in (target.suffix.lower(), f".{extension}"))
+        if named != wanted:
+            raise OptionError(f"{target}: the extension of OUT gives the format; --format says {asked}")
+    if is_avif_output(target, None, extension):
+        require_avif()
+    try:
+        image_bytes(Image.new("RGB", (8, 8)), target or f"stdout.{extension}")
+    except InputError as error:
+        if asked is None:
+            raise
+        raise OptionError(f"--format {asked}: {error}") from error

@@ -1,0 +1,208 @@
+"""`unquant encode`."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from unquant.cli.batch import Batch, Done, read_bytes
+from unquant.cli.paths import IMAGES, Job, plan
+from unquant.cli.quantities import parse_size
+from unquant.cli.transcode import (
+    FILES_PANEL,
+    Codecs,
+    Device,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    Recursive,
+    is_avif_output,
+    row_of,
+)
+from unquant.codecs.registry import DEFAULT_MODEL
+from unquant.errors import OptionError, UnsupportedVersion
+from unquant.families import FAMILIES, Family, family_of
+
+if TYPE_CHECKING:
+    from unquant.codecs import Codec
+
+__all__ = ["encode"]
+
+_WISHES: Final = "What the file asks of its decoder, which may be told otherwise"
+_ANEW: Final = "with -q, --bpp or --target-size"
+_HEAD_BYTES: Final = 4096  # what an image begins with that tells an AVIF file: its file type box
+
+
+def encode(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN... [OUT]", help="Images, - for the standard input, or folders with -r.", show_default=False
+        ),
+    ],
+    output: Output = None,
+    recursive: Recursive = False,
+    force: Force = False,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="unq, or avif (av1 only) for a file that every viewer opens, where no OUT names it.",
+            show_default="unq",
+            rich_help_panel=FILES_PANEL,
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
+    ] = DEFAULT_MODEL,
+    quality: Annotated[
+        float | None, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")
+    ] = None,
+    bpp: Annotated[float | None, typer.Option(help="Bits per pixel, the whole file counted; met from below.")] = None,
+    target_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Size of the file, met from below: 20000, 20k, 20KB, 1.5MB.")
+    ] = None,
+    effort: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=9,
+            help="Time the encoder may take (av1 only): 1 least, 9 most; 10 less the effort is libaom's speed.",
+            show_default="4",
+        ),
+    ] = None,
+    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Leave out EXIF and XMP.")] = False,
+    realism: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="0 lowest error, 1 most detail drawn; kept in steps of 0.01.",
+            show_default="the model's",
+            rich_help_panel=_WISHES,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the drawing.", show_default="the model's", rich_help_panel=_WISHES),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seed of the drawn detail; one seed, one image.", show_default="0", rich_help_panel=_WISHES
+        ),
+    ] = None,
+    device: Device = None,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Images to .unq files, or to AVIF files that unquant redraws.
+
+    OUT defaults to the input's name with .unq, beside it; an OUT of .avif is written as AVIF (av1 only). An AVIF input goes
+    into a .unq file of av1 as it is, unless a rate is given.
+    """
+    given = {"--quality": quality, "--bpp": bpp, "--target-size": target_size}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise OptionError(f"{' and '.join(names)} exclude each other")
+    target_bytes = None if target_size is None else parse_size(target_size, "--target-size")
+    extension = (file_format or "unq").lower().lstrip(".")
+    if extension not in ("unq", "avif"):
+        raise OptionError(f"--format {file_format}: unq or avif")
+    work = plan(inputs, output, recursive=recursive, kind=IMAGES, suffix=f".{extension}")
+    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet)
+    own: dict[str, Any] = {} if effort is None else {"effort": effort}  # what not every family takes
+    to_avif = is_avif_output(work[0].target, file_format, extension)
+    if to_avif:
+        _check_writes_avif(model)
+        own["container"] = "avif"
+    codecs = Codecs(device)
+    if len(work) > 1:
+        codecs.get(model)  # a model that is missing ends the command here, not file by file
+    rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
+    wishes = {"metadata": not no_metadata, "realism": realism, "steps": steps, "seed": seed}
+    batch.run(_Encoder(batch, codecs, model, {**rate, **own}, wishes, rated=bool(names), to_avif=to_avif))
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """What is done with each image. wishes: options of an encode that a repack takes as well; options: all others. rated: a
+    rate is among them. to_avif: the outputs are AVIF files."""
+
+    batch: Batch
+    codecs: Codecs
+    model: str
+    options: Mapping[str, Any]
+    wishes: Mapping[str, Any]
+    rated: bool
+    to_avif: bool
+
+    def __call__(self, job: Job) -> Done:
+        from unquant.codecs.info import info as read_info
+        from unquant.container import DEFAULT_LIMITS
+        from unquant.container.avif import is_avif
+        from unquant.images import open_image
+
+        limit = DEFAULT_LIMITS.max_file
+        source = read_bytes(None, limit) if job.source is None else job.source
+        head = source if isinstance(source, bytes) else read_bytes(source, _HEAD_BYTES)
+        repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked()
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = None if repacked else open_image(stream, name=job.source_name)
+        codec = self.codecs.get(self.model)
+        start = perf_counter()
+        if image is None:
+            data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))
+        else:
+            data = codec.encode(image, **self.options, **self.wishes)
+        seconds = perf_counter() - start
+        info = read_info(data)
+        self.batch.write(job, data)
+        how = "the same AV1 stream repacked, " if repacked else ""
+        line = f"{how}{len(data)} bytes, {info.bpp:.3f} bpp, q index {info.q_index}, {seconds:.1f} s"
+        return Done(line, row_of(info, seconds, repacked=repacked))
+
+    def _is_repacked(self) -> bool:
+        """Whether an AVIF file is repacked; with a warning where it is coded a second time, because a rate is given. Raises
+        CodecMissing where that cannot be, and OptionError for an AVIF file that shall become one."""
+        from unquant.codecs.avif import require_avif
+
+        if self.rated:
+            require_avif()
+            warnings.warn("this is an AVIF file: with a rate given it is coded a second time", stacklevel=2)
+        elif self.to_avif:
+            raise OptionError(f"it is an AVIF file already; {_ANEW} it is coded a second time")
+        return not self.rated
+
+    def _repack(self, codec: Codec, avif: bytes) -> bytes:
+        try:
+            return codec.repack(avif, **self.wishes)
+        except UnsupportedVersion as error:
+            raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
+
+
+def _family(model: str) -> Family:
+    """The family of a model by the model's name or path. Raises ModelMissing or WeightsError."""
+    from unquant.codecs.registry import find_model
+
+    return family_of(find_model(model).family)
+
+
+def _check_writes_avif(model: str) -> None:
+    """Raises OptionError unless the model's files can be AVIF files."""
+    family = _family(model)
+    if not family.draws_avif:
+        able = ", ".join(each.name for each in FAMILIES.values() if each.draws_avif)
+        raise OptionError(
+            f"-m {model}: models of the family {family.name} write .unq alone; .avif is written by {able}"
+        )
