@@ -38,8 +38,9 @@ def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     lines = curves.lines_of(ROWS, "psnr", "dists", "realism")
     with pytest.raises(OptionError, match=r"a\.gif"):
         figures.draw(lines, "psnr", "dists", tmp_path / "a.gif")
-    with pytest.raises(InputError, match=r"missing.a\.png: cannot be written"):
-        figures.draw(lines, "psnr", "dists", tmp_path / "missing" / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.a\.png: cannot be written"):
+        figures.draw(lines, "psnr", "dists", tmp_path / "file" / "a.png")
 
 
 def test_on_a_page_every_point_tells_what_it_is_and_ids_are_its_own() -> None:

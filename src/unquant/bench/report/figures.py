@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 from unquant.bench.analysis.curves import AXES, Line
 from unquant.bench.report.looks import colour, marker
-from unquant.errors import InputError, OptionError
+from unquant.errors import OptionError
+from unquant.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +47,12 @@ def draw(lines: Sequence[Line], x: str, y: str, out: Path) -> None:
     def save(figure: Figure) -> None:
         figure.axes[0].set(xlabel=AXES[x], ylabel=AXES[y])
         figure.legend(loc="outside right upper", fontsize=8, handlelength=3)
-        figure.savefig(out, metadata={"Date": None} if kind == ".svg" else {}, dpi=150)
+        metadata = {"Date": None} if kind == ".svg" else {}
+        figure.savefig(buffer, format=kind[1:], metadata=metadata, dpi=150)
 
-    try:
-        _with_figure(lines, x, (7.2, 4.2), {}, save)
-    except OSError as e:
-        raise InputError(f"{out}: cannot be written: {e.strerror or e}") from e
+    buffer = BytesIO()
+    _with_figure(lines, x, (7.2, 4.2), {}, save)
+    write_whole(out, buffer.getvalue(), force=True)
 
 
 def svg(lines: Sequence[Line], x: str, *, name: str, alt: str, labels: Sequence[str] = ()) -> str:
