@@ -429,6 +429,7 @@ def test_more_steps_must_pay(
     assert found.reverse.steps == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [None, 0])
 def test_nothing_is_computed_twice(
     model: Ratevar,

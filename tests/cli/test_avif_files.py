@@ -190,6 +190,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLE)
 def test_table(call: Call, tmp_path: Path, kind: str) -> None:
     data, wanted = TABLE[kind].make(), TABLE[kind]
@@ -600,6 +601,7 @@ def test_public_functions() -> None:
         unquant.decode(sequence())
 
 
+@pytest.mark.slow
 def test_in_processes_of_their_own(
     spawn: Spawn, tmp_path: Path, weights: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_against_a_codec_at_equal_bytes(call: Call, images: Path) -> None:
         assert cause in refused.stderr
 
 
+@pytest.mark.slow
 def test_av1_beside_avif_with_its_options(call: Call, images: Path, tmp_path: Path, tiny_av1_weights: Path) -> None:
     codecs = ("--codecs", f"{tiny_av1_weights},avif-base", "--metrics", "psnr", "--no-report")
     result = call("bench", images / "a.png", *codecs, "-q", "20,40", "--at-bpp", "2", "--q-index", "60", "-o", "out")
@@ -132,6 +133,7 @@ def test_folders_files_and_levels(call: Call, images: Path, tmp_path: Path) -> N
     assert {row.image for row in rows_of(images / "out")} == {"a", "b", "c"}
 
 
+@pytest.mark.slow
 def test_sizes_of_a_model_and_violations(
     call: Call, images: Path, tmp_path: Path, tiny_weights: Path, monkeypatch
 ) -> None:
@@ -152,6 +154,7 @@ def test_sizes_of_a_model_and_violations(
     assert "bytes at q index 80, more than" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("requires_weights")
 def test_the_real_codec_on_a_photograph(call: Call, tmp_path: Path, photo: Image.Image) -> None:
     for number in range(2):
@@ -332,6 +335,7 @@ def ends(process: subprocess.Popen[bytes]) -> bool:
     return not group_of(process)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_where_it_was(
     begin: Callable[..., subprocess.Popen[bytes]], call: Call, many: Path, tmp_path: Path
 ) -> None:
@@ -350,6 +354,7 @@ def test_a_killed_run_is_taken_up_where_it_was(
     assert rest.stdout == whole.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
 def test_processes_end_with_a_killed_run(begin: Callable[..., subprocess.Popen[bytes]]) -> None:
     process = begin("-j", "2")
@@ -359,6 +364,7 @@ def test_processes_end_with_a_killed_run(begin: Callable[..., subprocess.Popen[b
     assert ends(process)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_interrupted_run(begin: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, jobs: str) -> None:
@@ -371,6 +377,7 @@ def test_interrupted_run(begin: Callable[..., subprocess.Popen[bytes]], tmp_path
     assert ends(process)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
 def test_a_process_that_dies(begin: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     process = begin("-j", "2")

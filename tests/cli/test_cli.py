@@ -63,6 +63,7 @@ def test_light_commands_do_not_import_torch(spawn: Spawn, tmp_path: Path, argume
     assert imported.isdisjoint({b"torch", b"numpy", b"PIL.Image", b"constriction", b"beartype"})
 
 
+@pytest.mark.slow
 def test_help_lists_the_commands(spawn: Spawn) -> None:
     text = spawn("--help").stdout.decode()
     for command in ("encode", "decode", "info", "models", "train", "demo"):
@@ -84,6 +85,7 @@ def test_missing_file(spawn: Spawn, command: str) -> None:
     assert line.count("nowhere.xyz") == 1
 
 
+@pytest.mark.slow
 def test_random_bytes_are_no_file(spawn: Spawn, tmp_path: Path) -> None:
     (tmp_path / "a.unq").write_bytes(np.random.default_rng(1).bytes(500))
     done = spawn("decode", "a.unq")
@@ -143,6 +145,7 @@ def test_full_standard_output(tmp_path: Path, environment: dict[str, str]) -> No
     assert line.startswith("unquant: error: standard output: cannot be written: ")
 
 
+@pytest.mark.slow
 def test_training_needs_neither_coder_nor_beartype(tmp_path: Path, environment: dict[str, str]) -> None:
     code = (
         "import sys; sys.modules['constriction'] = sys.modules['beartype'] = None\n"
@@ -311,6 +314,7 @@ def test_decoding_without_the_reverse_network(
     assert files(tmp_path) == ["a.png", "a.unq", "b.png"]
 
 
+@pytest.mark.slow
 def test_the_other_family(
     call: Call, tiny_cdc_weights: Path, tiny_cdc: CdcCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -768,6 +772,7 @@ def test_train_export(call: Call, tmp_path: Path) -> None:
 models_in_turn = pytest.mark.parametrize("model", ["av1", "ratevar"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("requires_weights")
 class TestShippedWeights:
     """The real codecs on small pictures."""

@@ -84,6 +84,7 @@ def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in parsed if row["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_a_run_over_several_machines_and_its_cooldown(train: Callable[..., Result], call: Call, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train("--out", "run", "--steps", 6, "--resume").exit_code == 0

@@ -84,6 +84,7 @@ def test_between_its_ends_the_knob_is_a_line(codec: CdcCodec, data: bytes) -> No
         assert np.abs(found - (1 - rho) * plain - rho * drawn).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_image_and_realism_0_needs_none(codec: CdcCodec, photo: Image.Image, data: bytes) -> None:
     other = codec.encode(photo.crop((300, 200, 333, 217)), q_index=250)
     for seed in (0, 2**64 - 1):
@@ -126,6 +127,7 @@ def with_attention(weights: Weights, attention: str) -> CdcCodec:
     return codec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["none", "blocks"])
 def test_windows_give_the_same_image(
     tiny_cdc_weights: Path, photo: Image.Image, attention: str, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +156,7 @@ def test_global_attention_is_run_in_one_piece(
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_steps(codec: CdcCodec, picture: Image.Image, data: bytes) -> None:
     images = {steps: codec.decode(data, realism=1, steps=steps) for steps in (1, 2, 5, 200)}
     assert len({image.tobytes() for image in images.values()}) == 4
@@ -187,6 +190,7 @@ def test_steps_out_of_range(codec: CdcCodec, picture: Image.Image, data: bytes, 
             work()
 
 
+@pytest.mark.slow
 def test_a_schedule_of_few_levels(tiny_cdc_weights: Path, codec: CdcCodec, picture: Image.Image) -> None:
     """Weights of the same stream id may have fewer levels than a file asks steps for; a caller is told."""
     weights = read_weights(tiny_cdc_weights)
@@ -255,6 +259,7 @@ def build(weights: Weights, which: str) -> AnyLatentCodec:
     return CdcCodec(made) if isinstance(config, CdcConfig) else RatevarCodec(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["epsilon", "checkerboard", "as published", "ratevar with an Entroformer"])
 def test_other_configurations_make_files(tiny_cdc_weights: Path, photo: Image.Image, which: str) -> None:
     codec = build(read_weights(tiny_cdc_weights), which)

@@ -65,6 +65,7 @@ def described(photo: Image.Image) -> Image.Image:
 # --- pictures in and out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "height"), [(1, 1), (17, 1), (1, 17), (16, 16), (16, 15), (70, 33), (129, 130), (300, 200)]
 )
@@ -142,6 +143,7 @@ def test_lists(every: AnyCodec, photo: Image.Image) -> None:
     assert every.encode([]) == []
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_each_other(every: AnyCodec, photo: Image.Image) -> None:
     pictures = [photo.crop((x, 60, x + 150, 200)) for x in range(0, 160, 20)]
     one_by_one = [every.encode(picture, quality=50) for picture in pictures]
@@ -154,6 +156,7 @@ def test_threads_do_not_disturb_each_other(every: AnyCodec, photo: Image.Image) 
 # --- the step -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_size_falls_with_the_step(either: AnyLatentCodec, photo: Image.Image) -> None:
     picture = photo.crop((100, 60, 484, 316))
     low, high = either.q_index_range
@@ -173,6 +176,7 @@ def test_quality_is_a_step(either: AnyLatentCodec, photo: Image.Image) -> None:
     assert either.encode(picture, q_index=np.int64(77)) == either.encode(picture, q_index=77)
 
 
+@pytest.mark.slow
 def test_q_map(either: AnyLatentCodec, photo: Image.Image) -> None:
     """A fine left and a coarse right half, over several tiles and an odd size."""
     picture = photo.crop((150, 100, 450, 250))
@@ -193,6 +197,7 @@ def test_q_map(either: AnyLatentCodec, photo: Image.Image) -> None:
     assert psnr(mapped.crop(left), picture.crop(left)) > psnr(coarse.crop(left), picture.crop(left)) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (17, 1), (1, 80), (40, 24), (129, 130)])
 def test_q_map_of_any_size(either: AnyLatentCodec, photo: Image.Image, size: tuple[int, int]) -> None:
     picture = photo.crop((150, 100, 150 + size[0], 100 + size[1]))
@@ -346,6 +351,7 @@ def check_damage(codec: AnyCodec, data: bytes, image: Image.Image) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_gives_another_picture(every: AnyCodec, intact: tuple[bytes, Image.Image]) -> None:
     data, image = intact
     assert not check_damage(every, data, image)

@@ -110,6 +110,7 @@ def step_of(data: bytes) -> int:
     return parse_header(data)[0].q_index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [440, 500, 555, 700, 1000, 1411, 2000, 2650])
 def test_target_bytes(every: AnyCodec, picture: Image.Image, target: int) -> None:
     data = every.encode(picture, target_bytes=target)
@@ -118,6 +119,7 @@ def test_target_bytes(every: AnyCodec, picture: Image.Image, target: int) -> Non
         assert data == every.encode(picture, q_index=step_of(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bpp", [0.05, 0.11, 0.25])
 def test_bpp(every: AnyCodec, picture: Image.Image, bpp: float) -> None:
     data = every.encode(picture, bpp=bpp)
@@ -126,6 +128,7 @@ def test_bpp(every: AnyCodec, picture: Image.Image, bpp: float) -> None:
     check_met(every, picture, data, target)
 
 
+@pytest.mark.slow
 def test_target_counts_the_whole_file(every: AnyCodec, picture: Image.Image) -> None:
     picture = picture.crop((0, 0, 200, 160))
     translucent = picture.copy()
@@ -137,6 +140,7 @@ def test_target_counts_the_whole_file(every: AnyCodec, picture: Image.Image) -> 
     assert 600 + fixed - 25 <= len(data) <= 600 + fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 17), (130, 130)])
 def test_targets_of_small_pictures(every: AnyCodec, photo: Image.Image, size: tuple[int, int]) -> None:
     """130×130 has a tile of one single position."""
@@ -149,6 +153,7 @@ def test_targets_of_small_pictures(every: AnyCodec, photo: Image.Image, size: tu
         every.encode(small, target_bytes=smallest - 1)
 
 
+@pytest.mark.slow
 def test_a_target_above_the_highest_rate(every: AnyCodec, picture: Image.Image) -> None:
     with pytest.warns(UserWarning, match="above the highest rate"):
         data = every.encode(picture, target_bytes=10**6)
@@ -161,6 +166,7 @@ def test_a_target_above_the_highest_rate(every: AnyCodec, picture: Image.Image) 
     check_met(every, picture, near, len(data))
 
 
+@pytest.mark.slow
 def test_a_target_below_the_lowest_rate(every: AnyCodec, picture: Image.Image) -> None:
     smallest = smallest_of(every, picture)
     for target in (1, smallest - 1):
@@ -172,6 +178,7 @@ def test_a_target_below_the_lowest_rate(every: AnyCodec, picture: Image.Image) -
     assert isinstance(every, Av1Codec) or data == every.encode(picture, quality=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q_index", [16, 100, 200, 300, 344])
 def test_the_estimate(either: AnyLatentCodec, picture: Image.Image, q_index: int) -> None:
     """Targets are searched with an estimate: it must be close, or every encode to a target is slow.
@@ -183,6 +190,7 @@ def test_the_estimate(either: AnyLatentCodec, picture: Image.Image, q_index: int
     assert either._estimate(plan, q_index) == pytest.approx(len(data), rel=0.04, abs=40)
 
 
+@pytest.mark.slow
 def test_the_latent_is_computed_once(
     either: AnyLatentCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,6 +230,7 @@ def test_the_noise_is_that_of_seed_stream_and_step(
     assert sorted(asked) == [((7, step, c, 9, 13), s) for step in (0, 1) for c, s in ((2, 1), (16, 0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 480), (330, 200)])
 def test_windows_give_the_same_image(
     reverse_weights: Path, photo: Image.Image, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch

@@ -91,6 +91,7 @@ def single(either_weights: Path) -> AnyLatentCodec:
     return codec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [3, 5, 16])
 def test_the_codec_in_windows(
     single: AnyLatentCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[demo.DemoRe
     return made, console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -> None:
     made, printed = result
     with Image.open(made.picture) as picture:
@@ -53,6 +54,7 @@ def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -
         assert f"{row.bytes:,}" in printed
 
 
+@pytest.mark.slow
 def test_another_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(demo, "load", lambda name: loaded.append(name) or StandIn())

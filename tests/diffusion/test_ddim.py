@@ -155,6 +155,7 @@ def test_it_is_the_formula() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("parameterisation", [X, EPSILON])
 def test_a_perfect_network_gives_the_image(name: str, parameterisation: Parameterisation) -> None:
@@ -265,6 +266,7 @@ def test_gradients_pass() -> None:
         assert bool(grad.any())
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks, which the tests alone have, do not
     levels = subsequence(COSINE, 3)

@@ -106,6 +106,7 @@ def assert_approaches_one(found: list[float], smooth: float) -> None:
     assert errors[-1] <= 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "q"), [(sample_bridge, 1.0), (sample_ancestral, 2.0)])
 def test_variance_from_uniform_noise(sampler: Callable[..., Tensor], q: float) -> None:
     """At 1, 4, 16, 64 steps: 0.92, 0.93, 0.97, 0.99 for q = 1; 0.75, 0.79, 0.91, 0.98 for q = 2."""
@@ -116,6 +117,7 @@ def test_variance_from_uniform_noise(sampler: Callable[..., Tensor], q: float) -
     assert_approaches_one(variances(sampler, start, denoise, q, y), smooth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "q"), [(sample_ancestral, 2.5), (sample_bridge, 3.0)])
 def test_variance_from_real_rounding(sampler: Callable[..., Tensor], q: float) -> None:
     """At 1, 4, 16, 64 steps: 0.63, 0.66, 0.87, 0.96 for q = 2.5; 0.50, 0.57, 0.84, 0.96 for q = 3.

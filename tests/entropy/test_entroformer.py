@@ -494,6 +494,7 @@ def tile_of(net: Entroformer, size: tuple[int, int], mapped: bool) -> tuple[Tens
     return v, net.hyper_analysis(v.float(), log2_q), log2_q
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 def test_same_symbols_under_noise(net: Entroformer, coder: ExactCoder, size: tuple[int, int], mapped: bool) -> None:

@@ -121,6 +121,7 @@ def of(outcomes: dict[str, Any], variant: str, weights: str) -> tuple[dict[str, 
     return outcomes[variant][weights]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_same_symbols_and_latents(outcomes: dict[str, Any], variant: str, weights: str) -> None:
@@ -133,6 +134,7 @@ def test_same_symbols_and_latents(outcomes: dict[str, Any], variant: str, weight
         assert result["digest"] == right[result["file"]], result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_noise_is_there_and_below_the_guard(outcomes: dict[str, Any], variant: str, weights: str) -> None:
@@ -147,6 +149,7 @@ def test_the_noise_is_there_and_below_the_guard(outcomes: dict[str, Any], varian
     assert len(set(noisy)) >= len(noisy) // 2  # the two numbers of threads may agree, two seeds may not
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="instruction sets of x86")
 def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
     capability = {variant: outcome["capability"] for variant, outcome in outcomes.items()}
@@ -157,6 +160,7 @@ def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
         assert raw["as it is"] != raw["aten default"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fine", "coarse", "blocks"])
 def test_large_noise_is_caught(either: AnyLatentCodec, files: dict[str, tuple[bytes, str]], name: str) -> None:
     """So the tests above can fail: an error that the guard does not cover ends in CorruptStream, never in a picture."""
@@ -238,6 +242,7 @@ def planted(either_weights: Path) -> AnyLatentCodec:
 DISTURBANCES = [(NOISE, None), (-NOISE, None), (1e-10, None), (-1e-10, None), (NOISE, 1), (NOISE, 2), (1e-10, 3)]
 
 
+@pytest.mark.slow
 def test_values_on_boundaries(planted: AnyLatentCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     crop = photo.crop((200, 120, 360, 264))
     found: list[int] = []

@@ -74,6 +74,7 @@ def image(photo: Image.Image, codec: AnyLatentCodec) -> Image.Image:
     return photo.crop((0, 0, *size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q_index", Q_INDICES)
 def test_payload_is_the_cross_entropy(
     codec: AnyLatentCodec, image: Image.Image, q_index: int, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ def test_payload_is_the_cross_entropy(
     assert abs(payload.coded + payload.outliers - model) <= 0.01 * model + 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q_index", Q_INDICES)
 def test_training_bits_are_an_upper_bound(codec: AnyLatentCodec, image: Image.Image, q_index: int) -> None:
     torch.manual_seed(q_index)

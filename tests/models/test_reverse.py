@@ -205,6 +205,7 @@ def test_f_sees_all_its_inputs() -> None:
     assert torch.equal(blind(**inputs), blind(**(inputs | {"side": other})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (24, 31), (33, 26)])
 def test_f_in_windows_is_f_in_one_piece(size: tuple[int, int], mapped: bool) -> None:
@@ -464,6 +465,7 @@ def test_what_is_finest_is_left_alone(model: Ratevar, sampler: str) -> None:
     assert not torch.allclose(y[~kept], side.y_file[~kept], atol=0.1)
 
 
+@pytest.mark.slow
 def test_one_step_for_a_whole_batch() -> None:
     """One q_T for many images: powers of equal logarithms may differ in the last bit, and nothing is reversed yet."""
     f, side, count = reverse_network(), side_info(40, 1, 1), 40

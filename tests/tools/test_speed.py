@@ -13,6 +13,7 @@ from unquant.codecs.cdc import CdcCodec
 from unquant.errors import OptionError
 
 
+@pytest.mark.slow
 def test_warm_times_stand_beside_avif(picture: Image.Image, stand_in) -> None:
     measures = speed.warm_times(stand_in, picture, 1.0, 1)
     for measure in measures[:4]:
@@ -24,6 +25,7 @@ def test_warm_times_stand_beside_avif(picture: Image.Image, stand_in) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stand_in, monkeypatch) -> None:
     decode = stand_in.decode
 
@@ -36,6 +38,7 @@ def test_a_codec_without_reverse_network_has_no_steps(picture: Image.Image, stan
     assert len(speed.warm_times(stand_in, picture, 1.0, 1)) == 4
 
 
+@pytest.mark.slow
 def test_a_codec_of_one_step_has_no_second(picture: Image.Image, stand_in, monkeypatch) -> None:
     decode = stand_in.decode
 
@@ -52,6 +55,7 @@ def test_a_codec_of_one_step_has_no_second(picture: Image.Image, stand_in, monke
     ]
 
 
+@pytest.mark.slow
 def test_a_step_stands_beside_one_of_the_published_size(picture: Image.Image, stand_in, tiny_cdc_weights: Path) -> None:
     assert speed.unet_times(stand_in, picture, 1) == []
     codec = CdcCodec.from_file(tiny_cdc_weights)
@@ -90,6 +94,7 @@ def test_the_script_of_the_fresh_process_measures(tmp_path: Path, picture: Image
     assert 5 < measures["peak memory"].value < 500
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_figures(tmp_path: Path, picture: Image.Image, stand_in, monkeypatch) -> None:
     picture.save(tmp_path / "picture.png")
     monkeypatch.setattr(command, "load", lambda _: stand_in)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,7 @@ def test_one_backward_pass_serves_both() -> None:
     assert all(p.grad is not None and p.grad.any() for n, p in judge.named_parameters() if n.endswith("0"))
 
 
+@pytest.mark.slow
 def test_it_tells_what_was_smoothed_from_what_was_not() -> None:
     torch.manual_seed(0)
     judge, generator = Discriminator(8, 8), torch.Generator().manual_seed(1)

@@ -131,6 +131,7 @@ def kolmogorov_smirnov(f: nn.Module, side: float, count: int = 4000) -> float:
     return float((functions[0] - functions[1]).abs().max())
 
 
+@pytest.mark.slow
 def test_two_peaks_come_out_of_one_evaluation() -> None:
     """A gap below 0.15 at every side: 0.5 is what one peak, or their mean, has at best."""
     f = trained(lambda first, second, target: energy_score(*(t[..., None] for t in (first, second, target))).mean())

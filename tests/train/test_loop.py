@@ -239,6 +239,7 @@ def rates_of(trainer: Any, steps: int) -> list[float]:
     return rates
 
 
+@pytest.mark.slow
 def test_a_constant_schedule_goes_on_over_runs_and_ends_in_a_cooldown(
     data: Path, tmp_path: Path, smoke_recipe: Recipe
 ) -> None:
@@ -347,6 +348,7 @@ def test_no_prefix_of_a_compiled_model_reaches_files(
     make(smoke_recipe, data, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_does_not_end_the_run(
     data: Path, tmp_path: Path, smoke_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +465,7 @@ def test_an_export_carries_its_place_on_the_schedule(
     assert "going on from its export" in resumed.notes[-1]
 
 
+@pytest.mark.slow
 def test_resuming_an_empty_folder_starts(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
     trainer = make(smoke_recipe, data, tmp_path, resume=True, init="klt")
     assert (trainer.steps, trainer.position) == (0, 0.0)

@@ -115,6 +115,7 @@ def muon_recipe(smoke_recipe: Recipe) -> Recipe:
     return replace(smoke_recipe, model=model, loop=replace(smoke_recipe.loop, optimizer="muon", batch=4))
 
 
+@pytest.mark.slow
 def test_the_loop_learns_resumes_and_survives_a_gradient_that_is_not_finite(
     muon_recipe: Recipe, run_steps: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,17 +72,20 @@ def finished(
     return Finished(data, out, export, told)
 
 
+@pytest.mark.slow
 def test_held_out_loss_falls(finished: Finished) -> None:
     losses = [row["loss"] for row in rows(finished.out, "validation")]
     assert len(losses) >= 2
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_order_ended_the_run_and_is_gone(finished: Finished) -> None:
     assert rows(finished.out)[-1]["seconds"] < BUDGET
     assert not (finished.out / "orders.json").exists()
 
 
+@pytest.mark.slow
 def test_metrics_say_what_happened(finished: Finished) -> None:
     first, second, *rest = rows(finished.out)
     assert (first["kind"], first["step"], first["init"], first["device"]) == ("start", 0, "klt", "cpu")
@@ -100,12 +103,14 @@ def test_metrics_say_what_happened(finished: Finished) -> None:
     assert len(finished.told) == len((finished.out / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_new_shard_is_picked_up(finished: Finished) -> None:
     (row,) = rows(finished.out, "data")
     assert row["new_shards"] == 1
     assert row["images"] + row["held_out"] == 128
 
 
+@pytest.mark.slow
 def test_a_picture_for_every_validation(finished: Finished) -> None:
     pictures = sorted((finished.out / "samples").glob("*.png"))
     assert [int(p.stem) for p in pictures] == [row["step"] for row in rows(finished.out, "validation")]
@@ -115,12 +120,14 @@ def test_a_picture_for_every_validation(finished: Finished) -> None:
         assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_nothing_unfinished_is_left(finished: Finished) -> None:
     names = {p.relative_to(finished.out).parts[0] for p in finished.out.rglob("*")}
     assert names == {"checkpoint.ckpt", "export", "metrics.jsonl", "samples"}
     assert not [path for pattern in ("*.part", ".unquant-*") for path in finished.out.rglob(pattern)]
 
 
+@pytest.mark.slow
 def test_exported_weights_encode_and_decode(finished: Finished, tmp_path: Path) -> None:
     assert finished.export == finished.out / "export"
     shards = list(finished.export.glob("*.safetensors"))
@@ -148,6 +155,7 @@ def copy_of(finished: Finished, out: Path) -> Path:
     return Path(shutil.copytree(finished.out, out))
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_it_stopped(finished: Finished, tmp_path: Path, smoke_recipe: Recipe) -> None:
     out = copy_of(finished, tmp_path / "run")
     state = torch.load(out / "checkpoint.ckpt", weights_only=True)
@@ -179,6 +187,7 @@ def test_resume_goes_on_where_it_stopped(finished: Finished, tmp_path: Path, smo
     assert not list(out.glob(".unquant-*"))
 
 
+@pytest.mark.slow
 def test_a_new_run_from_an_export_keeps_its_place(finished: Finished, tmp_path: Path, smoke_recipe: Recipe) -> None:
     training = read_shards(finished.export).training
     run = Run(finished.data, tmp_path / "run", 1.0, init=str(finished.export), device="cpu")
@@ -192,6 +201,7 @@ def test_a_new_run_from_an_export_keeps_its_place(finished: Finished, tmp_path: 
     assert last["loss"] < 0.97 * rows(finished.out, "validation")[0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_training_machine_needs_neither_coder_nor_type_checker(tmp_path: Path) -> None:
     code = (
         "import sys\n"

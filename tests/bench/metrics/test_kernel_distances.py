@@ -164,6 +164,7 @@ def test_kid_is_the_textbook_estimate() -> None:
     assert kernel.kid(x, y) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_kid_of_gaussians_is_what_their_moments_give(monkeypatch: pytest.MonkeyPatch) -> None:
     """For independent x ~ N(0, s²), y ~ N(0, t²) in d dimensions E(x·y/d + 1)³ = 1 + 3·s²·t²/d."""
     generator = np.random.default_rng(24)

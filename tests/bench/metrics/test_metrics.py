@@ -137,6 +137,7 @@ def test_flip_of_green_and_blue_is_the_largest_distance() -> None:
     assert one("flip", green, blue) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssim", "ssimulacra2", "flip"])
 def test_better_jpegs_score_better(photo: Image.Image, name: str) -> None:
     score = Meter([name]).against(photo)
@@ -146,6 +147,7 @@ def test_better_jpegs_score_better(photo: Image.Image, name: str) -> None:
     assert values[-1] == pytest.approx({"ssim": 1, "ssimulacra2": 100, "flip": 0}[name], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_pictures_are_perfect(picture: Image.Image, random_weights: Path) -> None:
     scores = Meter(OFFLINE, random_weights).against(picture)(picture)
     best = {"psnr": math.inf, "ssim": 1, "ms_ssim": 1, "ssimulacra2": 100, "gradient": 1}
@@ -153,6 +155,7 @@ def test_equal_pictures_are_perfect(picture: Image.Image, random_weights: Path) 
     assert all(scores[name] >= 0 for name in ("lpips_alex", "lpips_vgg", "dists"))
 
 
+@pytest.mark.slow
 def test_worse_pictures_score_worse(picture: Image.Image, random_weights: Path) -> None:
     pixels = np.asarray(picture).astype(int)
     noise = np.random.default_rng(1).normal(0, 1, pixels.shape)
@@ -164,6 +167,7 @@ def test_worse_pictures_score_worse(picture: Image.Image, random_weights: Path) 
         assert sign * better[name] > sign * worse[name], name
 
 
+@pytest.mark.slow
 def test_the_meter_agrees_with_the_modules(picture: Image.Image, random_weights: Path) -> None:
     other = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scores = Meter(OFFLINE, random_weights).against(picture)(other)
@@ -255,6 +259,7 @@ def test_damaged_weights_are_not_missing_weights(tmp_path: Path) -> None:
         Meter(FAST, tmp_path)
 
 
+@pytest.mark.slow
 def test_versions_are_those_of_libraries_and_weights(random_weights: Path, tmp_path: Path) -> None:
     versions = Meter(OFFLINE, random_weights).versions
     assert versions == Meter(OFFLINE, random_weights).versions
@@ -271,6 +276,7 @@ def test_versions_are_those_of_libraries_and_weights(random_weights: Path, tmp_p
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (20, 20), (300, 100)])
 def test_small_pictures_are_scored_as_far_as_possible(size: tuple[int, int], random_weights: Path) -> None:
     meter = Meter(OFFLINE, random_weights)
@@ -292,6 +298,7 @@ def test_small_pictures_are_scored_as_far_as_possible(size: tuple[int, int], ran
     assert [note.split(":")[0] for note in meter.notes] == [METRICS[name].label for name in missing]
 
 
+@pytest.mark.slow
 def test_other_sizes_and_modes(picture: Image.Image, random_weights: Path) -> None:
     score = Meter(OFFLINE, random_weights).against(picture.convert("RGBA"))
     with pytest.raises(OptionError, match="one size"):

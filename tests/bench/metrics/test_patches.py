@@ -57,6 +57,7 @@ def noise() -> list[Image.Image]:
     return [Image.fromarray(generator.integers(0, 256, shape, np.uint8)) for shape in shapes]
 
 
+@pytest.mark.slow
 def test_features_of_patches_in_order(vgg: VGG16, noise: list[Image.Image]) -> None:
     found = patches.patch_features(noise[0], vgg)
     assert found.shape == (2, 512)

@@ -136,6 +136,7 @@ def test_results_as_json() -> None:
     assert flat["differences"][0]["sigma"] == 0.0005
 
 
+@pytest.mark.slow
 def test_with_its_weights_it_orders_pictures_by_blur(photo: Image.Image) -> None:
     given = os.environ.get("UNQUANT_METRICS")
     folder = Path(given) if given else Path(__file__).resolve().parents[4] / "shared" / "metrics"

@@ -87,6 +87,7 @@ class Tags(HTMLParser):
         return (attrs for tag, attrs in self.found if tag == name)
 
 
+@pytest.mark.slow
 def test_the_file_needs_nothing_else(text: str) -> None:
     for tag, attrs in Tags(text).found:
         for name in ("src", "href"):
@@ -116,6 +117,7 @@ def test_pictures_and_charts_have_words_and_the_page_a_language(text: str) -> No
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(bench: Measured, tmp_path: Path) -> None:
     rows = [row for row in bench.rows if row.image == "kodim01"]
     assert write(bench, tmp_path / "a.html", rows) == write(bench, tmp_path / "b.html", rows[::-1])
@@ -143,6 +145,7 @@ def test_published_points_of_the_data_set_stand_in_the_charts(text: str) -> None
     assert "means over all 24 images of kodak, the curves over 3" in text
 
 
+@pytest.mark.slow
 def test_published_points_of_other_data_sets_are_not_mixed_in(bench: Measured, points: Path, tmp_path: Path) -> None:
     rows = [replace(row, image=f"photo{row.image}") for row in bench.rows if row.image == "kodim01"]
     text = write(bench, tmp_path / "r.html", rows, published=points)
@@ -196,6 +199,7 @@ def test_best_and_worst_come_first(bench: Measured) -> None:
     assert [chosen.why.split(":")[0] for chosen in choose(study)] == ["best of 3", "worst of 3", "number 2 of 3"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_crops")
 def test_what_does_not_fit_or_cannot_be_read_is_named(bench: Measured, tmp_path: Path) -> None:
     study = Study(bench.rows)
@@ -283,6 +287,7 @@ def test_times_are_ratios_within_one_environment(bench: Measured, text: str) -> 
     assert "Measured on Some CPU, 2 threads." in text
 
 
+@pytest.mark.slow
 def test_versions_stay_apart_and_names_are_escaped(bench: Measured, tmp_path: Path) -> None:
     rows = [row for row in bench.rows if row.image == "kodim01"]
     other = [
@@ -309,6 +314,7 @@ def test_the_command_asks_for_the_same(text: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_crops")
 @pytest.mark.parametrize("codecs", [{"ratevar"}, {"avif", "jpeg"}, {"jpeg"}])
 def test_any_codecs_make_a_report(bench: Measured, tmp_path: Path, codecs: set[str]) -> None:
@@ -328,6 +334,7 @@ def test_sizes_alone_make_a_report(bench: Measured, tmp_path: Path) -> None:
     assert "--q-index 0,1,2,3,4,5 --metrics none" in text
 
 
+@pytest.mark.slow
 def test_what_is_no_report_is_refused(bench: Measured, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"r\.html"):
         write(bench, tmp_path / "r.html", [])

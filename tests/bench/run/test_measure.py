@@ -102,6 +102,7 @@ def test_nothing_is_computed_twice(run: Run, calls: Calls) -> None:
     assert (again.measured, calls) == (0, {})
 
 
+@pytest.mark.slow
 def test_more_of_anything_computes_only_that(run: Run, calls: Calls, paths: list[Path]) -> None:
     run(on=paths[:1])
     two = run()
@@ -146,6 +147,7 @@ def test_another_version_of_a_metric_computes_that_metric(run: Run, calls: Calls
         worker.shared_meter.cache_clear()
 
 
+@pytest.mark.slow
 def test_another_codec_or_picture_is_another_row(run: Run, paths: list[Path]) -> None:
     first = run()
     newer = run(replace(PLAN, subjects=(replace(MODEL, fingerprint="stand-in 2"), JPEG)))
@@ -285,6 +287,7 @@ def test_a_target_above_the_highest_rate_warns_nobody(run: Run, stand_in, monkey
     assert [str(each.message) for each in caught if "target" in str(each.message)] == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_none_with_a_note(run: Run, no_metric_weights: None, tmp_path: Path) -> None:
     found = run(replace(PLAN, metrics=("psnr", "lpips_alex", "ms_ssim")), metrics_dir=tmp_path)
     assert {row.scores["lpips_alex"] for row in found.rows} == {None}
@@ -343,6 +346,7 @@ def test_distances_between_the_sets(run: Run, paths: list[Path], picture: Image.
     worker.shared_extractor.cache_clear()
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_scores(paths: list[Path], tmp_path: Path, tiny_weights: Path) -> None:
     subjects, _ = resolve(["jpeg", "webp", str(tiny_weights)])
     plan = Plan(tuple(subjects), qualities=(40,), metrics=("psnr", "gradient"))

@@ -19,6 +19,7 @@ ALL = [pytest.param(name, marks=pytest.mark.skipif(bool(anchors.missing(name)), 
        for name in anchors.ANCHORS]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("target", [3200, 9000])
 def test_the_size_is_met_from_below_and_one_step_more_is_no_better(

@@ -154,6 +154,7 @@ def test_wrong_numbers_are_named(wrong: dict[str, Any]) -> None:
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_learns(shapes_run: Any) -> None:
     """100 steps on pictures of discs: some of AV1's error is explained, on those kept back as well."""
     before, after = shapes_run.before, shapes_run.after
@@ -166,6 +167,7 @@ def test_it_learns(shapes_run: Any) -> None:
     assert 0.1 < after["bpp_8"] < 1
 
 
+@pytest.mark.slow
 def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
     """f that is the identity: no gain and a ratio of 1; f that is nearly the original: a gain of 20 dB."""
     trainer = shapes_run.trainer
@@ -189,6 +191,7 @@ def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
     assert row["gain"] == (row["gain_8"] + row["gain_20"]) / 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_today_goes_on(shapes_run: Any, av1_recipe: Recipe, shapes: Path) -> None:
     from unquant.train.loop import _Trainer  # pyright: ignore[reportPrivateUsage]
 
@@ -227,6 +230,7 @@ def test_stages_that_av1_has(shapes: Path, av1_recipe: Recipe, tmp_path: Path) -
         train(av1_recipe, Run(shapes, tmp_path, steps=1, stage=2, device="cpu"), lambda _: None)
 
 
+@pytest.mark.slow
 def test_from_a_recipe_to_a_picture_by_commands(
     shapes: Path, configs: Path, feature_weights: Path, tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ def values(module: torch.nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
 
 
+@pytest.mark.slow
 def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, average, optimiser and discriminator go back, in what is saved as well; the weight is halved, and told."""
     recipe = replace(recipe, realism=replace(recipe.realism, adversarial_weight=8.0))
@@ -283,6 +284,7 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
     assert again.objective.adversarial_weight == 1
 
 
+@pytest.mark.slow
 def test_without_an_adversary_nothing_is_undone(
     start: Start, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +301,7 @@ def test_without_an_adversary_nothing_is_undone(
     assert not trainer.unjudged()
 
 
+@pytest.mark.slow
 def test_an_adversary_that_cannot_be_watched_is_refused(
     start: Start, recipe: Recipe, tmp_path: Path, shard: Callable[..., Path], flat: Callable[..., bytes]
 ) -> None:
@@ -311,6 +314,7 @@ def test_an_adversary_that_cannot_be_watched_is_refused(
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_keeps_realism_0(
     shapes: Path,
     shapes_run: Any,

@@ -140,6 +140,7 @@ def test_bad_values_are_named(values: dict[str, Any]) -> None:
         DiffusionConfig(**values)
 
 
+@pytest.mark.slow
 def test_a_small_model_learns() -> None:
     """At one rate and to a fixed picture: bits and the error of one-step decodes fall together."""
     torch.manual_seed(0)
@@ -181,6 +182,7 @@ def smoke(configs: Path) -> Recipe:
     return replace(recipe, diffusion=replace(recipe.diffusion, rate_warmup=0.0, mask_pretraining=0.0))
 
 
+@pytest.mark.slow
 def test_held_out_loss_falls(trained: Any) -> None:
     assert trained.after["loss"] < trained.before["loss"]
     keys = {f"{name}_{q}" for name in ("bpp", "psnr") for q in (111, 204, 297)}
@@ -188,6 +190,7 @@ def test_held_out_loss_falls(trained: Any) -> None:
     assert trained.after["bpp_111"] > trained.after["bpp_204"] > trained.after["bpp_297"]
 
 
+@pytest.mark.slow
 def test_the_export_is_a_codec(trained: Any, tmp_path: Path) -> None:
     weights = join_shards(trained.out / "export", tmp_path / "smoke.safetensors")
     assert weights.family == "cdc"
@@ -202,6 +205,7 @@ def test_the_export_is_a_codec(trained: Any, tmp_path: Path) -> None:
     assert -10 * math.log10(np.square(error).mean()) > 20
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(trained: Any, smoke: Recipe, pieces: Path, tmp_path: Path) -> None:
     """From the checkpoint with everything, without it from the averaged weights and their place on the schedule."""
     out = tmp_path / "run"
@@ -217,6 +221,7 @@ def test_a_run_goes_on(trained: Any, smoke: Recipe, pieces: Path, tmp_path: Path
     assert any("checkpoint" in note for note in from_export.notes)
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together(
     trained: Any, smoke: Recipe, smoke_recipe: Recipe, tiny_weights: Path, pieces: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +268,7 @@ def test_masks_train_the_context(smoke: Recipe) -> None:
         assert "context" not in name or bool(parameter.grad.any()), name
 
 
+@pytest.mark.slow
 def test_samples_are_a_picture(trained: Any, tmp_path: Path) -> None:
     trained.trainer.objective.save_samples(
         trained.trainer.ema.module, trained.trainer.photos, 64, tmp_path / "s" / "a.png"

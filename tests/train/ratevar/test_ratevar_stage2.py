@@ -111,12 +111,14 @@ def test_draws(tiny_weights: Path, reverse_recipe: Callable[[str], Recipe]) -> N
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @TRAINING
 def test_held_out_loss_falls(training: str, stage2_run: Callable[..., Any]) -> None:
     run = stage2_run(training)
     assert run.after["loss"] < run.before["loss"] * (0.85 if training == "energy" else 0.995)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["mse", "bridge"])
 def test_posterior_means_explain_part_of_the_error(training: str, stage2_run: Callable[..., Any]) -> None:
     """The finest step of the three has next to nothing to explain."""
@@ -126,6 +128,7 @@ def test_posterior_means_explain_part_of_the_error(training: str, stage2_run: Ca
     assert run.after["explained_289"] > 0.01
 
 
+@pytest.mark.slow
 def test_samples_have_more_of_the_variance_than_means(stage2_run: Callable[..., Any]) -> None:
     mean, sample = stage2_run("mse").after, stage2_run("energy").after
     for q_index in (71, 180, 289):
@@ -139,6 +142,7 @@ def joined(folder: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @TRAINING
 def test_everything_but_f_stays(
     training: str, stage2_run: Callable[..., Any], tiny_weights: Path, tiny: RatevarCodec, tmp_path: Path
@@ -155,6 +159,7 @@ def test_everything_but_f_stays(
     assert codec.decode(data, realism=1.0).tobytes() != tiny.decode(data, realism=1.0).tobytes()
 
 
+@pytest.mark.slow
 def test_pictures_show_what_f_does(stage2_run: Callable[..., Any], tmp_path: Path) -> None:
     from unquant.train.ratevar.validation import save_samples
 
@@ -169,6 +174,7 @@ def test_pictures_show_what_f_does(stage2_run: Callable[..., Any], tmp_path: Pat
     assert pixels[0] == pixels[1] != pixels[2]
 
 
+@pytest.mark.slow
 def test_validation_has_noise_of_its_own(stage2_run: Callable[..., Any]) -> None:
     trainer = stage2_run("energy").trainer
     arguments = trainer.ema.module, trainer.photos, 64, trainer.recipe.loop.validation_crops
@@ -201,6 +207,7 @@ def parameters(module: torch.nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
+@pytest.mark.slow
 @TRAINING
 def test_resume(
     training: str,
@@ -228,6 +235,7 @@ def test_resume(
         start(recipe, out, resume=True, init=str(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 def test_resume_from_an_export_alone(
     stage2_run: Callable[..., Any],
     start: Callable[..., Any],
@@ -247,6 +255,7 @@ def test_resume_from_an_export_alone(
     assert torch.equal(parameters(new.plain), parameters(again.plain))
 
 
+@pytest.mark.slow
 def test_another_network_starts_afresh(
     stage2_run: Callable[..., Any],
     start: Callable[..., Any],
@@ -282,6 +291,7 @@ def test_another_network_starts_afresh(
     assert given.steps == 80
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_or_stage(
     stage2_run: Callable[..., Any],
     start: Callable[..., Any],
@@ -327,6 +337,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [row for row in parsed if "bfloat16" not in row.get("text", "")]
 
 
+@pytest.mark.slow
 def test_a_run_obeys_and_goes_on(
     pieces: Path, reverse_recipe: Callable[[str], Recipe], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -355,6 +366,7 @@ def test_a_run_obeys_and_goes_on(
     assert second[-1]["step"] > first[-1]["step"]
 
 
+@pytest.mark.slow
 def test_validation_rows_of_a_run(stage2_run: Callable[..., Any], tmp_path: Path) -> None:
     trainer = stage2_run("energy").trainer
     with Journal(tmp_path / "metrics.jsonl", lambda line: None) as journal:

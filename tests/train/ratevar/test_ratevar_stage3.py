@@ -67,6 +67,7 @@ def trainable(module: torch.nn.Module) -> set[str]:
     return {name.split(".")[0] for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reached"),
     [
@@ -96,6 +97,7 @@ def test_what_the_gradient_reaches(
     assert not any(p.requires_grad for p in stage.structure.lpips.parameters())
 
 
+@pytest.mark.slow
 def test_vgg_sees_a_part_of_every_crop(stage2_run: Callable[..., Any]) -> None:
     """Networks of VGG features see 32×32 of the pixels at the corner drawn, AlexNet sees all; both at the shift drawn."""
     trainer = stage2_run("energy").trainer
@@ -159,16 +161,19 @@ def run(
     return run_steps(recipe, out, 40, init=export, stage=3, metrics=feature_weights)
 
 
+@pytest.mark.slow
 def test_held_out_loss_falls(run: Any) -> None:
     assert run.after["loss"] < 0.98 * run.before["loss"]
     assert {"psnr_180", "energy_180", "lpips_180"} <= run.after.keys()
 
 
+@pytest.mark.slow
 def test_the_plain_decode_stays_sane(run: Any) -> None:
     for q_index in (71, 180, 289):
         assert run.after[f"psnr_{q_index}"] > run.before[f"psnr_{q_index}"] - 0.5
 
 
+@pytest.mark.slow
 def test_g_a_and_entropy_model_stay(
     run: Any, stage2_run: Callable[..., Any], tiny: RatevarCodec, tmp_path: Path
 ) -> None:
@@ -220,6 +225,7 @@ def parameters(module: torch.nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
+@pytest.mark.slow
 def test_resume(
     run: Any, start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -236,6 +242,7 @@ def test_resume(
         start(recipe, stage2_run("energy").out, resume=True)
 
 
+@pytest.mark.slow
 def test_a_new_stage_has_a_schedule_of_its_own(
     start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -256,6 +263,7 @@ def test_a_new_stage_has_a_schedule_of_its_own(
     assert start(sampled, tmp_path, init=str(before.out / "export")).plain.config.reverse.steps == 2
 
 
+@pytest.mark.slow
 def test_f_has_a_learning_rate_of_its_own(
     start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -271,6 +279,7 @@ def test_f_has_a_learning_rate_of_its_own(
     assert len(control.adam.param_groups) == 1
 
 
+@pytest.mark.slow
 def test_the_discriminator_goes_into_checkpoints_alone(
     start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -292,6 +301,7 @@ def test_the_discriminator_goes_into_checkpoints_alone(
         start(replace(recipe, stage3=replace(adversarial, discriminator_width=8)), tmp_path, init=export, resume=True)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_serve(
     start: Callable[..., Any],
     recipe: Recipe,
@@ -326,6 +336,7 @@ def test_without_the_features_nothing_starts(
     assert "[stage1]" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_obeys(
     pieces: Path, recipe: Recipe, stage2_run: Callable[..., Any], feature_weights: Path, tmp_path: Path
 ) -> None:
