@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
+
 import pytest
 
 from unquant.container import FAMILIES as IN_FILES
 from unquant.errors import WeightsError
 from unquant.families import FAMILIES, family_of
 from unquant.models.common import Model
+from unquant.train.recipe import Recipe
+from unquant.train.stages import Training
 
 
 def test_the_ids_are_those_of_the_file_format() -> None:
@@ -41,3 +45,17 @@ def test_an_unknown_family_is_an_error_that_names_the_known_ones() -> None:
 )
 def test_the_hash_group_is_that_of_the_first_prefix(tensor: str, group: str) -> None:
     assert {family.group_of(tensor) for family in FAMILIES.values()} == {group}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_training_of_a_family_has_a_first_stage_and_tables_with_defaults(name: str) -> None:
+    training = family_of(name).load("training")
+    assert isinstance(training, Training)
+    assert 1 in training.stages
+    assert training.stages[1].config is None, "the first stage begins with the recipe's model"
+    assert all(stage.config is not None for number, stage in training.stages.items() if number > 1)
+    assert training.tables
+    for kind in training.tables.values():
+        assert is_dataclass(kind)
+        assert kind() == kind()
+    assert {table: type(value) for table, value in Recipe(name).tables.items()} == dict(training.tables)

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes import changed
 from safetensors.torch import save_file
 
 import unquant
 from unquant.perceptual import LPIPS, LPIPS_FILES
 from unquant.train.av1 import pairs
 from unquant.train.av1 import stage1 as redraw
-from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
+from unquant.train.recipe import Recipe, Run, load_recipe
+from unquant.train.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
@@ -139,14 +141,12 @@ def run_steps(pieces: Path) -> Callable[..., Trained]:
 
     def run(recipe: Recipe, out: Path, steps: int, **options: Any) -> Trained:
         torch.manual_seed(0)
-        trainer = _Trainer(
-            recipe, Run(**{"data": pieces, "out": out, "time_budget": 100.0, "device": "cpu", **options})
-        )
+        trainer = Trainer(recipe, Run(**{"data": pieces, "out": out, "time_budget": 100.0, "device": "cpu", **options}))
         arguments = trainer.photos, recipe.loop.crop, recipe.loop.validation_crops
         before = trainer.objective.validate(trainer.ema.module, *arguments)
         for _ in range(steps):
             trainer.step()
-        trainer.position = 0.1 * steps
+        trainer.schedule.seconds = 0.1 * steps
         trainer.save()
         return Trained(trainer, out, before, trainer.objective.validate(trainer.ema.module, *arguments))
 
@@ -193,7 +193,7 @@ def av1_recipe() -> Recipe:
     """`configs/av1-smoke.toml` with a small pool, few crops to validate on, and half the batch."""
     recipe = load_recipe(CONFIGS / "av1-smoke.toml")
     loop = replace(recipe.loop, batch=4, lr=5e-3, validation_crops=2)
-    return replace(recipe, loop=loop, pairs=replace(recipe.pairs, pool=12, reuse=32.0, half=0.0))
+    return changed(replace(recipe, loop=loop), pairs.PairsConfig, pool=12, reuse=32.0, half=0.0)
 
 
 @pytest.fixture(scope="session")

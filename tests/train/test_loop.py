@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 
 from unquant.errors import InputError, ModelMissing, OptionError, TrainingError, WeightsError
 from unquant.perceptual import LPIPS, LPIPS_FILES
+from unquant.train import checkpoint as checkpoint_module
 from unquant.train import devices, loop
 from unquant.train.journal import Journal, StopSwitch, Window
-from unquant.train.loop import LoopConfig, Recipe, Run, learning_rate
-from unquant.train.ratevar.stage1 import Stage1Config
+from unquant.train.recipe import LoopConfig, Recipe, Run
+from unquant.train.schedule import Position, Schedule, learning_rate
+from unquant.train.trainer import Trainer
 from unquant.weights import read_shards
 
 LOOP = LoopConfig(lr=1e-3, lr_end=1e-5, warmup_steps=100)
@@ -66,26 +68,24 @@ class Clock:
         return seconds
 
 
-class FakeTrainer(loop._Trainer):  # pyright: ignore[reportPrivateUsage]
+class FakeTrainer(Trainer):
     """Steps take 1 s, saving 2 s, validating 3 s."""
 
     def __init__(self, clock: Clock, budget: float | None, last_step: int | None = None, **intervals: float) -> None:
         self.clock, self.first, self.notes = clock, True, ["a note"]
         config = LoopConfig(**{"log_every": 5.0, "export_every": 1e9, "validate_every": 1e9, **intervals})  # pyright: ignore[reportArgumentType]
         self.recipe = Recipe(loop=config)
-        self.run, self.last_step = Run(Path("data"), Path("out"), budget, steps=last_step), last_step
-        self.position, self.start_position, self.steps = 0.0, 500.0, 0
+        self.run = Run(Path("data"), Path("out"), budget, steps=last_step)
+        self.schedule = Schedule(config, self.run)
+        self.schedule.begin(Position(seconds=500.0))
         self.calls: list[str] = []
-
-    def at(self) -> dict[str, Any]:
-        return {"step": self.steps}
 
     def describe(self) -> dict[str, Any]:
         return {"device": "fake"}
 
     def step(self) -> dict[str, torch.Tensor]:
         self.clock.spend(1.0)
-        self.steps += 1
+        self.schedule.steps += 1
         self.calls.append("step")
         return {"loss": torch.tensor(1.0), "grad": torch.tensor(1.0)}
 
@@ -119,7 +119,7 @@ def drive(trainer: FakeTrainer, folder: Path) -> float:
     """Run the driver; returns the seconds that it took."""
     begin = trainer.clock.now
     with Journal(folder / "metrics.jsonl", lambda line: None) as journal, StopSwitch(folder) as stop:
-        loop._drive(trainer, journal, stop, begin)  # pyright: ignore[reportPrivateUsage]
+        loop.drive(trainer, journal, stop, begin)
     return trainer.clock.now - begin
 
 
@@ -128,7 +128,7 @@ def test_the_budget_holds_the_last_save_and_validation(clock: Clock, tmp_path: P
     assert 59 <= drive(trainer, tmp_path) <= 60
     assert trainer.calls[0] == "validate"
     assert trainer.calls[-3:] == ["report 4", "save", "validate"] or trainer.calls[-2:] == ["save", "validate"]
-    assert trainer.position == pytest.approx(500 + 55, abs=1)
+    assert trainer.schedule.seconds == pytest.approx(500 + 55, abs=1)
 
 
 def test_a_budget_too_small_still_makes_a_step_and_saves(clock: Clock, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_budget_too_small_still_makes_a_step_and_saves(clock: Clock, tmp_path:
 def test_a_number_of_steps_is_made_exactly(clock: Clock, tmp_path: Path) -> None:
     trainer = FakeTrainer(clock, None, 7, export_every=4.0)
     drive(trainer, tmp_path)
-    assert trainer.calls.count("step") == trainer.steps == 7
+    assert trainer.calls.count("step") == trainer.schedule.steps == 7
     assert trainer.calls[-2:] == ["save", "validate"]
     assert trainer.calls.count("save") >= 2
 
@@ -149,12 +149,12 @@ def test_a_run_of_steps_can_be_ordered_to_stop(clock: Clock, tmp_path: Path) -> 
     (tmp_path / "orders.json").write_text('{"stop": true}')
     trainer = FakeTrainer(clock, None, 1000)
     drive(trainer, tmp_path)
-    assert trainer.steps == 5  # at its first row
+    assert trainer.schedule.steps == 5  # at its first row
 
 
 def test_a_resumed_run_does_not_validate_first(clock: Clock, tmp_path: Path) -> None:
     trainer = FakeTrainer(clock, 3.0)
-    trainer.steps = 100
+    trainer.schedule.steps = 100
     drive(trainer, tmp_path)
     assert trainer.calls[:1] == ["step"]
 
@@ -177,7 +177,7 @@ def test_orders_are_obeyed_at_the_next_row_and_removed(clock: Clock, tmp_path: P
 def test_the_start_is_described(clock: Clock, tmp_path: Path) -> None:
     drive(FakeTrainer(clock, 2.0), tmp_path)
     text = (tmp_path / "metrics.jsonl").read_text()
-    assert '"kind": "start", "step": 0, "device": "fake"' in text
+    assert '"kind": "start", "step": 0, "seconds": 500.0, "crops": 0, "device": "fake"' in text
     assert '"text": "a note"' in text
 
 
@@ -204,7 +204,7 @@ def make(recipe: Recipe, data: Path, out: Path, **options: Any) -> Any:
     """A trainer with random weights and two crops a step."""
     recipe = replace(recipe, loop=replace(recipe.loop, batch=2))
     run = Run(**{"data": data, "out": out, "time_budget": 10.0, "init": "random", "device": "cpu", **options})
-    return loop._Trainer(recipe, run)  # pyright: ignore[reportPrivateUsage]
+    return Trainer(recipe, run)
 
 
 def parameters(module: torch.nn.Module) -> torch.Tensor:
@@ -219,14 +219,14 @@ def test_with_steps_the_schedule_counts_steps(data: Path, tmp_path: Path, smoke_
     rates: list[float] = []
     for _ in range(4):
         first.step()
-        rates.append(first.adam.param_groups[0]["lr"])
-        first.position += 1000.0
+        rates.append(first.optimisers.adam.param_groups[0]["lr"])
+        first.schedule.seconds += 1000.0
         first.agree(False)
     assert rates == pytest.approx([learning_rate(smoke_recipe.loop, i, 4, i) for i in range(4)])
     first.save()
     second = make(smoke_recipe, data, tmp_path, **options, resume=True)
-    assert (second.steps, second.scheduled, second.planned, second.last_step) == (4, 4.0, 8.0, 8)
-    assert second.position == first.position
+    assert second.schedule.position == first.schedule.position
+    assert (second.schedule.now, second.schedule.planned, second.schedule.last_step) == (4.0, 8.0, 8)
 
 
 def rates_of(trainer: Any, steps: int) -> list[float]:
@@ -234,7 +234,7 @@ def rates_of(trainer: Any, steps: int) -> list[float]:
     rates: list[float] = []
     for _ in range(steps):
         trainer.step()
-        rates.append(trainer.adam.param_groups[0]["lr"])
+        rates.append(trainer.optimisers.adam.param_groups[0]["lr"])
         trainer.agree(False)
     return rates
 
@@ -260,7 +260,7 @@ def test_a_constant_schedule_goes_on_over_runs_and_ends_in_a_cooldown(
     second.save()
     (out / "checkpoint.ckpt").unlink()
     third = make(recipe, data, out, **options, resume=True)
-    assert (third.steps, third.crops_seen) == (7, 14)
+    assert (third.schedule.steps, third.schedule.crops) == (7, 14)
     assert rates_of(third, 2) == pytest.approx([lr / 2, lr])
     third.save()
 
@@ -275,7 +275,7 @@ def test_a_constant_schedule_goes_on_over_runs_and_ends_in_a_cooldown(
     again = make(recipe, data, out, **options, cooldown=True, resume=True)
     assert int(again.ema.n_averaged) == 0
     again.step()
-    assert torch.equal(parameters(again.ema.module), parameters(again.plain))
+    assert torch.equal(parameters(again.ema.module), parameters(again.model))
 
 
 def test_a_planned_total_is_refused_where_there_is_none(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
@@ -286,7 +286,7 @@ def test_a_planned_total_is_refused_where_there_is_none(data: Path, tmp_path: Pa
 
 def test_a_step_that_is_not_finite_changes_nothing(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.step()
-    weights, moments = parameters(trainer.plain), trainer.adam.state_dict()["state"][0]
+    weights, moments = parameters(trainer.model), trainer.optimisers.adam.state_dict()["state"][0]
     moments = {k: v.clone() for k, v in moments.items()}
     real = trainer.objective.forward
 
@@ -296,13 +296,13 @@ def test_a_step_that_is_not_finite_changes_nothing(trainer: Any, monkeypatch: py
 
     monkeypatch.setattr(trainer.objective, "forward", broken)
     assert math.isnan(trainer.step()["grad"])
-    assert torch.equal(parameters(trainer.plain), weights)
-    for name, value in trainer.adam.state_dict()["state"][0].items():
+    assert torch.equal(parameters(trainer.model), weights)
+    for name, value in trainer.optimisers.adam.state_dict()["state"][0].items():
         assert torch.equal(value, moments[name])
     monkeypatch.setattr(trainer.objective, "forward", real)
     trainer.step()
-    assert not torch.equal(parameters(trainer.plain), weights)
-    assert torch.isfinite(parameters(trainer.plain)).all()
+    assert not torch.equal(parameters(trainer.model), weights)
+    assert torch.isfinite(parameters(trainer.model)).all()
 
 
 def test_a_run_whose_steps_all_fail_ends(trainer: Any, tmp_path: Path) -> None:
@@ -320,8 +320,8 @@ def test_a_run_whose_steps_all_fail_ends(trainer: Any, tmp_path: Path) -> None:
 def test_every_start_draws_other_crops_and_every_device_its_own(trainer: Any) -> None:
     draws: list[float] = []
     for steps, rank in ((0, 0), (0, 1), (100, 0), (1, 0), (0, 0)):
-        trainer.steps = steps
-        trainer._seed(rank)
+        trainer.schedule.steps = steps
+        trainer.seed(rank)
         draws.append(float(torch.rand((), generator=trainer.generator)))
     assert draws[0] == draws[-1]
     assert len(set(draws)) == 4
@@ -340,7 +340,7 @@ def test_no_prefix_of_a_compiled_model_reaches_files(
     trainer.step()
     assert not torch.equal(parameters(trainer.ema.module), before)
     trainer.save()
-    names = set(trainer.plain.state_dict())
+    names = set(trainer.model.state_dict())
     assert set(read_shards(tmp_path / "export").tensors) == names
     state = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)
     assert set(state["model"]) == names
@@ -392,12 +392,12 @@ def test_a_crash_while_saving_leaves_the_last_save_whole(
 
     steps = read_shards(tmp_path / "export").training["steps"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_shards", crash_early)
+        patch.setattr(checkpoint_module, "write_shards", crash_early)
         with pytest.raises(OSError, match="no space"):
             trainer.save()
     assert read_shards(tmp_path / "export").training["steps"] == steps
     again = make(smoke_recipe, data, tmp_path, resume=True)
-    assert again.steps == 1
+    assert again.schedule.steps == 1
     again.save()
     assert not [path for pattern in ("*.part", "*.old", ".unquant-*") for path in tmp_path.rglob(pattern)]
 
@@ -449,27 +449,27 @@ def test_weights_of_another_model_are_refused(trainer: Any, data: Path, tmp_path
 def test_an_export_carries_its_place_on_the_schedule(
     trainer: Any, data: Path, tmp_path: Path, smoke_recipe: Recipe
 ) -> None:
-    trainer.steps, trainer.crops_seen, trainer.position = 40, 80, 30.0
+    trainer.schedule.steps, trainer.schedule.crops, trainer.schedule.seconds = 40, 80, 30.0
     trainer.save()
     export = str(tmp_path / "export")
     new = make(smoke_recipe, data, tmp_path / "new", init=export, planned_total=120.0)
-    assert (new.steps, new.crops_seen, new.position, new.planned) == (40, 80, 30.0, 120.0)
-    assert torch.allclose(parameters(new.plain), parameters(trainer.ema.module), atol=1e-2)
-    assert make(smoke_recipe, data, tmp_path / "new", init=export).planned == 40.0
+    assert (new.schedule.steps, new.schedule.crops, new.schedule.seconds, new.schedule.planned) == (40, 80, 30.0, 120.0)
+    assert torch.allclose(parameters(new.model), parameters(trainer.ema.module), atol=1e-2)
+    assert make(smoke_recipe, data, tmp_path / "new", init=export).schedule.planned == 40.0
     used_up = make(smoke_recipe, data, tmp_path / "new", init=export, planned_total=20.0)
     assert "learning rate stays at its end" in used_up.notes[-1]
     # a run that lost its checkpoint goes on from its export
     (tmp_path / "checkpoint.ckpt").unlink()
     resumed = make(smoke_recipe, data, tmp_path, resume=True)
-    assert (resumed.steps, resumed.position) == (40, 30.0)
+    assert (resumed.schedule.steps, resumed.schedule.seconds) == (40, 30.0)
     assert "going on from its export" in resumed.notes[-1]
 
 
 @pytest.mark.slow
 def test_resuming_an_empty_folder_starts(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:
     trainer = make(smoke_recipe, data, tmp_path, resume=True, init="klt")
-    assert (trainer.steps, trainer.position) == (0, 0.0)
-    assert not torch.equal(trainer.plain.g_a.linear, make(smoke_recipe, data, tmp_path).plain.g_a.linear)
+    assert (trainer.schedule.steps, trainer.schedule.seconds) == (0, 0.0)
+    assert not torch.equal(trainer.model.g_a.linear, make(smoke_recipe, data, tmp_path).model.g_a.linear)
 
 
 def test_without_held_out_images_validation_is_skipped(
@@ -489,7 +489,7 @@ def test_fewer_held_out_images_than_crops_are_enough(trainer: Any, tmp_path: Pat
         trainer.validate(journal)
     assert '"kind": "validation"' in (tmp_path / "metrics.jsonl").read_text()
     assert not trainer.ema.module.training
-    assert trainer.plain.training
+    assert trainer.model.training
 
 
 # ---- what can be missing ---------------------------------------------------------------------------------------------
@@ -499,7 +499,7 @@ def test_lpips_without_its_weights(
     data: Path, tmp_path: Path, smoke_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UNQUANT_METRICS", raising=False)
-    recipe = replace(smoke_recipe, stage1=Stage1Config())
+    recipe = replace(smoke_recipe, tables={})
     for folder in (None, tmp_path):
         with pytest.raises(ModelMissing) as error:
             make(recipe, data, tmp_path, metrics=folder)
@@ -514,7 +514,7 @@ def test_lpips_with_its_weights(data: Path, tmp_path: Path, smoke_recipe: Recipe
         for k, v in LPIPS("alex").state_dict().items()
     }
     save_file(state, tmp_path / LPIPS_FILES["alex"])
-    trainer = make(replace(smoke_recipe, stage1=Stage1Config()), data, tmp_path, metrics=tmp_path)
+    trainer = make(replace(smoke_recipe, tables={}), data, tmp_path, metrics=tmp_path)
     terms = trainer.step()
     assert float(terms["lpips"]) > 0
     trainer.save()

@@ -14,9 +14,8 @@ from torch import nn
 
 from unquant.errors import OptionError
 from unquant.train import muon
-from unquant.train.loop import Recipe
 from unquant.train.muon import KernelMuon, is_kernel, orthogonal
-from unquant.train.recipe import LoopConfig
+from unquant.train.recipe import LoopConfig, Recipe
 
 
 def kernel(memory_format: torch.memory_format, seed: int = 0) -> nn.Parameter:
@@ -122,22 +121,23 @@ def test_the_loop_learns_resumes_and_survives_a_gradient_that_is_not_finite(
     done = run_steps(muon_recipe, tmp_path, 40)
     assert done.after["loss"] < done.before["loss"]
     trainer = done.trainer
-    names = {name for name, p in trainer.plain.named_parameters() if any(p is k for k in trainer.muon.kernels)}
+    kernels = trainer.optimisers.muon.kernels
+    names = {name for name, p in trainer.model.named_parameters() if any(p is kernel for kernel in kernels)}
     assert {"g_s.blocks8.0.conv1.weight", "g_s.blocks16.0.conv2.weight"} <= names
     assert not [name for name in names if "film" in name or "head" in name or "linear" in name]
-    everything = sum(p.numel() for p in trainer.plain.parameters())
-    optimised = [p for group in trainer.adam.param_groups for p in group["params"]] + trainer.muon.kernels
+    everything = sum(p.numel() for p in trainer.model.parameters())
+    optimised = [p for group in trainer.optimisers.adam.param_groups for p in group["params"]] + kernels
     assert sum(p.numel() for p in optimised) == everything
 
     again = run_steps(muon_recipe, tmp_path, 0, resume=True).trainer
-    for mine, theirs in zip(again.plain.parameters(), trainer.plain.parameters(), strict=True):
+    for mine, theirs in zip(again.model.parameters(), trainer.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    momenta = [t.muon.state_dict()["state"] for t in (again, trainer)]
+    momenta = [t.optimisers.muon.state_dict()["state"] for t in (again, trainer)]
     assert momenta[0].keys() == momenta[1].keys() == set(range(len(names)))
     assert all(torch.equal(momenta[0][i]["momentum_buffer"], momenta[1][i]["momentum_buffer"]) for i in momenta[0])
 
-    weights = [p.detach().clone() for p in trainer.plain.parameters()]
+    weights = [p.detach().clone() for p in trainer.model.parameters()]
     real = trainer.objective.forward
     monkeypatch.setattr(trainer.objective, "forward", lambda *a: {**(t := real(*a)), "loss": t["loss"] * math.nan})
     assert math.isnan(trainer.step()["grad"])
-    assert all(torch.equal(p, w) for p, w in zip(trainer.plain.parameters(), weights, strict=True))
+    assert all(torch.equal(p, w) for p, w in zip(trainer.model.parameters(), weights, strict=True))

@@ -14,8 +14,9 @@ from unquant.errors import OptionError
 from unquant.models.cdc import CdcConfig
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
-from unquant.train.loop import LoopConfig, Recipe, Run, load_recipe
+from unquant.train.ratevar.stage1 import Stage1Config
 from unquant.train.ratevar.stage3 import Stage3Config
+from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe
 
 
 def test_shipped_recipes_load(configs: Path) -> None:
@@ -44,7 +45,7 @@ def test_full_size_recipe_is_the_default_model(configs: Path) -> None:
     recipe = load_recipe(configs / "ratevar.toml")
     assert recipe.model == RatevarConfig()
     assert (recipe.loop.crop, recipe.loop.batch, recipe.loop.compile) == (256, 64, True)
-    assert (recipe.loop.lr, recipe.loop.lr_end, recipe.stage1.lpips_weight) == (5e-4, 1e-5, 600.0)
+    assert (recipe.loop.lr, recipe.loop.lr_end, recipe.table(Stage1Config).lpips_weight) == (5e-4, 1e-5, 600.0)
 
 
 def test_full_size_cdc_recipes_differ_in_the_parameterisation_alone(configs: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_recipe_can_leave_the_reverse_network_out(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("[model.reverse]\nwidth = 32\n[stage3]\nreverse = false\n")
     recipe = load_recipe(path)
-    assert recipe.stage3 == Stage3Config(reverse=False)
+    assert recipe.table(Stage3Config) == Stage3Config(reverse=False)
     assert isinstance(recipe.model, RatevarConfig)
     assert recipe.model.reverse == ReverseConfig(width=32)
 

@@ -22,7 +22,9 @@ from PIL import Image
 
 import unquant
 from unquant.codecs.ratevar import RatevarCodec
-from unquant.train.loop import Recipe, Run, learning_rate, load_recipe, train
+from unquant.train.loop import train
+from unquant.train.recipe import Recipe, Run, load_recipe
+from unquant.train.schedule import learning_rate
 from unquant.weights import SHARD_BYTES, join_shards, read_shards, read_weights
 
 SOURCE = Path(unquant.__file__).parents[1]
@@ -206,7 +208,8 @@ def test_a_training_machine_needs_neither_coder_nor_type_checker(tmp_path: Path)
     code = (
         "import sys\n"
         "for name in ('constriction', 'beartype', 'skimage', 'torchvision'): sys.modules[name] = None\n"
-        "from unquant.train.loop import Run, load_recipe, train\n"
+        "from unquant.train.loop import train\n"
+        "from unquant.train.recipe import Run, load_recipe\n"
         "from unquant.weights import read_shards, write_shards\n"
         f"print(load_recipe(__import__('pathlib').Path({str(tmp_path / 'r.toml')!r})).loop.crop)\n"
     )
@@ -228,21 +231,21 @@ def test_two_devices_agree_when_to_stop(
         "import hashlib, sys, torch\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from unquant.train import loop\n"
+        "from unquant.train import loop, recipe, trainer\n"
         "torch.set_num_threads(1)\n"
         "folder, config = Path(sys.argv[1]), Path(sys.argv[2])\n"
-        "recipe = loop.load_recipe(config)\n"
-        "recipe = replace(recipe, loop=replace(recipe.loop, batch=2, export_every=0.5, validate_every=1.0))\n"
+        "given = recipe.load_recipe(config)\n"
+        "given = replace(given, loop=replace(given.loop, batch=2, export_every=0.5, validate_every=1.0))\n"
         "kept = []\n"
-        "class Kept(loop._Trainer):\n"
+        "class Kept(trainer.Trainer):\n"
         "    def __init__(self, *args):\n"
         "        super().__init__(*args); kept.append(self)\n"
-        "loop._Trainer = Kept\n"
-        "loop.train(recipe, loop.Run(folder / 'data', folder / 'run', 4.0, device='cpu', devices=2))\n"
+        "loop.Trainer = Kept\n"
+        "loop.train(given, recipe.Run(folder / 'data', folder / 'run', 4.0, device='cpu', devices=2))\n"
         "t = kept[0]\n"
-        "digest = hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in t.plain.parameters())).hexdigest()\n"
+        "digest = hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in t.model.parameters())).hexdigest()\n"
         "draw = int(torch.randint(2**40, (), generator=t.generator))\n"
-        "(folder / f'rank{t.fabric.global_rank}').write_text(f'{t.steps} {digest} {draw}')\n"
+        "(folder / f'rank{t.fabric.global_rank}').write_text(f'{t.schedule.steps} {digest} {draw}')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, str(script), str(tmp_path), str(configs / "ratevar-smoke.toml")]
@@ -261,4 +264,4 @@ def test_the_shipped_recipe_is_the_one_tested(configs: Path, smoke_recipe: Recip
     recipe = load_recipe(configs / "ratevar-smoke.toml")
     intervals = {name: getattr(recipe.loop, name) for name in ("log_every", "validate_every", "export_every")}
     assert replace(smoke_recipe.loop, **intervals) == recipe.loop
-    assert (smoke_recipe.model, smoke_recipe.stage1) == (recipe.model, recipe.stage1)
+    assert (smoke_recipe.model, smoke_recipe.tables) == (recipe.model, recipe.tables)

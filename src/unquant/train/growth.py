@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unquant.errors import TrainingError
 from unquant.nn.blocks import Film, ResBlock
+from unquant.weights import Weights
 
-__all__ = ["grow"]
+__all__ = ["Filled", "fill", "grow", "trained_tensors"]
 
 
-def grow(model: nn.Module, state: Mapping[str, Tensor], growing: tuple[str, ...]) -> int:
+class Filled(NamedTuple):
+    """What became of weights in a new model: how many tensors are larger or new, and whether a whole network is new, so that
+    the stage begins anew.
+    """
+
+    grown: int
+    fresh: bool = False
+
+
+def trained_tensors(weights: Weights) -> dict[str, Tensor]:
+    """The tensors of a network in float32, by name: all but the coder's tables."""
+    return {name: tensor.float() for name, tensor in weights.tensors.items() if not name.startswith("tables.")}
+
+
+def fill(model: nn.Module, weights: Weights) -> Filled:
+    """Load weights of the very shapes into a new model. Raises TrainingError where they do not fit."""
+    return Filled(grow(model, trained_tensors(weights)))
+
+
+def grow(model: nn.Module, state: Mapping[str, Tensor], growing: tuple[str, ...] = ()) -> int:
     """Load `state` into a freshly initialised model whose submodules `growing` may be wider or deeper; returns how many
     tensors are larger or new.
 

@@ -31,7 +31,6 @@ class Objective(nn.Module, Generic[M]):
     forward(x, draw): the loss terms of a batch, `loss` among them, means over the batch.
     """
 
-    stage: int
     q_map: float
     """Fraction of batches whose step differs across the image."""
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unquant.errors import OptionError, WeightsError
 from unquant.families import family_of
 from unquant.models.common import Config
 from unquant.models.config import filled
-from unquant.models.ratevar import RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.train.av1.pairs import PairsConfig
-from unquant.train.av1.stage1 import RedrawConfig
-from unquant.train.av1.stage3 import RealismConfig
-from unquant.train.cdc.stage1 import DiffusionConfig
-from unquant.train.ratevar.stage1 import Stage1Config
-from unquant.train.ratevar.stage2 import Stage2Config
-from unquant.train.ratevar.stage3 import Stage3Config
 
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
+T = TypeVar("T")
+
+_FAMILY = "ratevar"
+"""Of a recipe that names none."""
 _PRECISIONS = ("32-true", "bf16-mixed")
 _OPTIMIZERS = ("adamw", "muon")
 _SCHEDULES = ("cosine", "constant")
@@ -79,23 +76,30 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training recipe: the model, the loop, the loss of each stage. Read from a TOML file by `load_recipe`.
+    """A training recipe: the model, the loop, and the tables of the family's stages. Read from a TOML file by `load_recipe`.
 
-    family: "ratevar", whose stages 2 and 3 take the model of the weights that they start from (of `model` only `reverse` then
-    counts, if it is given), "cdc", which has stage 1 alone, with the loss of `diffusion`, or "av1", with stage 1 by `redraw`
-    and stage 3 by `realism`, both on `pairs`; stage 3 takes the model of the weights.
+    Stages that go on from weights take the model of those. tables: by name, one of each of the family's classes; those that
+    are missing have their defaults.
     """
 
-    family: str = "ratevar"
-    model: Config = field(default_factory=RatevarConfig)
+    family: str = _FAMILY
+    model: Config = field(default_factory=lambda: family_of(_FAMILY).load("config")())
     loop: LoopConfig = field(default_factory=LoopConfig)
-    stage1: Stage1Config = field(default_factory=Stage1Config)
-    stage2: Stage2Config = field(default_factory=Stage2Config)
-    stage3: Stage3Config = field(default_factory=Stage3Config)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    redraw: RedrawConfig = field(default_factory=RedrawConfig)
-    realism: RealismConfig = field(default_factory=RealismConfig)
-    pairs: PairsConfig = field(default_factory=PairsConfig)
+    tables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        kinds: Mapping[str, type[Any]] = family_of(self.family).load("training").tables
+        tables = {name: self.tables.get(name) or kind() for name, kind in kinds.items()}
+        object.__setattr__(self, "tables", tables)
+
+    def table(self, kind: type[T]) -> T:
+        """The table of a class, which must be one of the family's."""
+        return next(table for table in self.tables.values() if type(table) is kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as in the file, JSON-ready."""
+        tables = {"model": self.model.to_dict(), "loop": asdict(self.loop)}
+        return {"family": self.family, **tables, **{name: asdict(table) for name, table in self.tables.items()}}
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,7 @@ class Run:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe: `family`, tables [model] (with its own tables), [loop], and [stage1], [stage2], [stage3], [diffusion]
-    or [redraw], [realism] and [pairs].
+    """Read a recipe: `family`, tables [model] (with its own tables), [loop], and those of the family's stages.
 
     A missing key takes its default. Raises OptionError naming file and key.
     """
@@ -152,21 +155,15 @@ def load_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise OptionError(f"{path}: not a readable recipe: {e}") from e
-    family = values.pop("family", "ratevar")
-    if not isinstance(family, str):
-        raise OptionError(f"{path}: family: must be a name, not {family!r}")
+    name = values.pop("family", _FAMILY)
+    if not isinstance(name, str):
+        raise OptionError(f"{path}: family: must be a name, not {name!r}")
     try:
-        model = family_of(family).load("config")
+        family = family_of(name)
     except WeightsError as e:
         raise OptionError(f"{path}: family: {e}") from None
-    stages = {"stage1": Stage1Config, "stage2": Stage2Config, "stage3": Stage3Config}
-    losses: dict[str, Any] = {
-        "ratevar": stages,
-        "cdc": {"diffusion": DiffusionConfig},
-        "av1": {"redraw": RedrawConfig, "realism": RealismConfig, "pairs": PairsConfig},
-    }[family]
-    kinds: dict[str, Any] = {"model": model, "loop": LoopConfig, **losses}
+    kinds: dict[str, type[Any]] = {"model": family.load("config"), "loop": LoopConfig, **family.load("training").tables}
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
-    parts = {name: filled(cls, values.get(name, {}), f"{path}: {name}") for name, cls in kinds.items()}
-    return Recipe(family=family, **parts)
+    tables = {key: filled(kind, values.get(key, {}), f"{path}: {key}") for key, kind in kinds.items()}
+    return Recipe(name, tables.pop("model"), tables.pop("loop"), tables)

@@ -23,8 +23,9 @@ from unquant.train.av1 import stage1 as redraw
 from unquant.train.av1.pairs import PairsConfig
 from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.train.data import Photos
-from unquant.train.loop import Recipe, Run, train
+from unquant.train.loop import train
 from unquant.train.objective import shifted
+from unquant.train.recipe import Recipe, Run
 from unquant.weights import write_weights
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -171,11 +172,11 @@ def test_it_learns(shapes_run: Any) -> None:
 def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
     """f that is the identity: no gain and a ratio of 1; f that is nearly the original: a gain of 20 dB."""
     trainer = shapes_run.trainer
-    stage = RedrawStage(trainer.plain, RedrawConfig(), PairsConfig(pool=1), Brightness(), None)
+    stage = RedrawStage(trainer.model, RedrawConfig(), PairsConfig(pool=1), Brightness(), None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redraw, "_VALIDATION_QUALITIES", (8, 20))
         patch.setattr(redraw, "redrawn", lambda model, x_q, coding, rho: x_q)
-        row = stage.validate(trainer.plain, trainer.photos, 64, 3)
+        row = stage.validate(trainer.model, trainer.photos, 64, 3)
         assert (row["gain"], row["gain1_20"], row["lpips"], row["loss"], row["gap"]) == (0, 0, 1, 2, 0)
         fixed = {key: pair.x for key, pair in stage._fixed.items()}  # pyright: ignore[reportPrivateUsage]
 
@@ -184,7 +185,7 @@ def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
             return x + 0.1 * (x_q - x)
 
         patch.setattr(redraw, "redrawn", nearly)
-        row = stage.validate(trainer.plain, trainer.photos, 64, 3)
+        row = stage.validate(trainer.model, trainer.photos, 64, 3)
     assert row["gain"] == pytest.approx(20, abs=0.01)
     assert row["lpips"] == pytest.approx(0.1, abs=0.001)
     assert row["loss"] == pytest.approx(0.01 + 0.1, abs=0.001)
@@ -193,12 +194,12 @@ def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_of_today_goes_on(shapes_run: Any, av1_recipe: Recipe, shapes: Path) -> None:
-    from unquant.train.loop import _Trainer  # pyright: ignore[reportPrivateUsage]
+    from unquant.train.trainer import Trainer
 
     run = Run(shapes, shapes_run.out, 10.0, resume=True, device="cpu")
-    again = _Trainer(av1_recipe, run)
-    assert again.steps == 100
-    for a, b in zip(again.plain.parameters(), shapes_run.trainer.plain.parameters(), strict=True):
+    again = Trainer(av1_recipe, run)
+    assert again.schedule.steps == 100
+    for a, b in zip(again.model.parameters(), shapes_run.trainer.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

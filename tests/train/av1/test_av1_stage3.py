@@ -12,20 +12,23 @@ from typing import Any
 import pytest
 import torch
 from PIL import features
+from recipes import changed
 from torch import Tensor
 
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
-from unquant.train import loop
+from unquant.train import judges
 from unquant.train.av1 import stage1 as redraw
 from unquant.train.av1 import stage3 as redraw3
 from unquant.train.av1.pairs import PairsConfig
 from unquant.train.av1.stage3 import Realism, RealismConfig, RealismDraw
 from unquant.train.journal import Journal
-from unquant.train.loop import Recipe, Run, load_recipe, train
+from unquant.train.loop import train
 from unquant.train.objective import shifted
+from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.structure import Structure, StructureTerms
+from unquant.train.trainer import Trainer
 from unquant.weights import read_shards
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -186,23 +189,22 @@ def test_the_guard_judges_by_the_best_so_far() -> None:
 @pytest.fixture
 def recipe(av1_recipe: Recipe) -> Recipe:
     """The smoke recipe with features of AlexNet and a loss of DISTS."""
-    realism = RealismConfig(
-        nets="alex", vgg_crop=32, discriminator_width=4, energy_weight=50.0, lpips_weight=50.0, dists_weight=50.0
-    )
-    return replace(av1_recipe, realism=realism, loop=replace(av1_recipe.loop, lr=1e-3))
+    recipe = replace(av1_recipe, loop=replace(av1_recipe.loop, lr=1e-3))
+    weights = {"energy_weight": 50.0, "lpips_weight": 50.0, "dists_weight": 50.0}
+    return changed(recipe, RealismConfig, nets="alex", vgg_crop=32, discriminator_width=4, **weights)
 
 
 @pytest.fixture
 def start(shapes: Path, shapes_run: Any, feature_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A trainer of stage 3 on what stage 1 made, with pixels for DISTS."""
-    monkeypatch.setattr(loop, "load_dists", lambda directory: Pixels())
+    monkeypatch.setattr(judges, "load_dists", lambda directory: Pixels())
     made: list[Any] = []
 
     def make(recipe: Recipe, out: Path, **options: Any) -> Any:
         given: dict[str, Any] = {"data": shapes, "out": out, "time_budget": 10.0, "device": "cpu", "stage": 3}
         given |= {"init": str(shapes_run.out / "export"), "metrics": feature_weights}
         torch.manual_seed(0)
-        made.append(loop._Trainer(recipe, Run(**{**given, **options})))  # pyright: ignore[reportPrivateUsage]
+        made.append(Trainer(recipe, Run(**{**given, **options})))
         return made[-1]
 
     yield make
@@ -234,7 +236,7 @@ def values(module: torch.nn.Module) -> Tensor:
 @pytest.mark.slow
 def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, average, optimiser and discriminator go back, in what is saved as well; the weight is halved, and told."""
-    recipe = replace(recipe, realism=replace(recipe.realism, adversarial_weight=8.0))
+    recipe = changed(recipe, RealismConfig, adversarial_weight=8.0)
     trainer, log, out = start(recipe, tmp_path), Log(), tmp_path / "checkpoint.ckpt"
     row = dict(START)
     monkeypatch.setattr(trainer.objective, "validate", lambda *_: {**row})
@@ -245,9 +247,9 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
     trainer.step()
     row["dists"] = 0.8
     trainer.validate(log)
-    networks = trainer.plain, trainer.ema.module, trainer.objective.companion
+    networks = trainer.model, trainer.ema.module, trainer.objective.companion
     good = [values(network) for network in networks]
-    moments = trainer.adam.state_dict()["state"][0]["exp_avg"].clone()
+    moments = trainer.optimisers.adam.state_dict()["state"][0]["exp_avg"].clone()
     assert not log.notes()
     for lost in (4.0, 2.0):
         for _ in range(2):
@@ -257,7 +259,7 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
         row["gain"] = 0.2
         trainer.validate(log)
         assert all(torch.equal(a, values(b)) for a, b in zip(good, networks, strict=True))
-        assert torch.equal(trainer.adam.state_dict()["state"][0]["exp_avg"], moments)
+        assert torch.equal(trainer.optimisers.adam.state_dict()["state"][0]["exp_avg"], moments)
         assert trainer.objective.adversarial_weight == lost
         assert f"the adversary's weight is {lost:g}" in log.notes()[-1]
     assert len(log.notes()) == 2
@@ -265,7 +267,7 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
         "back to the last good weights: PSNR at realism 0 over AV1's is 0.200 dB and was 0.300"
     )
     # time goes on
-    assert trainer.steps == 5
+    assert trainer.schedule.steps == 5
     saved = torch.load(out, weights_only=True)
     assert saved["steps"] == 5
     assert torch.equal(torch.cat([p.flatten() for p in saved["model"].values()]), good[0])
@@ -280,7 +282,7 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
     monkeypatch.setattr(again.objective, "save_samples", lambda *_: None)
     again.step()
     again.validate(log)
-    assert torch.equal(values(again.plain), good[0])
+    assert torch.equal(values(again.model), good[0])
     assert again.objective.adversarial_weight == 1
 
 
@@ -294,9 +296,9 @@ def test_without_an_adversary_nothing_is_undone(
     monkeypatch.setattr(trainer.objective, "save_samples", lambda *_: None)
     trainer.validate(log)
     trainer.step()
-    after = values(trainer.plain)
+    after = values(trainer.model)
     trainer.validate(log)
-    assert torch.equal(values(trainer.plain), after)
+    assert torch.equal(values(trainer.model), after)
     assert not log.notes()
     assert not trainer.unjudged()
 
@@ -305,7 +307,7 @@ def test_without_an_adversary_nothing_is_undone(
 def test_an_adversary_that_cannot_be_watched_is_refused(
     start: Start, recipe: Recipe, tmp_path: Path, shard: Callable[..., Path], flat: Callable[..., bytes]
 ) -> None:
-    recipe = replace(recipe, realism=replace(recipe.realism, adversarial_weight=8.0))
+    recipe = changed(recipe, RealismConfig, adversarial_weight=8.0)
     shard(tmp_path / "data" / "a.tar", {"0.png": flat(96, 96)})
     with pytest.raises(TrainingError, match="no held-out image is as large as the crop, 64×64"):
         start(recipe, tmp_path, data=tmp_path / "data")
@@ -324,10 +326,10 @@ def test_a_run_keeps_realism_0(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """40 steps at weights that pull: DISTS' stand-in falls at realism 1, the mean stays within 0.1 dB."""
-    monkeypatch.setattr(loop, "load_dists", lambda directory: Pixels())
+    monkeypatch.setattr(judges, "load_dists", lambda directory: Pixels())
     monkeypatch.setattr(redraw, "_VALIDATION_QUALITIES", (8,))
     init = str(shapes_run.out / "export")
-    recipe = replace(recipe, realism=replace(recipe.realism, adversarial_weight=1.0))
+    recipe = changed(recipe, RealismConfig, adversarial_weight=1.0)
     train(
         recipe,
         Run(shapes, tmp_path, steps=40, init=init, metrics=feature_weights, device="cpu", stage=3),
@@ -349,10 +351,9 @@ def test_a_run_keeps_realism_0(
 
 
 def test_the_recipe_of_the_long_run(configs: Path) -> None:
-    realism = load_recipe(configs / "av1-realism.toml").realism
+    realism = load_recipe(configs / "av1-realism.toml").table(RealismConfig)
     stage1 = load_recipe(configs / "av1.toml")
     assert realism.adversarial_weight == 0
     assert realism.networks == ("alex",)  # VGG's LPIPS is in no loss
     assert realism.dists_weight > 0
-    assert realism.mean_weight == stage1.redraw.mean_weight
     assert load_recipe(configs / "av1-realism.toml").loop.crop == stage1.loop.crop

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes import changed
 from torch import Tensor
 
 import unquant
@@ -30,7 +31,8 @@ from unquant.train.cdc.stage1 import (
     draw_levels,
     rate_share,
 )
-from unquant.train.loop import Recipe, Run, _Trainer, load_recipe  # pyright: ignore[reportPrivateUsage]
+from unquant.train.recipe import Recipe, Run, load_recipe
+from unquant.train.trainer import Trainer
 from unquant.weights import join_shards
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
@@ -179,7 +181,7 @@ def trained(run_steps: Callable[..., Any], smoke: Recipe, tmp_path_factory: pyte
 def smoke(configs: Path) -> Recipe:
     recipe = load_recipe(configs / "cdc-smoke.toml")
     # warm-up and pretraining are over after a few of the 100 s that a run of the tests plans for
-    return replace(recipe, diffusion=replace(recipe.diffusion, rate_warmup=0.0, mask_pretraining=0.0))
+    return changed(recipe, DiffusionConfig, rate_warmup=0.0, mask_pretraining=0.0)
 
 
 @pytest.mark.slow
@@ -211,13 +213,13 @@ def test_a_run_goes_on(trained: Any, smoke: Recipe, pieces: Path, tmp_path: Path
     out = tmp_path / "run"
     shutil.copytree(trained.out, out)
     run = Run(data=pieces, out=out, time_budget=10.0, resume=True, device="cpu")
-    again = _Trainer(smoke, run)
-    assert (again.steps, again.crops_seen) == (60, 480)
-    for a, b in zip(again.plain.parameters(), trained.trainer.plain.parameters(), strict=True):
+    again = Trainer(smoke, run)
+    assert (again.schedule.steps, again.schedule.crops) == (60, 480)
+    for a, b in zip(again.model.parameters(), trained.trainer.model.parameters(), strict=True):
         assert torch.equal(a, b)
     (out / "checkpoint.ckpt").unlink()
-    from_export = _Trainer(smoke, run)
-    assert (from_export.steps, from_export.position) == (60, again.position)
+    from_export = Trainer(smoke, run)
+    assert (from_export.schedule.steps, from_export.schedule.seconds) == (60, again.schedule.seconds)
     assert any("checkpoint" in note for note in from_export.notes)
 
 
@@ -226,7 +228,7 @@ def test_what_does_not_go_together(
     trained: Any, smoke: Recipe, smoke_recipe: Recipe, tiny_weights: Path, pieces: Path, tmp_path: Path
 ) -> None:
     def start(recipe: Recipe, **options: Any) -> None:
-        _Trainer(recipe, Run(**{"data": pieces, "out": tmp_path, "time_budget": 1.0, "device": "cpu", **options}))
+        Trainer(recipe, Run(**{"data": pieces, "out": tmp_path, "time_budget": 1.0, "device": "cpu", **options}))
 
     with pytest.raises(TrainingError, match="weights of ratevar, the recipe is of cdc"):
         start(smoke, init=str(tiny_weights))

@@ -19,10 +19,11 @@ from unquant.errors import ModelMissing, TrainingError
 from unquant.models.common import SideInfo
 from unquant.models.ratevar import Ratevar
 from unquant.models.reverse import TRAININGS
-from unquant.train import loop
 from unquant.train.journal import Journal
-from unquant.train.loop import Recipe, Run, train
+from unquant.train.loop import train
 from unquant.train.ratevar.stage2 import Draw, Stage2, Stage2Config, noisy_state
+from unquant.train.recipe import Recipe, Run
+from unquant.train.trainer import Trainer
 from unquant.weights import join_shards, read_shards, read_weights
 
 CPU = torch.device("cpu")
@@ -198,7 +199,7 @@ def start(pieces: Path) -> Callable[..., Any]:
 
     def make(recipe: Recipe, out: Path, **options: Any) -> Any:
         run = Run(**{"data": pieces, "out": out, "time_budget": 10.0, "device": "cpu", "stage": 2, **options})
-        return loop._Trainer(recipe, run)  # pyright: ignore[reportPrivateUsage]
+        return Trainer(recipe, run)
 
     return make
 
@@ -222,15 +223,15 @@ def test_resume(
     again = start(recipe, out, resume=True, init=str(tmp_path / "nowhere"))
     assert not any("export" in note for note in again.notes)
     assert again.describe()["init"] == "resume"
-    assert (again.steps, again.crops_seen, again.position) == (80, 640, 8.0)
-    assert torch.equal(parameters(again.plain), parameters(run.trainer.plain))
+    assert (again.schedule.steps, again.schedule.crops, again.schedule.seconds) == (80, 640, 8.0)
+    assert torch.equal(parameters(again.model), parameters(run.trainer.model))
     assert torch.equal(parameters(again.ema), parameters(run.trainer.ema))
-    assert len(again.adam.state_dict()["state"]) == len(list(again.plain.f.parameters()))
+    assert len(again.optimisers.adam.state_dict()["state"]) == len(list(again.model.f.parameters()))
     # the checkpoint holds all weights: without an export, only the model's shape is taken from the initial ones
     shutil.rmtree(out / "export")
     again = start(recipe, out, resume=True, init=str(tiny_weights))
-    assert (again.steps, again.position) == (80, 8.0)
-    assert torch.equal(parameters(again.plain), parameters(run.trainer.plain))
+    assert (again.schedule.steps, again.schedule.seconds) == (80, 8.0)
+    assert torch.equal(parameters(again.model), parameters(run.trainer.model))
     with pytest.raises(ModelMissing, match="nowhere"):
         start(recipe, out, resume=True, init=str(tmp_path / "nowhere"))
 
@@ -247,12 +248,12 @@ def test_resume_from_an_export_alone(
     (out / "checkpoint.ckpt").unlink()
     again = start(reverse_recipe("energy"), out, resume=True, init=str(tmp_path / "nowhere"))
     assert any(f"no checkpoint.ckpt in {out}: going on from its export" in note for note in again.notes)
-    assert (again.steps, again.position) == (80, 8.0)
-    assert torch.allclose(parameters(again.plain.f), parameters(run.trainer.ema.module.f), atol=1e-3)
+    assert (again.schedule.steps, again.schedule.seconds) == (80, 8.0)
+    assert torch.allclose(parameters(again.model.f), parameters(run.trainer.ema.module.f), atol=1e-3)
     # another folder goes on from it as well
     new = start(reverse_recipe("energy"), tmp_path / "new", init=str(out / "export"))
-    assert (new.steps, new.position) == (80, 8.0)
-    assert torch.equal(parameters(new.plain), parameters(again.plain))
+    assert (new.schedule.steps, new.schedule.seconds) == (80, 8.0)
+    assert torch.equal(parameters(new.model), parameters(again.model))
 
 
 @pytest.mark.slow
@@ -279,16 +280,16 @@ def test_another_network_starts_afresh(
         {"side": False},
     ):
         new = started(**changes)
-        assert (new.steps, new.position) == (0, 0.0)
-        assert not new.plain.f.net.head.weight.any()
-        assert torch.equal(parameters(new.plain.g_s), parameters(run.trainer.plain.g_s))
+        assert (new.schedule.steps, new.schedule.seconds) == (0, 0.0)
+        assert not new.model.f.net.head.weight.any()
+        assert torch.equal(parameters(new.model.g_s), parameters(run.trainer.model.g_s))
     same = started(steps=3, sampler="deterministic")
-    assert same.steps == 80
-    assert same.plain.f.net.head.weight.any()
-    assert same.plain.config.reverse.steps == 3
+    assert same.schedule.steps == 80
+    assert same.model.f.net.head.weight.any()
+    assert same.model.config.reverse.steps == 3
     # without [model.reverse] the weights' own network is trained on
     given = start(replace(recipe, model=replace(recipe.model, reverse=None)), tmp_path / "new", init=export)
-    assert given.steps == 80
+    assert given.schedule.steps == 80
 
 
 @pytest.mark.slow

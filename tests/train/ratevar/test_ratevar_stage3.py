@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes import changed
 from torch import Tensor
 
 import unquant
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
 from unquant.perceptual import DISTS, LPIPS
-from unquant.train import loop
 from unquant.train.energy import feature_energy_score
-from unquant.train.loop import Recipe, Run, train
+from unquant.train.loop import train
 from unquant.train.ratevar.stage3 import Stage3, Stage3Config
+from unquant.train.recipe import Recipe, Run
 from unquant.train.structure import StructureTerms
+from unquant.train.trainer import Trainer
 from unquant.weights import join_shards, read_shards, read_weights
 
 PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
@@ -84,8 +86,8 @@ def test_what_the_gradient_reaches(
     changes: dict[str, Any], reached: set[str], stage2_run: Callable[..., Any], pieces: Path
 ) -> None:
     trainer = stage2_run("energy").trainer
-    model = type(trainer.plain)(trainer.plain.config)
-    model.load_state_dict(trainer.plain.state_dict())
+    model = type(trainer.model)(trainer.model.config)
+    model.load_state_dict(trainer.model.state_dict())
     torch.manual_seed(0)
     stage = Stage3(model, Stage3Config(nets="alex", **changes), {"alex": LPIPS("alex")})
     draw = stage.draw(4, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
@@ -216,7 +218,7 @@ def start(pieces: Path, feature_weights: Path) -> Callable[..., Any]:
             "stage": 3,
             "metrics": feature_weights,
         }
-        return loop._Trainer(recipe, Run(**{**given, **options}))  # pyright: ignore[reportPrivateUsage]
+        return Trainer(recipe, Run(**{**given, **options}))
 
     return make
 
@@ -231,13 +233,13 @@ def test_resume(
 ) -> None:
     out = Path(shutil.copytree(run.out, tmp_path / "run"))
     again = start(recipe, out, resume=True, init=str(tmp_path / "nowhere"))
-    assert (again.steps, again.crops_seen, again.position) == (40, 160, 4.0)
-    assert torch.equal(parameters(again.plain), parameters(run.trainer.plain))
+    assert (again.schedule.steps, again.schedule.crops, again.schedule.seconds) == (40, 160, 4.0)
+    assert torch.equal(parameters(again.model), parameters(run.trainer.model))
     (out / "checkpoint.ckpt").unlink()
     again = start(recipe, out, resume=True)
     assert any("going on from its export" in note for note in again.notes)
-    assert (again.steps, again.position) == (40, 4.0)
-    assert torch.allclose(parameters(again.plain), parameters(run.trainer.ema.module), atol=2e-2)
+    assert (again.schedule.steps, again.schedule.seconds) == (40, 4.0)
+    assert torch.allclose(parameters(again.model), parameters(run.trainer.ema.module), atol=2e-2)
     with pytest.raises(TrainingError, match=r"checkpoint\.ckpt: a checkpoint of stage 2"):
         start(recipe, stage2_run("energy").out, resume=True)
 
@@ -248,19 +250,19 @@ def test_a_new_stage_has_a_schedule_of_its_own(
 ) -> None:
     before = stage2_run("energy")
     trainer = start(recipe, tmp_path, init=str(before.out / "export"))
-    assert (trainer.steps, trainer.position, trainer.planned) == (0, 0.0, 10.0)
+    assert (trainer.schedule.steps, trainer.schedule.seconds, trainer.schedule.planned) == (0, 0.0, 10.0)
     old = before.trainer.ema.module
-    assert torch.allclose(parameters(trainer.plain.f), parameters(old.f), atol=2e-2)
+    assert torch.allclose(parameters(trainer.model.f), parameters(old.f), atol=2e-2)
     # g_s starts blind to q, and where q = q_T it is what it was
     y, log2_q, one = normal(2, old.config.latent, 4, 4, seed=1), torch.full((2, 1, 1, 1), 3.0), torch.ones(2, 1, 1, 1)
     with torch.no_grad():
-        same = trainer.plain.g_s(y, log2_q, log2_q, one)
+        same = trainer.model.g_s(y, log2_q, log2_q, one)
         torch.testing.assert_close(same, old.g_s(y, log2_q, log2_q, one), rtol=0, atol=5e-3)
-        assert torch.equal(same, trainer.plain.g_s(y, log2_q - 2, log2_q, one))
+        assert torch.equal(same, trainer.model.g_s(y, log2_q - 2, log2_q, one))
     # how f is sampled may be set anew
-    given = before.trainer.plain.config.reverse
+    given = before.trainer.model.config.reverse
     sampled = replace(recipe, model=replace(recipe.model, reverse=replace(given, steps=2)))
-    assert start(sampled, tmp_path, init=str(before.out / "export")).plain.config.reverse.steps == 2
+    assert start(sampled, tmp_path, init=str(before.out / "export")).model.config.reverse.steps == 2
 
 
 @pytest.mark.slow
@@ -268,15 +270,15 @@ def test_f_has_a_learning_rate_of_its_own(
     start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     export = str(stage2_run("energy").out / "export")
-    recipe = replace(recipe, stage3=replace(recipe.stage3, reverse_lr=3.0))
+    recipe = changed(recipe, Stage3Config, reverse_lr=3.0)
     trainer = start(recipe, tmp_path, init=export)
     trainer.step()
-    synthesis, reverse = trainer.adam.param_groups
+    synthesis, reverse = trainer.optimisers.adam.param_groups
     assert reverse["lr"] == pytest.approx(3 * synthesis["lr"]) != 0
     parts = [sum(p.numel() for p in group["params"]) for group in (synthesis, reverse)]
-    assert parts == [sum(p.numel() for p in net.parameters()) for net in (trainer.plain.g_s, trainer.plain.f)]
-    control = start(replace(recipe, stage3=replace(recipe.stage3, reverse=False)), tmp_path, init=export)
-    assert len(control.adam.param_groups) == 1
+    assert parts == [sum(p.numel() for p in net.parameters()) for net in (trainer.model.g_s, trainer.model.f)]
+    control = start(changed(recipe, Stage3Config, reverse=False), tmp_path, init=export)
+    assert len(control.optimisers.adam.param_groups) == 1
 
 
 @pytest.mark.slow
@@ -284,21 +286,22 @@ def test_the_discriminator_goes_into_checkpoints_alone(
     start: Callable[..., Any], recipe: Recipe, stage2_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     export = str(stage2_run("energy").out / "export")
-    adversarial = replace(recipe.stage3, adversarial_weight=10.0, discriminator_width=4, discriminator_lr=2.0)
-    recipe = replace(recipe, stage3=adversarial)
+    recipe = changed(recipe, Stage3Config, adversarial_weight=10.0, discriminator_width=4, discriminator_lr=2.0)
     trainer = start(recipe, tmp_path, init=export)
     before = parameters(trainer.objective.companion).clone()
     terms = [trainer.step() for _ in range(3)]
     assert all(torch.isfinite(t[name]) for t in terms for name in ("loss", "realness", "discriminator"))
     after = parameters(trainer.objective.companion)
     assert not torch.equal(before, after)
-    assert trainer.adam.param_groups[2]["lr"] == pytest.approx(2 * trainer.adam.param_groups[0]["lr"])
+    assert trainer.optimisers.adam.param_groups[2]["lr"] == pytest.approx(
+        2 * trainer.optimisers.adam.param_groups[0]["lr"]
+    )
     trainer.save()
     assert not any("companion" in name for name in read_shards(tmp_path / "export").tensors)
     again = start(recipe, tmp_path, init=export, resume=True)
     assert torch.equal(parameters(again.objective.companion), after)
     with pytest.raises(TrainingError, match="does not fit"):
-        start(replace(recipe, stage3=replace(adversarial, discriminator_width=8)), tmp_path, init=export, resume=True)
+        start(changed(recipe, Stage3Config, discriminator_width=8), tmp_path, init=export, resume=True)
 
 
 @pytest.mark.slow
@@ -313,7 +316,7 @@ def test_weights_that_do_not_serve(
         start(recipe, tmp_path, init=str(tiny_weights))
     with pytest.raises(TrainingError, match="needs samples: a reverse network of the training energy"):
         start(recipe, tmp_path, init=str(stage2_run("mse").out / "export"))
-    reverse = stage2_run("energy").trainer.plain.config.reverse
+    reverse = stage2_run("energy").trainer.model.config.reverse
     for changes in ({"width": 48}, {"noise_channels": 2}, {"side": False}):
         other = replace(recipe, model=replace(recipe.model, reverse=replace(reverse, **changes)))
         with pytest.raises(TrainingError, match=r"export: another reverse network than .*\[model\.reverse\]"):
@@ -323,7 +326,7 @@ def test_weights_that_do_not_serve(
 def test_a_new_network_starts_as_the_identity(
     start: Callable[..., Any], reverse_recipe: Callable[[str], Recipe], tiny_weights: Path, tmp_path: Path
 ) -> None:
-    f = start(reverse_recipe("energy"), tmp_path, init=str(tiny_weights)).plain.f
+    f = start(reverse_recipe("energy"), tmp_path, init=str(tiny_weights)).model.f
     assert not f.net.head.weight.any()
     assert f.net.stem.weight.any()
 

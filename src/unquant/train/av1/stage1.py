@@ -175,8 +175,6 @@ class PairsObjective(Objective[Av1]):
 class RedrawStage(PairsObjective):
     """Stage 1: all of f in one run."""
 
-    stage = 1
-
     def __init__(
         self, model: Av1, config: RedrawConfig, pairs: PairsConfig, lpips: LPIPS | None, dists: DISTS | None
     ) -> None:

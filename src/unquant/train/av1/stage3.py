@@ -85,8 +85,6 @@ class Realism(PairsObjective):
     has a weight. adversarial_weight: of the adversary now.
     """
 
-    stage = 3
-
     def __init__(
         self, model: Av1, config: RealismConfig, pairs: PairsConfig, lpips: dict[str, LPIPS], dists: DISTS | None
     ) -> None:

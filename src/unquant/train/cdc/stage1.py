@@ -179,8 +179,6 @@ def diffusion_loss(
 class Diffusion(Objective[Cdc]):
     """The one stage of `cdc`: everything together, at every rate, noise level and realism."""
 
-    stage = 1
-
     def __init__(self, model: Cdc, config: DiffusionConfig, lpips: LPIPS | None) -> None:
         super().__init__(model)
         self.config, self.lpips, self.q_map = config, lpips, config.q_map

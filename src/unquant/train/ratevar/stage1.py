@@ -119,8 +119,6 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
 class Stage1(Objective[Ratevar]):
     """All of the codec but f, with every rate and realism in one run."""
 
-    stage = 1
-
     def __init__(self, model: Ratevar, config: Stage1Config, lpips: LPIPS | None) -> None:
         super().__init__(model)
         self.config, self.lpips, self.q_map = config, lpips, config.q_map

@@ -74,8 +74,6 @@ class Draw(NamedTuple):
 class Stage2(Objective[Ratevar]):
     """The loss of f alone: its training is that of the model's configuration."""
 
-    stage = 2
-
     def __init__(self, model: Ratevar, config: Stage2Config) -> None:
         super().__init__(model)
         if model.f is None:

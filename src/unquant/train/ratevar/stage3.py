@@ -71,8 +71,6 @@ class Stage3(Objective[Ratevar]):
     lpips: the feature networks by name, those that `Stage3Config.networks` names. dists: needed where it has a weight.
     """
 
-    stage = 3
-
     def __init__(
         self, model: Ratevar, config: Stage3Config, lpips: dict[str, LPIPS], dists: DISTS | None = None
     ) -> None:
