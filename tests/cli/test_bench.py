@@ -210,7 +210,7 @@ def test_inputs_that_are_none(call: Call, images: Path, tmp_path: Path) -> None:
         (tmp_path / "empty" / name).write_bytes(b"no picture")
     result = call("bench", "empty", *SMALL)
     assert result.exit_code == Code.INPUT
-    assert all(f"{name}: not an image" in result.stderr for name in ("x.png", "y.png"))
+    assert all(f"{name}: cannot be read: not an image" in result.stderr for name in ("x.png", "y.png"))
 
 
 def test_a_broken_image_among_others(call: Call, images: Path, tmp_path: Path) -> None:
