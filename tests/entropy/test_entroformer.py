@@ -96,7 +96,7 @@ def test_attention_is_its_formula(top: int, hidden: float, monkeypatch: pytest.M
 
 def of_scores(scores: Tensor, v: Tensor, top: int) -> Tensor:
     """Output of one query for given scores (m,)."""
-    return attention._weighted(scores[None, None], v[None], top)[0, 0]
+    return attention.weighted(scores[None, None], v[None], top)[0, 0]
 
 
 @pytest.mark.parametrize("top", [3, 8])  # a threshold among the keys, and fewer keys than places
@@ -383,10 +383,9 @@ def test_quantising_by_masks(net: Entroformer) -> None:
 def test_the_two_passes_are_a_mask(net: Entroformer, size: tuple[int, int]) -> None:
     """Training with masks trains what the second pass uses: hiding the even positions gives its parameters."""
     _, features, v, cond, log2_q = given(net, size)
-    odd, positions = checkerboard(*size), positions_of(1, *size)
-    known = torch.where(odd, v, torch.zeros_like(v))
-    context = net._context(known, features, cond, Sight(visible=odd)).flatten(2)[:, :, positions, None]
-    masked = net._params_at(positions, features, context, cond, log2_q)
+    positions = positions_of(1, *size)
+    known = torch.where(checkerboard(*size), v, torch.zeros_like(v))
+    masked = net.masked_params(features, v, cond, log2_q, positions)
     for a, b in zip(net.pass_params(1, features, known, cond, log2_q, positions), masked, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 

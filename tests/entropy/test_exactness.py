@@ -24,7 +24,7 @@ from PIL import Image
 import unquant
 from unquant.codecs.base import AnyLatentCodec
 from unquant.entropy import exact
-from unquant.entropy.base import _T_MIN, _T_SOFT
+from unquant.entropy.base import T_MIN, T_SOFT
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
 from unquant.errors import CorruptStream
@@ -214,7 +214,7 @@ def plant(coder: exact.ExactCoder, log2_q: float) -> None:
 
     def head_for(t: np.ndarray, octaves: np.ndarray) -> torch.Tensor:
         """The head's output at which the soft floor gives t."""
-        base = _T_MIN + _T_SOFT * np.log(np.expm1((t - _T_MIN) / _T_SOFT))
+        base = T_MIN + T_SOFT * np.log(np.expm1((t - T_MIN) / T_SOFT))
         return torch.from_numpy((base - 20.0 - octaves * (math.log(2) / net.grid.log_ratio)) / 10.0)
 
     def means(count: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from unquant.entropy.base import positions_of
 from unquant.nn.blocks import Film
 
-__all__ = ["BUCKETS", "Block", "Sight", "Stage", "Window", "diamond_buckets", "topk_attention", "windows"]
+__all__ = ["BUCKETS", "Block", "Sight", "Stage", "Window", "diamond_buckets", "topk_attention", "weighted", "windows"]
 
 _REACH = 3
 """Largest L1 distance at which an offset has an entry of its own."""
@@ -140,11 +140,11 @@ def topk_attention(
         scores = torch.baddbmm(bias, some, k.transpose(1, 2))
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -math.inf)
-        parts.append(_weighted(scores, v, top))
+        parts.append(weighted(scores, v, top))
     return torch.cat(parts, dim=1)
 
 
-def _weighted(scores: Float[Tensor, "s r m"], v: Float[Tensor, "s m f"], top: int) -> Float[Tensor, "s r f"]:
+def weighted(scores: Float[Tensor, "s r m"], v: Float[Tensor, "s m f"], top: int) -> Float[Tensor, "s r f"]:
     """The output of `topk_attention` for scores that are −∞ where a key is hidden."""
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     best = scores.topk(min(top + 1, scores.shape[2]), dim=2, sorted=False).values

@@ -15,13 +15,16 @@ from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, resize_map
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["HYPER_STRIDE", "PASSES", "EntropyModel", "Params", "hyper_size", "positions_of"]
+__all__ = ["HYPER_STRIDE", "PASSES", "T_MIN", "T_SOFT", "EntropyModel", "Params", "hyper_size", "positions_of"]
 
 HYPER_STRIDE: Final = 4
 """Latent positions per hyper-latent position, in each direction."""
 PASSES: Final = 2
 """Groups of latent positions that are coded one after the other."""
-_T_MIN, _T_SOFT = -6.0, 4.0
+T_MIN: Final = -6.0
+"""The lowest t that a head can give: a soft floor."""
+T_SOFT: Final = 4.0
+"""How far above the lowest the floor is felt, in t."""
 
 
 def hyper_size(h16: int, w16: int) -> tuple[int, int]:
@@ -119,7 +122,7 @@ class EntropyModel(nn.Module, ABC):
         raise OptionError(f"{type(self).__name__} has a context of the checkerboard alone, none of random masks")
 
     def _soft_floor(self, t: Tensor) -> Tensor:
-        return _T_MIN + _T_SOFT * F.softplus((t - _T_MIN) / _T_SOFT)
+        return T_MIN + T_SOFT * F.softplus((t - T_MIN) / T_SOFT)
 
     def _scaled(self, out: Float[Tensor, "b c2 n 1"], log2_q: Float[Tensor, "b 1 _ _"]) -> Params:
         """A head's output (b, 2c, n, 1) as parameters; at 0 the scale is that of `log2_std` in steps of q.
