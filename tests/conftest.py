@@ -18,9 +18,9 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from unquant.codecs.av1 import Av1Codec
-    from unquant.codecs.base import AnyLatentCodec
     from unquant.codecs.cdc import CdcCodec
     from unquant.codecs.interface import AnyCodec
+    from unquant.codecs.latent import AnyLatentCodec
     from unquant.codecs.ratevar import RatevarCodec
 
 CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows")

@@ -130,7 +130,7 @@ def unet_times(codec: Codec, image: Image.Image, repeats: int) -> list[Measure]:
     # tables need neither torch nor the networks
     import torch
 
-    from unquant.codecs.arguments import fast_precision
+    from unquant.codecs.device import fast_precision
     from unquant.nn.transforms import LATENT_STRIDE
 
     own: Any = getattr(codec, "model", None)

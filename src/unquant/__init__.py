@@ -3,7 +3,7 @@
     import unquant
     data = unquant.encode(image, quality=40)      # or bpp=0.15, or target_bytes=20_000
     image = unquant.decode(data)                  # PIL.Image; realism=0..1
-    unquant.info(data)                            # header only
+    unquant.info(data)                            # header only; a path or a stream in place of the bytes will do
     codec = unquant.load("av1")                   # keep it loaded for many images
 
 Importing this module is cheap: torch is imported when a codec is loaded.
@@ -14,17 +14,52 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unquant.errors import (
+    BitstreamError,
+    CodecMissing,
+    CorruptStream,
+    ImageTooLarge,
+    InputError,
+    ModelMissing,
+    NotUnquant,
+    OptionError,
+    RateUnreachable,
+    UnquantError,
+    UnquantWarning,
+    UnsupportedVersion,
+    WeightsError,
+)
+
 if TYPE_CHECKING:
     from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load
-    from unquant.errors import UnquantError
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "Info", "ModelInfo", "UnquantError", "__version__", "decode", "encode", "info", "load"]
+__all__ = [
+    "BitstreamError",
+    "Codec",
+    "CodecMissing",
+    "CorruptStream",
+    "ImageTooLarge",
+    "Info",
+    "InputError",
+    "ModelInfo",
+    "ModelMissing",
+    "NotUnquant",
+    "OptionError",
+    "RateUnreachable",
+    "UnquantError",
+    "UnquantWarning",
+    "UnsupportedVersion",
+    "WeightsError",
+    "__version__",
+    "decode",
+    "encode",
+    "info",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "UnquantError":
-        return import_module("unquant.errors").UnquantError
     if name in __all__:
         return getattr(import_module("unquant.codecs"), name)
     raise AttributeError(f"module 'unquant' has no attribute {name!r}")

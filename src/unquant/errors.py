@@ -1,4 +1,4 @@
-"""The errors that `unquant` raises. All derive from `UnquantError`; a message names the file or option and the cause.
+"""The errors that `unquant` raises and its warnings. A message names the file or option and the cause.
 
 UnquantError
 ├── BitstreamError          the bytes are not a file that this program can decode
@@ -13,9 +13,15 @@ UnquantError
 ├── OptionError             an argument outside its range, or two that exclude each other (also a ValueError)
 │   └── RateUnreachable     a target size below the smallest that the codec can reach
 └── TrainingError           a training run that cannot start or go on
+
+UnquantWarning              (a UserWarning) something was left out, or is other than asked for; the result stands
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
 
 __all__ = [
     "BitstreamError",
@@ -29,8 +35,10 @@ __all__ = [
     "RateUnreachable",
     "TrainingError",
     "UnquantError",
+    "UnquantWarning",
     "UnsupportedVersion",
     "WeightsError",
+    "warn",
 ]
 
 
@@ -88,6 +96,22 @@ class RateUnreachable(OptionError):
         super().__init__(message)
         self.smallest = smallest
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception is pickled by its arguments, of which its base knows the message alone
+        return type(self), (str(self), self.smallest)
+
 
 class TrainingError(UnquantError):
     """A training run cannot start or go on; the message says what to change."""
+
+
+class UnquantWarning(UserWarning):
+    """Something was left out, or is other than asked for; the result stands. Base of every warning of `unquant`."""
+
+
+def warn(message: str) -> None:
+    """An `UnquantWarning` at the line that called the package, however deep within it the cause lies."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe()  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UnquantWarning, stacklevel=level)

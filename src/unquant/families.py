@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from unquant.errors import WeightsError
 
-__all__ = ["FAMILIES", "Family", "Part", "family_of"]
+__all__ = ["AVIF_FAMILY", "FAMILIES", "Family", "Part", "family_of"]
 
 Part = Literal["config", "model", "codec", "training"]
 
@@ -103,6 +103,8 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
     }
 )
 """Every family by its name."""
+AVIF_FAMILY: Final = next(family for family in FAMILIES.values() if family.draws_avif)
+"""The one whose weights draw any `.avif` file."""
 
 
 def family_of(name: str) -> Family:

@@ -28,10 +28,8 @@ from unquant.entropy.base import HYPER_STRIDE
 from unquant.errors import InputError, ModelMissing, WeightsError
 from unquant.families import family_of
 from unquant.files import whole_file, write_whole
-from unquant.models.cdc import CdcConfig
 from unquant.models.common import Q_INDEX_OCTAVE
 from unquant.models.config import EntropyConfig
-from unquant.models.ratevar import RatevarConfig
 
 __all__ = [
     "FORMAT",
@@ -283,17 +281,16 @@ def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
     export = read_shards(folder)
     config = family_of(export.family).load("config").from_dict(export.config)
     tensors = export.tensors
-    if isinstance(config, RatevarConfig | CdcConfig):
-        tensors = {**tensors, **_tables(config)}
+    if isinstance(entropy := getattr(config, "entropy", None), EntropyConfig):
+        tensors = {**tensors, **_tables(entropy)}
     chosen = quantisable(export.family, tensors) if int8 else ()
     return write_weights(path, export.family, export.config, tensors, export.training, chosen)
 
 
-def _tables(config: RatevarConfig | CdcConfig) -> dict[str, Tensor]:
+def _tables(entropy: EntropyConfig) -> dict[str, Tensor]:
     """The integer tables of an entropy model."""
     # needs the entropy coder's package, which a training machine may lack
     from unquant.coding.tables import gaussian_tables, scale_grid
 
-    entropy = config.entropy
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
     return {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import unquant
 from unquant.codecs import cdc
-from unquant.codecs.base import AnyLatentCodec
 from unquant.codecs.cdc import CdcCodec
+from unquant.codecs.latent import AnyLatentCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import parse, parse_header

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unquant.codecs.av1 import Av1Codec
-from unquant.codecs.base import AnyLatentCodec, LatentCodec
 from unquant.codecs.interface import AnyCodec
+from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.rate import quality_to_q_index, search_q_index
 from unquant.container import parse_header
 from unquant.errors import OptionError, RateUnreachable

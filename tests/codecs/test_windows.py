@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unquant
-from unquant.codecs.base import AnyLatentCodec, LatentCodec
+from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.windows import run_windowed, spans
 from unquant.images import to_picture
 from unquant.nn.transforms import Analysis, Synthesis

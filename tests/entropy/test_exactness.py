@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import unquant
-from unquant.codecs.base import AnyLatentCodec
+from unquant.codecs.latent import AnyLatentCodec
 from unquant.entropy import exact
 from unquant.entropy.base import T_MIN, T_SOFT
 from unquant.entropy.entroformer import Entroformer

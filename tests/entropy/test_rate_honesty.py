@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import unquant
-from unquant.codecs.base import AnyLatentCodec
+from unquant.codecs.latent import AnyLatentCodec
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.entropy.gaussian import gaussian_bits

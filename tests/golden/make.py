@@ -30,7 +30,7 @@ from exactness import recorded_tiles
 
 import unquant
 from unquant.codecs.av1 import Av1Codec
-from unquant.codecs.base import AnyLatentCodec, LatentCodec
+from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.families import family_of

@@ -15,8 +15,9 @@ from av1_files import av1_streams
 from PIL import Image
 
 from unquant.codecs.av1 import Av1Codec
-from unquant.codecs.base import AnyLatentCodec
 from unquant.codecs.interface import AnyCodec
+from unquant.codecs.latent import AnyLatentCodec
+from unquant.codecs.tiles import log2_q_in, tile_slices
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
 
@@ -46,8 +47,8 @@ def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: An
         return synthesis(z_hat, *rest)
 
     header = parse(data).header
-    log2_q = codec._log2_q(header)
-    places = list(codec._tiles(-(-header.height // 16), -(-header.width // 16)))
+    log2_q = log2_q_in(header, codec.device)
+    places = list(tile_slices(-(-header.height // 16), -(-header.width // 16), codec.config.tile))
     tiles: list[CodedTile] = []
     for stream, (rows, columns) in zip(streams, places, strict=True):
         step = log2_q if log2_q.numel() == 1 else log2_q[..., rows, columns]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unquant
-from unquant.codecs.base import AnyLatentCodec
+from unquant.codecs.latent import AnyLatentCodec
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.errors import BitstreamError

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unquant.codecs.interface import DEFAULT_SEED
+from unquant.codecs.options import DEFAULT_SEED
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import InputError, ModelMissing, OptionError

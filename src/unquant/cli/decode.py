@@ -15,7 +15,6 @@ from unquant.cli.batch import Batch, Done, read_bytes
 from unquant.cli.paths import FILES, Job, plan
 from unquant.cli.transcode import (
     FILES_PANEL,
-    Codecs,
     Device,
     Force,
     Jobs,
@@ -97,7 +96,7 @@ def decode(
     _check_format(work[0].target, image_format, extension)
     to_avif = is_avif_output(work[0].target, image_format, extension)
     drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}
-    batch.run(_Decoder(batch, Codecs(device), model, drawing, extension, to_avif=to_avif))
+    batch.run(_Decoder(batch, model, device, drawing, extension, to_avif=to_avif))
 
 
 @dataclass(frozen=True)
@@ -106,13 +105,14 @@ class _Decoder:
     without a name. to_avif: the outputs are AVIF files."""
 
     batch: Batch
-    codecs: Codecs
     model: str | None
+    device: str | None
     drawing: Mapping[str, Any]
     extension: str
     to_avif: bool
 
     def __call__(self, job: Job) -> Done:
+        from unquant.codecs import loaded
         from unquant.codecs.info import info as read_info
         from unquant.codecs.registry import find_decoder
         from unquant.container import DEFAULT_LIMITS
@@ -130,7 +130,7 @@ class _Decoder:
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
             warnings.warn("what is drawn is coded a second time, as AVIF", stacklevel=1)
-        codec = self.codecs.get(str(find_decoder(data, self.model).path))
+        codec = loaded(find_decoder(data, self.model).path, self.device)
         start = perf_counter()
         image = codec.decode(data, **self.drawing)
         seconds = perf_counter() - start

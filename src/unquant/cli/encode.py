@@ -16,7 +16,6 @@ from unquant.cli.paths import IMAGES, Job, plan
 from unquant.cli.quantities import parse_size
 from unquant.cli.transcode import (
     FILES_PANEL,
-    Codecs,
     Device,
     Force,
     Jobs,
@@ -111,6 +110,8 @@ def encode(
     OUT defaults to the input's name with .unq, beside it; an OUT of .avif is written as AVIF (av1 only). An AVIF input goes
     into a .unq file of av1 as it is, unless a rate is given.
     """
+    from unquant.codecs import loaded
+
     given = {"--quality": quality, "--bpp": bpp, "--target-size": target_size}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
@@ -126,12 +127,11 @@ def encode(
     if to_avif:
         _check_writes_avif(model)
         own["container"] = "avif"
-    codecs = Codecs(device)
     if len(work) > 1:
-        codecs.get(model)  # a model that is missing ends the command here, not file by file
+        loaded(model, device)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
     wishes = {"metadata": not no_metadata, "realism": realism, "steps": steps, "seed": seed}
-    batch.run(_Encoder(batch, codecs, model, {**rate, **own}, wishes, rated=bool(names), to_avif=to_avif))
+    batch.run(_Encoder(batch, model, device, {**rate, **own}, wishes, rated=bool(names), to_avif=to_avif))
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,15 @@ class _Encoder:
     rate is among them. to_avif: the outputs are AVIF files."""
 
     batch: Batch
-    codecs: Codecs
     model: str
+    device: str | None
     options: Mapping[str, Any]
     wishes: Mapping[str, Any]
     rated: bool
     to_avif: bool
 
     def __call__(self, job: Job) -> Done:
+        from unquant.codecs import loaded
         from unquant.codecs.info import info as read_info
         from unquant.container import DEFAULT_LIMITS
         from unquant.container.avif import is_avif
@@ -159,7 +160,7 @@ class _Encoder:
         repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked()
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         image = None if repacked else open_image(stream, name=job.source_name)
-        codec = self.codecs.get(self.model)
+        codec = loaded(self.model, self.device)
         start = perf_counter()
         if image is None:
             data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))

@@ -1,8 +1,7 @@
-"""What `unquant encode` and `unquant decode` share: their options, the codecs, what is said of a file."""
+"""What `unquant encode` and `unquant decode` share: their options, what is said of a file."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,12 +11,10 @@ from typer.core import TyperCommand
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
-    from unquant.codecs import Codec
     from unquant.codecs.info import Info
 
 __all__ = [
     "FILES_PANEL",
-    "Codecs",
     "Device",
     "FilesCommand",
     "Force",
@@ -67,24 +64,6 @@ Json = Annotated[
     bool, typer.Option("--json", help="One JSON object per file on the standard output.", rich_help_panel=_RUN)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on the standard error.", rich_help_panel=_RUN)]
-
-
-class Codecs:
-    """Codecs by name or path of the model, each loaded once, shared by all threads."""
-
-    def __init__(self, device: str | None) -> None:
-        self._device = device
-        self._lock = threading.Lock()
-        self._loaded: dict[str, Codec] = {}
-
-    def get(self, model: str) -> Codec:
-        """The codec of a model. Raises ModelMissing, WeightsError or OptionError (no such device)."""
-        import unquant
-
-        with self._lock:
-            if model not in self._loaded:
-                self._loaded[model] = unquant.load(model, device=self._device)
-            return self._loaded[model]
 
 
 def row_of(info: Info, seconds: float, *, repacked: bool = False) -> dict[str, Any]:

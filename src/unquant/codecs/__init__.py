@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
+from unquant.codecs.options import ContainerName, ImageSource, QIndex, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
+from unquant.codecs.sources import file_bytes
 from unquant.families import family_of
 
 if TYPE_CHECKING:
@@ -13,9 +17,10 @@ if TYPE_CHECKING:
 
     from unquant.codecs.interface import AnyCodec as Codec
 
-__all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"]
+__all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "loaded", "models"]
 
 _loaded: dict[tuple[str, str], Codec] = {}
+_lock = threading.Lock()
 
 
 def __getattr__(name: str) -> Any:
@@ -26,36 +31,79 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'unquant.codecs' has no attribute {name!r}")
 
 
-def load(model: str = DEFAULT_MODEL, device: str | None = None) -> Codec:
-    """Load a codec: a name from `unquant.codecs.models()`, or the path of a weights file.
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None) -> Codec:
+    """Load a codec, each time anew.
 
-    device: "cpu", "cuda", "cuda:1", …; None for the CPU. Raises ModelMissing, WeightsError, OptionError.
+    model: a name from `unquant.codecs.models()`, or the path of a weights file. device: "cpu", "cuda", "cuda:1", …; None for
+    the CPU. Raises ModelMissing, WeightsError, OptionError.
     """
     entry = find_model(model)
     codec: type[Codec] = family_of(entry.family).load("codec")
     return codec.from_file(entry.path, device or "cpu")
 
 
-def _cached(entry: ModelInfo, device: str | None) -> Codec:
-    key = (str(entry.path), device or "cpu")
-    if key not in _loaded:
-        _loaded[key] = load(str(entry.path), device)
-    return _loaded[key]
+def loaded(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None) -> Codec:
+    """The codec that `load` gives, loaded once in a process and shared by all threads; `encode` and `decode` use it."""
+    path = find_model(model).path
+    key = str(path.absolute()), device or "cpu"
+    with _lock:
+        if key not in _loaded:
+            _loaded[key] = load(str(path), device)
+        return _loaded[key]
 
 
-def encode(image: Any, *, model: str = DEFAULT_MODEL, device: str | None = None, **options: Any) -> bytes:
+def encode(
+    image: ImageSource,
+    *,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str | None = None,
+    quality: float | None = None,
+    bpp: float | None = None,
+    target_bytes: int | None = None,
+    q_index: QIndex | None = None,
+    metadata: bool = True,
+    realism: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    effort: int | None = None,
+    container: ContainerName = "unq",
+) -> bytes:
     """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
 
-    Options as in `Codec.encode`. The codec stays loaded.
+    model, device: as of `load`; the codec stays loaded. The rest and what is raised: as of `Codec.encode`.
     """
-    return _cached(find_model(model), device).encode(image, **options)
+    return loaded(model, device).encode(
+        image,
+        quality=quality,
+        bpp=bpp,
+        target_bytes=target_bytes,
+        q_index=q_index,
+        metadata=metadata,
+        realism=realism,
+        steps=steps,
+        seed=seed,
+        effort=effort,
+        container=container,
+    )
 
 
-def decode(data: bytes, *, model: str | None = None, device: str | None = None, **options: Any) -> PILImage.Image:
-    """Decode the bytes of a `.unq` file with the weights it names, or redraw those of any `.avif` with weights of av1.
+def decode(
+    data: Source,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    realism: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    preview: bool = False,
+) -> PILImage.Image:
+    """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
 
-    Options as in `Codec.decode`.
-    model: which weights, where several share a stream id and differ in what they draw; None for the first that fits.
-    Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed.
+    data: the file's bytes, its path, or a binary stream of it. model: which weights, where several share a stream id and
+    differ in what they draw; None for the first that fits. device: as of `load`; the codec stays loaded. The rest: as of
+    `Codec.decode`. Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed,
+    and what `Codec.decode` raises.
     """
-    return _cached(find_decoder(data, model), device).decode(data, **options)
+    data = file_bytes(data)
+    codec = loaded(find_decoder(data, model).path, device)
+    return codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Final
 
@@ -16,13 +15,13 @@ from PIL import Image as PILImage
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
 from unquant.codecs.avif import BASE, encode_avif
-from unquant.codecs.rate import QUALITY_MAX
+from unquant.codecs.options import QUALITY_MAX, ContainerName
 from unquant.codecs.wishes import Wishes
 from unquant.container import Container, Header, Tile, parse, stream_crc
 from unquant.container.avif import AvifFile, parse_avif
 from unquant.container.avif_writer import build_avif, described
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
-from unquant.errors import CorruptStream, UnsupportedVersion
+from unquant.errors import CorruptStream, UnsupportedVersion, warn
 from unquant.images import exif_with_orientation
 
 __all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "unq_to_avif", "with_orientation"]
@@ -42,7 +41,16 @@ def avif_to_unq(data: bytes, stream_id: bytes, wishes: Wishes | None = None, *, 
     _check_repackable(file)
     assert file.obus is not None
     asked = Wishes.from_payload(file.uuid_payload) if wishes is None else wishes
-    header = Header(_FAMILY, stream_id, file.width, file.height, header_index(file.picture), None, *asked)
+    header = Header(
+        family=_FAMILY,
+        stream_id=stream_id,
+        width=file.width,
+        height=file.height,
+        q_index=header_index(file.picture),
+        realism=asked.percent,
+        steps=asked.steps,
+        seed=asked.seed,
+    )
     head = header.to_bytes()
     streams = [strip_temporal_delimiter(s) for s in (file.obus, file.alpha) if s is not None]
     tiles = tuple(Tile(s, stream_crc(head, n, s)) for n, s in enumerate(streams))
@@ -73,7 +81,7 @@ def unq_to_avif(data: bytes) -> bytes:
         exif=exif,
         xmp=container.xmp,
         orientation=orientation,
-        uuid_payload=Wishes(header.realism, header.steps, header.seed).to_payload(),
+        uuid_payload=Wishes.of(header).to_payload(),
     )
     parse_avif(avif)  # a checksum that holds is no proof of a picture that is
     return avif
@@ -91,7 +99,7 @@ def checked_streams(container: Container) -> list[bytes]:
     return [tile.stream for tile in container.tiles]
 
 
-def coded_alpha(alpha: npt.NDArray[np.uint8] | None, container: str) -> bytes | None:
+def coded_alpha(alpha: npt.NDArray[np.uint8] | None, container: ContainerName) -> bytes | None:
     """Alpha (h, w) without loss: as a section of a `.unq`, or as the OBUs of an item of an `.avif`."""
     if alpha is None:
         return None
@@ -123,7 +131,7 @@ def _with_new_tag(exif: bytes | None, orientation: int) -> bytes:
         changed[_ORIENTATION] = orientation
         return changed.tobytes().removeprefix(b"Exif\0\0")
     except Exception:  # a third-party parser on foreign bytes
-        warnings.warn("EXIF left out but for the orientation: it is broken", stacklevel=3)
+        warn("EXIF left out but for the orientation: it is broken")
         return _with_new_tag(None, orientation)
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unquant.codecs.base import LatentCodec
 from unquant.codecs.interface import Drawing
+from unquant.codecs.latent import LatentCodec
 from unquant.codecs.windows import run_windowed, run_windows
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise

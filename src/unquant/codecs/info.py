@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unquant.codecs.rate import nominal_base_q_idx
+from unquant.codecs.av1_rate import nominal_base_q_idx
+from unquant.codecs.options import Source
 from unquant.codecs.registry import models
+from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
 from unquant.container import parse
 from unquant.container.avif import is_avif, parse_avif
+from unquant.families import AVIF_FAMILY
 
 __all__ = ["Info", "info"]
 
@@ -61,8 +64,13 @@ class Info:
         return asdict(self)
 
 
-def info(data: bytes) -> Info:
-    """Read a file's headers and the sizes of its parts. Raises BitstreamError or ImageTooLarge."""
+def info(data: Source) -> Info:
+    """Read a file's headers and the sizes of its parts, without decoding it.
+
+    data: its bytes, its path, or a binary stream of it. Raises BitstreamError, InputError (it cannot be read) or
+    ImageTooLarge.
+    """
+    data = file_bytes(data)
     return _of_avif(data) if is_avif(data) else _of_unq(data)
 
 
@@ -88,7 +96,7 @@ def _of_unq(data: bytes) -> Info:
         bpp=8 * len(data) / (header.width * header.height),
         sections={name: len(section) for name, section in sections.items() if section is not None},
         half=header.half,
-        has_alpha=container.alpha is not None or (header.family == "av1" and len(container.tiles) > 1),
+        has_alpha=container.has_alpha,
     )
 
 
@@ -101,9 +109,9 @@ def _of_avif(data: bytes) -> Info:
     nominal = index is None or (file.grid and index > 0)
     sections = {"alpha": file.alpha, "icc": file.icc, "exif": file.exif, "xmp": file.xmp}
     return Info(
-        family="av1",
+        family=AVIF_FAMILY.name,
         stream_id="",
-        model=next((m.name for m in models() if m.family == "av1"), None),
+        model=next((m.name for m in models() if m.draws_avif), None),
         width=file.width,
         height=file.height,
         q_index=nominal_base_q_idx(8 * file.coded_bytes / pixels) if nominal else index or 0,

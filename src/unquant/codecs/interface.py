@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import numpy as np
 import torch
 
-from unquant.codecs.arguments import checked_seed, checked_unit, fast_precision, usable_device
+from unquant.codecs.device import fast_precision, usable_device
+from unquant.codecs.options import (
+    DEFAULT_SEED,
+    ContainerName,
+    DecodeKeywords,
+    DecodeOptions,
+    EncodeKeywords,
+    EncodeOptions,
+    ImageSource,
+    QIndex,
+    Source,
+)
+from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
 from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.families import family_of
+from unquant.images import ImageInput, Picture, open_image, to_picture
 from unquant.models.common import Config, Model
 from unquant.weights import Weights, read_weights
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["DEFAULT_QUALITY", "DEFAULT_SEED", "AnyCodec", "Codec", "Drawing", "Wishes"]
+__all__ = ["AnyCodec", "Codec", "Drawing"]
 
 C = TypeVar("C", bound=Config)
 M = TypeVar("M", bound=Model[Any])
-
-DEFAULT_QUALITY = 40
-"""Quality of an encode that names no rate."""
-DEFAULT_SEED = 0
-"""Seed of the noise of a decode that names none."""
 
 
 class Drawing(NamedTuple):
@@ -46,7 +67,8 @@ class Drawing(NamedTuple):
 class Codec(ABC, Generic[C, M]):
     """A loaded model on one device; safe to share between threads.
 
-    weights_id: names the weights file in reports. stream_id: the four bytes in the header of every file it writes.
+    name: of the weights file. weights_id: names the weights file in reports. stream_id: the four bytes in the header of every
+    `.unq` file it writes.
     """
 
     family: ClassVar[str]
@@ -71,26 +93,44 @@ class Codec(ABC, Generic[C, M]):
         model = model.eval().requires_grad_(False)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._precision = fast_precision(self.device)
-        self._lock = threading.Lock()
 
     @classmethod
-    def from_file(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+    def from_file(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """Load a weights file. Raises ModelMissing or WeightsError."""
+        path = Path(path)
         return cls(read_weights(path), device, name=path.stem)
+
+    def __repr__(self) -> str:
+        return f"<{self.family} codec {self.name!r}, weights {self.weights_id}, on {self.device}>"
 
     # ---- encode ------------------------------------------------------------------------------------------------------
 
     @overload
     def encode(  # pyright: ignore[reportOverlappingOverload]  # an image may be of any other type
-        self, image: list[Any] | tuple[Any, ...], **options: Any
+        self, image: list[Any] | tuple[Any, ...], **options: Unpack[EncodeKeywords]
     ) -> list[bytes]: ...
     @overload
-    def encode(self, image: Any, **options: Any) -> bytes: ...
+    def encode(self, image: ImageSource, **options: Unpack[EncodeKeywords]) -> bytes: ...
 
-    def encode(self, image: Any, **options: Any) -> bytes | list[bytes]:
+    def encode(
+        self,
+        image: ImageSource | Sequence[ImageSource],
+        *,
+        quality: float | None = None,
+        bpp: float | None = None,
+        target_bytes: int | None = None,
+        q_index: QIndex | None = None,
+        metadata: bool = True,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        effort: int | None = None,
+        container: ContainerName = "unq",
+    ) -> bytes | list[bytes]:
         """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
 
-        image: PIL.Image of any mode, numpy (h, w, 3) uint8, or torch (3, h, w) float in [0, 1]; see `unquant.images`.
+        image: PIL.Image of any mode, numpy (h, w, 3) uint8, torch (3, h, w) float in [0, 1], or an image file by its path or
+        as a binary stream; see `unquant.images`.
         At most one of:
         quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
         target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
@@ -99,47 +139,83 @@ class Codec(ABC, Generic[C, M]):
         a decoder shall use by default, written to the file where it differs from the weights' own. av1 alone: effort 1..9,
         what time the encoder may take, default 4; container: "unq", or "avif" for a standard file.
 
-        Targets are met from below. One above the highest rate gives the highest rate and a warning; one below the lowest
-        raises RateUnreachable, which names the smallest size. Raises OptionError, ImageTooLarge.
+        Targets are met from below. One above the highest rate gives the highest rate and an UnquantWarning; one below the
+        lowest raises RateUnreachable, which names the smallest size. Raises OptionError, InputError, ImageTooLarge.
         """
+        options = EncodeOptions(
+            quality=quality,
+            bpp=bpp,
+            target_bytes=target_bytes,
+            q_index=q_index,
+            metadata=metadata,
+            realism=realism,
+            steps=steps,
+            seed=seed,
+            effort=effort,
+            container=container,
+        )
         if isinstance(image, list | tuple):
-            return [self._encode(one, **options) for one in image]  # pyright: ignore[reportUnknownVariableType]
-        return self._encode(image, **options)
+            return [self._encode(one, options) for one in image]
+        return self._encode(cast(ImageSource, image), options)
+
+    @staticmethod
+    def _picture(image: ImageSource, options: EncodeOptions) -> Picture:
+        """The picture to be coded."""
+        if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
+            image = open_image(cast("str | os.PathLike[str] | BinaryIO", image))
+        return to_picture(cast(ImageInput, image), keep_metadata=options.metadata)
 
     @abstractmethod
-    def _encode(self, image: Any, **options: Any) -> bytes: ...
+    def _encode(self, image: ImageSource, options: EncodeOptions) -> bytes:
+        """One image as the bytes of one file."""
 
-    def _wishes(self, realism: float | None, steps: int | None, seed: int | None) -> Wishes:
-        percent = None if realism is None else round(100 * checked_unit("realism", realism))
-        if steps is not None:
-            self._check_steps(steps)
-            if steps == 0:
+    def _wishes(self, options: EncodeOptions) -> Wishes:
+        """What a file is to ask of its decoder: what differs from the defaults of the weights."""
+        if options.steps is not None:
+            self._check_steps(options.steps)
+            if options.steps == 0:
                 raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
+        percent = None if options.realism is None else round(100 * options.realism)
+        given = percent, *(None if n is None else int(n) for n in (options.steps, options.seed))
         defaults = round(100 * self.config.default_realism), self._default_steps, DEFAULT_SEED
-        given = percent, None if steps is None else int(steps), checked_seed(seed)
         return Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 
     @overload
-    def decode(self, data: list[bytes] | tuple[bytes, ...], **options: Any) -> list[PILImage.Image]: ...
+    def decode(
+        self, data: list[Source] | tuple[Source, ...], **options: Unpack[DecodeKeywords]
+    ) -> list[PILImage.Image]: ...
     @overload
-    def decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
+    def decode(self, data: Source, **options: Unpack[DecodeKeywords]) -> PILImage.Image: ...
 
-    def decode(self, data: bytes | Sequence[bytes], **options: Any) -> PILImage.Image | list[PILImage.Image]:
-        """Decode the bytes of a `.unq` file (av1: of an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
+    def decode(
+        self,
+        data: Source | Sequence[Source],
+        *,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        preview: bool = False,
+    ) -> PILImage.Image | list[PILImage.Image]:
+        """Decode a `.unq` file (av1: an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
 
+        data: its bytes, its path, or a binary stream of it.
         realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
         family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
         that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
-        Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, ImageTooLarge.
+        Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """
+        options = DecodeOptions(realism=realism, steps=steps, seed=seed, preview=preview)
+        if steps is not None:
+            self._check_steps(steps)
         if isinstance(data, list | tuple):
-            return [self._decode(one, **options) for one in data]
-        return self._decode(bytes(data), **options)  # pyright: ignore[reportArgumentType]
+            return [self._decode(file_bytes(one), options) for one in data]
+        return self._decode(file_bytes(cast(Source, data)), options)
 
     @abstractmethod
-    def _decode(self, data: bytes, **options: Any) -> PILImage.Image: ...
+    def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:
+        """The picture of one file."""
 
     def repack(
         self,
@@ -162,29 +238,19 @@ class Codec(ABC, Generic[C, M]):
                 f" {self.name} weights with {self.stream_id.hex()}"
             )
 
-    def _check_asked(self, realism: float | None, steps: int | None, seed: int | None, preview: bool) -> None:
-        """Raises OptionError for what a caller of `decode` may not ask for."""
-        if preview and realism:
-            raise OptionError("preview is the plain decode: it excludes a realism above 0")
-        if steps is not None:
-            self._check_steps(steps)
-        checked_seed(seed)
-        if realism is not None:
-            checked_unit("realism", realism)
-
-    def _drawing(
-        self, header: Header, realism: float | None, steps: int | None, seed: int | None, preview: bool
-    ) -> Drawing:
-        """What is drawn, from the caller's wishes, else the file's, else the weights' defaults."""
-        if preview:
+    def _drawing(self, wishes: Wishes, height: int, width: int, options: DecodeOptions) -> Drawing:
+        """What is drawn: what the caller asks for, else what the file does, else the weights' defaults."""
+        realism, steps, seed = options.realism, options.steps, options.seed
+        if options.preview:
             realism = 0.0
         elif realism is None:
-            realism = self.config.default_realism if header.realism is None else header.realism / 100
-        chosen = seed if seed is not None else DEFAULT_SEED if header.seed is None else header.seed
-        if steps is None and not preview:
-            steps = header.steps or None
-        wanted = self._steps_of(steps, realism, preview=preview)
-        return Drawing(realism, wanted, chosen, header.height, header.width)
+            realism = self.config.default_realism if wishes.percent is None else wishes.percent / 100
+        if seed is None:
+            seed = DEFAULT_SEED if wishes.seed is None else wishes.seed
+        if steps is None and not options.preview:
+            steps = wishes.steps or None
+        wanted = self._steps_of(steps, realism, preview=options.preview)
+        return Drawing(float(realism), wanted, int(seed), height, width)
 
     @property
     @abstractmethod

@@ -1,36 +1,19 @@
-"""Rate control: from a quality, or from a target size, to a q index."""
+"""Rate control: from a quality, or from a target size, to a q index and the file that is made with it."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect
 from collections.abc import Callable
-from typing import Final
 
-from unquant.errors import OptionError
+from unquant.codecs.options import QUALITY_MAX, checked_quality
+from unquant.errors import RateUnreachable, warn
 
-__all__ = ["QUALITY_MAX", "nominal_base_q_idx", "quality_to_q_index", "search_q_index", "slack"]
-
-QUALITY_MAX = 100
-_TYPICAL: Final = (
-    (0.05, 245),
-    (0.1, 225),
-    (0.2, 200),
-    (0.4, 175),
-    (0.8, 145),
-    (1.6, 100),
-    (2.5, 60),
-    (4.0, 25),
-    (6.0, 10),
-)
-"""Bits per pixel and base_q_idx of photographs in AV1 (Kodak, the options of the family av1)."""
+__all__ = ["is_close", "largest_file", "quality_to_q_index", "search_q_index", "unreachable", "warn_unless_close"]
 
 
 def quality_to_q_index(quality: float, low: int, high: int) -> int:
-    """Map quality 0..100 geometrically to q: 0 is the coarsest index `high`, 100 the finest, `low`."""
-    if not (isinstance(quality, int | float) and 0 <= quality <= QUALITY_MAX):
-        raise OptionError(f"quality must lie in 0..{QUALITY_MAX}, got {quality!r}")
-    return round(high + (low - high) * quality / QUALITY_MAX)
+    """Map quality 0..100 geometrically to q: 0 is the coarsest index `high`, 100 the finest, `low`. Raises OptionError."""
+    return round(high + (low - high) * checked_quality(quality) / QUALITY_MAX)
 
 
 def search_q_index(size_at: Callable[[int], float], target: float, low: int, high: int) -> int:
@@ -68,15 +51,43 @@ def search_q_index(size_at: Callable[[int], float], target: float, low: int, hig
     return high
 
 
-def nominal_base_q_idx(bpp: float) -> int:
-    """AV1's quantiser index, 10..245, of a photograph of that many bits per pixel, for headers that do not tell it."""
-    place = bisect(_TYPICAL, bpp, key=lambda point: point[0])
-    if place in (0, len(_TYPICAL)):
-        return _TYPICAL[min(place, len(_TYPICAL) - 1)][1]
-    (low, above), (high, below) = _TYPICAL[place - 1 : place + 1]
-    return round(above + (below - above) * math.log(bpp / low) / math.log(high / low))
+def largest_file(
+    size_at: Callable[[int], float], file_at: Callable[[int], bytes], target: int, low: int, high: int
+) -> bytes:
+    """The file of the finest q index in [low, high] that is no larger than the target.
+
+    size_at: estimated bytes at an index, cheap. file_at: the file itself. Where the highest rate is far below the target
+    there is a warning. Raises RateUnreachable where even the coarsest file is larger.
+    """
+    index = search_q_index(size_at, target, low, high)
+    data = file_at(index)
+    # the estimate errs by a few bytes: step until the file fits, or until a finer step would not
+    while len(data) > target and index < high:
+        index += 1
+        data = file_at(index)
+    if len(data) > target:
+        raise unreachable(len(data), target)
+    while index > low and not is_close(len(data), target):
+        finer = file_at(index - 1)
+        if len(finer) > target:
+            break
+        index, data = index - 1, finer
+    if index == low:
+        warn_unless_close(len(data), target)
+    return data
 
 
-def slack(target: int) -> float:
-    """Bytes below a target from which on a file is close enough: 2%, or 16."""
-    return max(0.02 * target, 16)
+def is_close(size: int, target: int) -> bool:
+    """Whether a file of `size` bytes is at or below the target and close enough to it: by 2% of it, or 16 bytes."""
+    return 0 <= target - size <= max(0.02 * target, 16)
+
+
+def unreachable(smallest: int, target: int) -> RateUnreachable:
+    """The error for a target below the smallest file."""
+    return RateUnreachable(f"the smallest file of this image is {smallest} bytes, the target is {target}", smallest)
+
+
+def warn_unless_close(largest: int, target: int) -> None:
+    """A warning if the largest file there is, which fits, is far below the target."""
+    if not is_close(largest, target):
+        warn(f"the target of {target} bytes is above the highest rate: {largest} bytes")

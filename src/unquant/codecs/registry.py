@@ -6,19 +6,16 @@ import json
 import math
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unquant.container import parse_header
 from unquant.container.avif import is_avif
-from unquant.errors import ModelMissing, OptionError, WeightsError
+from unquant.errors import ModelMissing, OptionError, WeightsError, warn
+from unquant.families import AVIF_FAMILY, FAMILIES
 
 __all__ = ["DEFAULT_MODEL", "FOLDER_VARIABLE", "ModelInfo", "find_decoder", "find_model", "find_stream", "models"]
-
-_AVIF_FAMILY = "av1"
-"""The family whose weights draw `.avif` files: any of them does."""
 
 DEFAULT_MODEL = "av1"
 """The model where nobody names one: at equal bytes the best of those in the package (docs/av1.md)."""
@@ -42,6 +39,11 @@ class ModelInfo:
     weights_id: str
     parameters: int
     training: dict[str, Any]
+
+    @property
+    def draws_avif(self) -> bool:
+        """Whether it draws `.avif` files: any of them."""
+        return self.family in FAMILIES and FAMILIES[self.family].draws_avif
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -87,13 +89,13 @@ def models() -> list[ModelInfo]:
         try:
             found.append(read_info(path))
         except WeightsError as e:
-            warnings.warn(str(e), stacklevel=2)
+            warn(str(e))
     return found
 
 
-def find_model(model: str) -> ModelInfo:
+def find_model(model: str | os.PathLike[str]) -> ModelInfo:
     """A model by its name or by the path of its weights file. Raises ModelMissing naming what is installed."""
-    if model.endswith(".safetensors") or os.sep in model:
+    if not isinstance(model, str) or model.endswith(".safetensors") or os.sep in model:
         return read_info(Path(model))
     entries = models()
     for entry in entries:
@@ -114,8 +116,8 @@ def find_stream(family: str, stream_id: bytes) -> ModelInfo:
     )
 
 
-def find_decoder(data: bytes, model: str | None = None) -> ModelInfo:
-    """The installed model that decodes a file: one of the stream id that a `.unq` names, the first of av1 for an `.avif`.
+def find_decoder(data: bytes, model: str | os.PathLike[str] | None = None) -> ModelInfo:
+    """The installed model that decodes a file: one of the stream id that a `.unq` names, the first that draws any `.avif`.
 
     model: this one instead, by name or path. Raises BitstreamError for bytes that are neither, ModelMissing, and OptionError
     for a model that draws no `.avif`.
@@ -127,15 +129,17 @@ def find_decoder(data: bytes, model: str | None = None) -> ModelInfo:
         return find_stream(header.family, header.stream_id)
     if model is not None:
         entry = find_model(model)
-        if entry.family != _AVIF_FAMILY:
-            raise OptionError(f"{model}: a model of the family {entry.family} draws no .avif, only those of av1 do")
+        if not entry.draws_avif:
+            raise OptionError(
+                f"{model}: a model of the family {entry.family} draws no .avif, only those of {AVIF_FAMILY.name} do"
+            )
         return entry
     for entry in models():
-        if entry.family == _AVIF_FAMILY:
+        if entry.draws_avif:
             return entry
     raise ModelMissing(
-        f"an .avif is drawn by weights of the family av1, of which none are installed (looked in {_where()}; put the"
-        f" weights file into a folder and name it in {FOLDER_VARIABLE})"
+        f"an .avif is drawn by weights of the family {AVIF_FAMILY.name}, of which none are installed (looked in {_where()};"
+        f" put the weights file into a folder and name it in {FOLDER_VARIABLE})"
     )
 
 

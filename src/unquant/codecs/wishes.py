@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from unquant.container import Header
+
 __all__ = ["Wishes"]
 
 _VERSION: Final = 1
@@ -17,6 +19,11 @@ class Wishes(NamedTuple):
     percent: int | None
     steps: int | None
     seed: int | None
+
+    @classmethod
+    def of(cls, header: Header) -> Wishes:
+        """What the header of a `.unq` file says."""
+        return cls(header.realism, header.steps, header.seed)
 
     def to_payload(self) -> bytes | None:
         """What unquant's own box in an AVIF file holds: version, per cent of realism (255: none), seed (8 bytes, little

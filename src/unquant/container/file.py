@@ -54,6 +54,11 @@ class Container:
     def __post_init__(self) -> None:
         checked_int("number of tiles", len(self.tiles), 1, self.header.max_tiles)
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether there is an alpha plane: in a section, or as the second tile of an av1 file."""
+        return self.alpha is not None or (self.header.family == "av1" and len(self.tiles) > 1)
+
     def to_bytes(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The file. Raises ImageTooLarge if a reader with the same `limits` would refuse it."""
         limits.check_size(self.header.width, self.header.height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -12,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from unquant.container import DEFAULT_LIMITS
 from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantError
 
-__all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors", "warn"]
+__all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors"]
 
 MAX_PIXELS: Final = DEFAULT_LIMITS.max_pixels
 
@@ -45,8 +44,3 @@ def check_size(name: str, height: int, width: int, max_pixels: int = MAX_PIXELS)
         raise OptionError(f"{name}: has no pixels ({width}x{height})")
     if height * width > max_pixels:
         raise ImageTooLarge(f"{name}: {width}x{height} pixels: at most {max_pixels} are accepted")
-
-
-def warn(message: str) -> None:
-    """A UserWarning of the function that calls the one that warns."""
-    warnings.warn(message, UserWarning, stacklevel=3)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from unquant.images.checks import warn
+from unquant.errors import warn
 from unquant.images.numbers import U8, gray_to_8_bit
 
 __all__ = ["split_alpha", "to_srgb", "unless_opaque"]

@@ -79,7 +79,7 @@ def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
 
     image: any mode that `to_picture` takes; L, RGB and RGBA are written as they are. The lossy formats are written at
     high quality (4:4:4 where the format has it). Alpha is flattened on white for JPEG and PPM. ICC, EXIF and XMP in
-    `.info` are written where the format holds them, or left out with a UserWarning if they are too long for JPEG; TIFF
+    `.info` are written where the format holds them, or left out with an UnquantWarning if they are too long for JPEG; TIFF
     is compressed (Deflate) only where there is no EXIF or XMP.
     Raises InputError, naming `name`.
     """

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from unquant.images.checks import cause_of, warn
+from unquant.errors import warn
+from unquant.images.checks import cause_of
 
 __all__ = [
     "EXIF_PREFIX",

@@ -50,7 +50,7 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
     - numpy (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, or of uint16 (converted as above), sRGB.
     - torch floating point (1 | 3 | 4, h, w) in [0, 1], sRGB. torch is not imported for the other kinds.
 
-    keep_metadata: False drops EXIF and XMP. A profile that cannot be used is ignored with a UserWarning, and so is
+    keep_metadata: False drops EXIF and XMP. A profile that cannot be used is ignored with an UnquantWarning, and so is
     broken EXIF. Colours under transparent pixels are left as they are.
 
     Raises OptionError (a type, shape or value range other than the above), InputError (an image file that was opened

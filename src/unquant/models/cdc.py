@@ -24,13 +24,12 @@ from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, 
 from unquant.diffusion.samplers import sample_ddim
 from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
-from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import Model
 from unquant.models.config import EntropyConfig, entropy_model, filled
+from unquant.models.latent import LatentModel
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
-from unquant.shapes import Image, Latent, QMap
+from unquant.shapes import Image, QMap
 
 __all__ = ["SCHEDULES", "Cdc", "CdcConfig", "CdcOutput"]
 
@@ -111,7 +110,7 @@ class CdcOutput(NamedTuple):
     bits_z: Float[Tensor, "b m h64 w64"]
 
 
-class Cdc(Model[CdcConfig]):
+class Cdc(LatentModel[CdcConfig, CompressorEncoder, ContextDecoder]):
     """Encoder g_a, context decoder g_s, entropy model and denoising U-Net f as one module."""
 
     alphas: Float[Tensor, " t"]
@@ -126,18 +125,6 @@ class Cdc(Model[CdcConfig]):
         self.parameterisation = Parameterisation(c.parameterisation)
         with torch.device("cpu"):  # it is in no weights file, so it must exist under the meta device too
             self.register_buffer("alphas", SCHEDULES[c.schedule](c.train_steps), persistent=False)
-
-    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
-        """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
-        self.g_a.start_from(basis)
-        self.g_s.start_from(basis)
-        self.entropy.start_from(std)
-
-    def quantise(
-        self, y: Latent, log2_q: QMap, *, noise: bool, hidden: Int[Tensor, " n"] | None = None
-    ) -> EntropyOutput:
-        """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
-        return quantise(self.entropy, y, log2_q, noise=noise, hidden=hidden)
 
     def scalars(self, log2_q: QMap, realism: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b k"]:
         """What f is told of an image: ρ and log2 q, of a q map its mean, as far as its configuration has room for them."""

@@ -16,17 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import Model, SideInfo, log2_q_of
+from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.config import EntropyConfig, entropy_model, filled
+from unquant.models.latent import LatentModel
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Image, Latent, QMap
 
 __all__ = [
     "EntropyConfig",
-    "EntropyOutput",
     "Ratevar",
     "RatevarConfig",
     "RatevarOutput",
@@ -90,7 +89,7 @@ class RatevarOutput(NamedTuple):
     bits_z: Float[Tensor, "b m h64 w64"]
 
 
-class Ratevar(Model[RatevarConfig]):
+class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
     """g_a, g_s, the entropy model and, where the configuration has one, the reverse network f, as one module."""
 
     def __init__(self, config: RatevarConfig) -> None:
@@ -102,16 +101,6 @@ class Ratevar(Model[RatevarConfig]):
         )
         self.entropy = entropy_model(c.latent, c.entropy)
         self.f = Reverse(c.latent, c.reverse, self.entropy.grid) if c.reverse is not None else None
-
-    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None:
-        """Start as a transform codec from KLT directions (c, 768) and the latents' standard deviations (c,)."""
-        self.g_a.start_from(basis)
-        self.g_s.start_from(basis)
-        self.entropy.start_from(std)
-
-    def quantise(self, y: Latent, log2_q: QMap, *, noise: bool) -> EntropyOutput:
-        """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
-        return quantise(self.entropy, y, log2_q, noise=noise)
 
     @torch.no_grad()
     def encode(self, x: Image, log2_q: QMap) -> tuple[Latent, SideInfo]:

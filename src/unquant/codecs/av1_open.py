@@ -1,0 +1,98 @@
+"""Files that hold an AV1 picture, `.unq` or any `.avif`, opened: AV1's own picture, and what the network is told of it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from unquant.codecs.alpha import decode_alpha
+from unquant.codecs.av1_files import checked_streams, header_index, with_orientation
+from unquant.codecs.av1_rate import nominal_base_q_idx
+from unquant.codecs.avif import decode_avif, enlarge
+from unquant.codecs.wishes import Wishes
+from unquant.container import Container
+from unquant.container.avif import parse_avif
+from unquant.container.avif_writer import build_avif
+from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
+from unquant.errors import CorruptStream, warn
+from unquant.models.av1 import Coding
+
+__all__ = ["Opened", "open_avif", "open_unq"]
+
+_NEAR_SRGB: Final = (1, 2, 5, 6)
+"""Primaries (H.273) that are sRGB's, unspecified, or so close that viewers make no difference."""
+
+
+class Opened(NamedTuple):
+    """A file to be drawn: the picture that AV1 gives, (h, w, 3) uint8, what f is told of it, and what travels beside it.
+
+    wishes: what the file asks of its decoder. alpha: (h, w) uint8. grey: AV1 has coded no colour.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    coding: Coding
+    wishes: Wishes
+    alpha: npt.NDArray[np.uint8] | None
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+    grey: bool
+
+
+def open_unq(container: Container) -> Opened:
+    """The picture in a `.unq` file of the family. Raises CorruptStream, and what decoding AV1 raises."""
+    header = container.header
+    obus, *more = checked_streams(container)
+    picture = parse_obus(obus)
+    height, width = header.height, header.width
+    if header.half:
+        height, width = -(-height // 2), -(-width // 2)
+    if (picture.width, picture.height) != (width, height):
+        raise CorruptStream(
+            f"the header tells of {width}×{height} coded pixels, the AV1 stream of {picture.width}×{picture.height}"
+        )
+    if header_index(picture) != header.q_index:
+        raise CorruptStream(f"base_q_idx {header.q_index} in the header, {picture.base_q_idx} in the AV1 stream")
+    # through the same checks as a foreign file
+    avif = build_avif(obus, alpha=more[0] if more else None)
+    parse_avif(avif)
+    rgb, alpha = decode_avif(avif)
+    if header.half:
+        rgb = enlarge(rgb, header.height, header.width)
+    if container.alpha is not None:
+        alpha = decode_alpha(container.alpha, header.height, header.width)
+    coding = _coding(picture, len(obus), header.width * header.height, half=header.half)
+    return Opened(rgb, coding, Wishes.of(header), alpha, container.icc, container.exif, container.xmp, picture.mono)
+
+
+def open_avif(data: bytes) -> Opened:
+    """The picture in any `.avif` file, with an UnquantWarning for what of it is not followed. Raises BitstreamError."""
+    file = parse_avif(data)
+    if file.picture.film_grain:
+        warn("film grain, which AV1 adds when decoding, is redrawn like any other detail")
+    if file.clap:
+        warn("the crop that the file asks for (clap) is not applied")
+    if file.icc is None and file.colour.primaries not in _NEAR_SRGB:
+        warn(
+            f"colours of other primaries than sRGB's (code {file.colour.primaries}), without a profile that could say"
+            " so: handed out as they are"
+        )
+    rgb, alpha = decode_avif(data)
+    if rgb.shape[:2] != (file.height, file.width):
+        raise CorruptStream(f"AVIF of {file.width}×{file.height} decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
+    # as in a .unq: f is told the same of the same stream
+    size = file.coded_bytes if file.obus is None else len(strip_temporal_delimiter(file.obus))
+    coding = _coding(file.picture, size, file.width * file.height, grid=file.grid)
+    wishes = Wishes.from_payload(file.uuid_payload)
+    exif = with_orientation(file.exif, file.orientation)
+    return Opened(rgb, coding, wishes, alpha, file.icc, exif, file.xmp, file.picture.mono)
+
+
+def _coding(picture: StillPicture, size: int, pixels: int, *, half: bool = False, grid: bool = False) -> Coding:
+    bpp = 8 * size / pixels
+    index = picture.base_q_idx
+    if index is None or (grid and index > 0):  # the cells of a grid may differ
+        index = nominal_base_q_idx(bpp)
+    return Coding(index, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)

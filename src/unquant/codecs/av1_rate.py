@@ -1,0 +1,91 @@
+"""Rate control of the family `av1`: qualities of libavif, deltaq between two of them, and below all those half size."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections.abc import Callable
+from typing import Final
+
+from unquant.codecs.options import QUALITY_MAX
+from unquant.codecs.rate import is_close, search_q_index, unreachable, warn_unless_close
+
+__all__ = ["largest_file", "nominal_base_q_idx"]
+
+_QUANTISERS: Final = 63
+"""The largest of libavif's, by which it picks AV1's base_q_idx."""
+# one quality for each of the quantisers, which are ((100 − quality)·63 + 50) // 100; the best one first
+_QUALITIES: Final = sorted(
+    {((QUALITY_MAX - q) * _QUANTISERS + 50) // 100: q for q in range(QUALITY_MAX + 1)}.values(), reverse=True
+)
+_MOST_STRENGTH: Final = 50
+"""Of deltaq, up to which a file is filled: more of it costs quality."""
+_TYPICAL: Final = (
+    (0.05, 245),
+    (0.1, 225),
+    (0.2, 200),
+    (0.4, 175),
+    (0.8, 145),
+    (1.6, 100),
+    (2.5, 60),
+    (4.0, 25),
+    (6.0, 10),
+)
+"""Bits per pixel and base_q_idx of photographs in AV1 (Kodak, the options of the family av1)."""
+
+FileAt = Callable[[int, int, bool], bytes]
+"""The file of a quality, a strength of deltaq, and whether it is coded at half size."""
+
+
+def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool) -> bytes:
+    """The largest file of at most `target` bytes: by quality, then by deltaq-strength; below all those at half size.
+
+    strength: of deltaq as a rule. may_halve: whether there are files of half size. Each file is made once. Where the highest
+    rate is far below the target there is a warning. Raises RateUnreachable where even the smallest file is larger.
+    """
+    files: dict[tuple[int, int, bool], bytes] = {}
+
+    def at(quality: int, deltaq: int, half: bool) -> bytes:
+        key = quality, deltaq, half
+        if key not in files:
+            files[key] = file_at(*key)
+        return files[key]
+
+    half = False
+    if len(at(_QUALITIES[-1], strength, False)) > target:
+        # AV1 at half size wins only where there is no file of full size
+        half = may_halve
+        if not half or len(at(_QUALITIES[-1], strength, True)) > target:
+            raise unreachable(min(len(data) for data in files.values()), target)
+    index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
+    _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
+    data = max((data for data in files.values() if len(data) <= target), key=len)
+    if index == 0:
+        warn_unless_close(len(data), target)
+    return data
+
+
+def _fill(file_at: Callable[[int, int], bytes], fits: int, above: int, strength: int, target: int) -> None:
+    """Make files between two neighbouring qualities, until one is close below the target."""
+    if fits == above or is_close(len(file_at(fits, strength)), target):
+        return
+    # deltaq grows a file by up to 15%; the next quality without it is 3% smaller than with it
+    if len(file_at(above, 0)) <= target:
+        quality, low, high = above, 0, strength
+    else:
+        quality, low, high = fits, strength, _MOST_STRENGTH
+    while high - low > 1:
+        middle = (low + high) // 2
+        size = len(file_at(quality, middle))
+        low, high = (middle, high) if size <= target else (low, middle)
+        if is_close(size, target):
+            return
+
+
+def nominal_base_q_idx(bpp: float) -> int:
+    """AV1's quantiser index, 10..245, of a photograph of that many bits per pixel, for headers that do not tell it."""
+    place = bisect(_TYPICAL, bpp, key=lambda point: point[0])
+    if place in (0, len(_TYPICAL)):
+        return _TYPICAL[min(place, len(_TYPICAL) - 1)][1]
+    (low, above), (high, below) = _TYPICAL[place - 1 : place + 1]
+    return round(above + (below - above) * math.log(bpp / low) / math.log(high / low))

@@ -1,0 +1,198 @@
+"""What the codecs with a latent share: images to `.unq` bytes, and back to the latent that a decoder draws from.
+
+image ──►┤g_a├──► y ──► tiles ──►┤exact entropy coder├──► container        (encode)
+image ◄──┤the family's decoder├◄── ŷ, μ, σ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unquant.codecs.alpha import decode_alpha, encode_alpha
+from unquant.codecs.device import memory_errors
+from unquant.codecs.interface import Codec, Drawing
+from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex
+from unquant.codecs.rate import largest_file, quality_to_q_index
+from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, tile_slices
+from unquant.codecs.windows import run_windowed
+from unquant.codecs.wishes import Wishes
+from unquant.coding import Tables
+from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, parse
+from unquant.entropy.exact import ExactCoder
+from unquant.errors import CorruptStream, ImageTooLarge, OptionError
+from unquant.images import Picture, from_arrays
+from unquant.models.common import SideInfo, log2_q_of
+from unquant.models.latent import LatentConfig, LatentModel
+from unquant.nn.transforms import LATENT_STRIDE
+from unquant.weights import Weights
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+__all__ = ["AnyLatentCodec", "LatentCodec"]
+
+C = TypeVar("C", bound=LatentConfig)
+M = TypeVar("M", bound=LatentModel[Any, Any, Any])
+
+_CONTAINER_BYTES, _TILE_BYTES = 20, 8
+
+
+class _Plan(NamedTuple):
+    """What an encode works from: the picture, its latent (1, c, h16, w16) float32, and the sections' bytes."""
+
+    picture: Picture
+    alpha: bytes | None
+    y: Tensor
+
+    @property
+    def overhead(self) -> int:
+        """Bytes beside the coder streams, roughly."""
+        sections = (self.alpha, self.picture.icc, self.picture.exif, self.picture.xmp)
+        return _CONTAINER_BYTES + sum(len(s) + 11 for s in sections if s is not None)
+
+
+class LatentCodec(Codec[C, M]):
+    """A codec with a latent of its own. A family's codec sets `family` and draws images from latents."""
+
+    window: ClassVar[int] = 96
+    """Side of the windows that networks run in, in latent positions."""
+
+    def __init__(self, weights: Weights, device: str | torch.device = "cpu", name: str | None = None) -> None:
+        super().__init__(weights, device, name)
+        arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
+        self.exact = ExactCoder(self.model.entropy, Tables.from_arrays(arrays), self.device)
+
+    @property
+    def q_index_range(self) -> tuple[int, int]:
+        """Finest (most bytes) and coarsest q index."""
+        return self.config.q_index_min, self.config.q_index_max
+
+    # ---- encode ------------------------------------------------------------------------------------------------------
+
+    def _encode(self, image: ImageSource, options: EncodeOptions) -> bytes:
+        if options.effort is not None or options.container != "unq":
+            raise OptionError(f"{self.name}: effort and the container avif are for the family av1 alone")
+        wishes = self._wishes(options)
+        low, high = self.q_index_range
+        with memory_errors(), torch.inference_mode():
+            plan = self._plan(self._picture(image, options))
+            height, width = plan.picture.rgb.shape[:2]
+            target = options.target(height * width)
+            if target is not None:
+                return largest_file(
+                    lambda index: self._estimate(plan, index),
+                    lambda index: self._encode_at(plan, index, wishes),
+                    target,
+                    low,
+                    high,
+                )
+            if options.q_index is not None:
+                return self._encode_at(plan, self._checked_q_index(options.q_index, plan), wishes)
+            quality = DEFAULT_QUALITY if options.quality is None else options.quality
+            return self._encode_at(plan, quality_to_q_index(quality, low, high), wishes)
+
+    def _checked_q_index(self, q_index: QIndex, plan: _Plan) -> QIndex:
+        low, high = self.q_index_range
+        indices = np.asarray(q_index)
+        whole = np.issubdtype(indices.dtype, np.integer) and indices.size > 0
+        if not whole or indices.min() < low or indices.max() > high:
+            raise OptionError(f"q_index must be whole numbers in {low}..{high}")
+        if not indices.ndim:
+            return int(indices)
+        if indices.shape != plan.y.shape[-2:]:
+            shape = tuple(plan.y.shape[-2:])
+            raise OptionError(f"a q_index map of this image must be of shape {shape}, not {indices.shape}")
+        return indices
+
+    def _plan(self, picture: Picture) -> _Plan:
+        alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
+        return _Plan(picture, alpha, self._analyse(picture.rgb))
+
+    def _analyse(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
+        """y = g_a(x), (1, c, h16, w16) float32 on the codec's device; the image is padded by repeating its edge."""
+        height, width = rgb.shape[:2]
+        limits = DEFAULT_LIMITS
+        if max(height, width) > limits.max_dimension or height * width > limits.max_pixels:
+            raise ImageTooLarge(f"an image of {width}×{height} is beyond the limits of the format")
+        h16, w16 = latent_size(width, height)
+        padded = np.pad(rgb, ((0, h16 * LATENT_STRIDE - height), (0, w16 * LATENT_STRIDE - width), (0, 0)), mode="edge")
+        plane = torch.from_numpy(padded).permute(2, 0, 1)[None]
+        g_a = self.model.g_a
+
+        def network(top: int, bottom: int, left: int, right: int) -> Tensor:
+            s = LATENT_STRIDE
+            part = plane[..., top * s : bottom * s, left * s : right * s].to(self.device).float().div_(255)
+            with self._autocast():
+                return g_a(part.contiguous(memory_format=torch.channels_last))
+
+        out = torch.empty(1, self.config.latent, h16, w16, device=self.device)
+        return run_windowed(network, out, (h16, w16), self.window, g_a.halo, 1)
+
+    def _estimate(self, plan: _Plan, index: int) -> float:
+        """Bytes of the file at a q index, by cross-entropy in float32."""
+        bits, tiles = 0.0, 0
+        h16, w16 = plan.y.shape[-2:]
+        log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
+        for rows, columns in tile_slices(h16, w16, self.config.tile):
+            coded = self.model.quantise(plan.y[..., rows, columns], log2_q, noise=False)
+            bits += float(coded.bits_y.sum() + coded.bits_z.sum())
+            tiles += 1
+        return bits / 8 + plan.overhead + _TILE_BYTES * tiles
+
+    def _encode_at(self, plan: _Plan, index: QIndex, wishes: Wishes) -> bytes:
+        height, width = plan.picture.rgb.shape[:2]
+        header = Header(
+            family=self.family,
+            stream_id=self.stream_id,
+            width=width,
+            height=height,
+            q_index=index if isinstance(index, int) else round(float(index.mean())),
+            q_map=None if isinstance(index, int) else index.astype("<u2").tobytes(),
+            realism=wishes.percent,
+            steps=wishes.steps,
+            seed=wishes.seed,
+        )
+        tiles = encode_tiles(self.exact, self.model.entropy.hyper_analysis, header, plan.y, self.config.tile)
+        p = plan.picture
+        return Container(header, tiles, alpha=plan.alpha, icc=p.icc, exif=p.exif, xmp=p.xmp).to_bytes()
+
+    # ---- decode ------------------------------------------------------------------------------------------------------
+
+    def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:
+        with memory_errors(), torch.inference_mode():
+            container = parse(data)
+            header = container.header
+            self._check_weights(header)
+            drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
+            # not kept here: the planes are as large as y, and the callee lets go of them
+            rgb = self._draw(self._dequantise(container, path=self._needs_side(drawing.steps)), drawing)
+            alpha = None
+            if container.alpha is not None:
+                alpha = decode_alpha(container.alpha, header.height, header.width)
+            return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
+
+    def _needs_side(self, steps: int) -> bool:
+        """Whether a decode of so many steps reads μ and the scales."""
+        return False
+
+    @abstractmethod
+    def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
+        """The picture (height, width, 3) of a latent; `side` may be taken apart."""
+
+    def _dequantise(self, container: Container, *, path: bool = True) -> SideInfo:
+        """What `decode_tiles` gives. Raises CorruptStream for steps that these weights do not have as well."""
+        low, high = self.q_index_range
+        indices = q_indices(container.header)
+        if indices.min() < low or indices.max() > high:
+            raise CorruptStream(f"q index outside {low}..{high}")
+        return decode_tiles(self.exact, container, self.config.latent, self.config.tile, path=path)
+
+
+AnyLatentCodec: TypeAlias = LatentCodec[Any, Any]
+"""A codec of any family that has a latent of its own."""
