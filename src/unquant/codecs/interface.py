@@ -219,7 +219,7 @@ class Codec(ABC, Generic[C, M]):
 
     def repack(
         self,
-        data: bytes,
+        data: Source,
         *,
         metadata: bool = True,
         realism: float | None = None,
