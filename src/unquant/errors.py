@@ -98,7 +98,7 @@ class RateUnreachable(OptionError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # an exception is pickled by its arguments, of which its base knows the message alone
-        return type(self), (str(self), self.smallest)
+        return type(self), (str(self), self.smallest), vars(self)
 
 
 class TrainingError(UnquantError):

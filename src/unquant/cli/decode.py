@@ -130,7 +130,7 @@ class _Decoder:
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
             warnings.warn("what is drawn is coded a second time, as AVIF", stacklevel=1)
-        codec = loaded(find_decoder(data, self.model).path, self.device)
+        codec = loaded(find_decoder(data, self.model), self.device)
         start = perf_counter()
         image = codec.decode(data, **self.drawing)
         seconds = perf_counter() - start

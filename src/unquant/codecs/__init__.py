@@ -42,9 +42,9 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = Non
     return codec.from_file(entry.path, device or "cpu")
 
 
-def loaded(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None) -> Codec:
+def loaded(model: str | os.PathLike[str] | ModelInfo = DEFAULT_MODEL, device: str | None = None) -> Codec:
     """The codec that `load` gives, loaded once in a process and shared by all threads; `encode` and `decode` use it."""
-    path = find_model(model).path
+    path = (model if isinstance(model, ModelInfo) else find_model(model)).path
     key = str(path.absolute()), device or "cpu"
     with _lock:
         if key not in _loaded:
@@ -105,5 +105,5 @@ def decode(
     and what `Codec.decode` raises.
     """
     data = file_bytes(data)
-    codec = loaded(find_decoder(data, model).path, device)
+    codec = loaded(find_decoder(data, model), device)
     return codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview)
