@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import is_dataclass
+from pathlib import Path
 
 import pytest
 
+from unquant.codecs.registry import ModelInfo
 from unquant.container import FAMILIES as IN_FILES
 from unquant.errors import WeightsError
-from unquant.families import FAMILIES, family_of
+from unquant.families import AVIF_FAMILY, FAMILIES, family_of
 from unquant.models.common import Model
 from unquant.train.recipe import Recipe
 from unquant.train.stages import Training
@@ -30,6 +32,12 @@ def test_what_a_family_names_exists_and_is_of_that_family(name: str) -> None:
 def test_an_unknown_family_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(WeightsError, match="'av2'; there are ratevar, cdc, av1"):
         family_of("av2")
+
+
+def test_one_family_draws_avif() -> None:
+    assert [family for family in FAMILIES.values() if family.draws_avif] == [AVIF_FAMILY]
+    found = {family: ModelInfo(family, family, Path(), 0, "", "", 0, {}).draws_avif for family in (*FAMILIES, "av2")}
+    assert found == {"ratevar": False, "cdc": False, "av1": True, "av2": False}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,6 @@ __all__ = [
     "join_shards",
     "quantisable",
     "read_weights",
-    "shipped_folder",
     "write_shards",
     "write_weights",
 ]
@@ -80,11 +79,6 @@ class Weights:
         """A short name of what decodes: the starts of the hashes of stream, synthesis and reverse (if any), in hex."""
         groups = ("stream", "synthesis", "reverse")
         return "-".join(self.hashes[group][:8] for group in groups if group in self.hashes)
-
-
-def shipped_folder() -> Path:
-    """The folder of the weights in the package."""
-    return Path(__file__).with_name("weights")
 
 
 def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -67,7 +67,7 @@ def weights(tiny_weights: Path, av1_weights: Path, tmp_path: Path, monkeypatch: 
     folder.mkdir()
     shutil.copy(tiny_weights, folder / "ratevar.safetensors")
     shutil.copy(av1_weights, folder / "av1.safetensors")
-    monkeypatch.setattr(registry, "_SHIPPED", folder)
+    monkeypatch.setattr(registry, "SHIPPED_FOLDER", folder)
     monkeypatch.delenv(registry.FOLDER_VARIABLE, raising=False)
     return folder
 

@@ -705,7 +705,7 @@ def test_train_later_stages(
     assert result.exit_code == 0, result.stderr
     assert runs == [Run(Path("d"), Path("o"), 60.0, 36_000.0, "runs/a/export", True, Path("m"), "cpu", 2, stage)]
     # without --init the package's weights
-    monkeypatch.setattr(registry, "_SHIPPED", tmp_path)
+    monkeypatch.setattr(registry, "SHIPPED_FOLDER", tmp_path)
     monkeypatch.delenv(registry.FOLDER_VARIABLE, raising=False)
     assert call(*arguments).exit_code == Code.MODEL
     shutil.copy(tiny_weights, tmp_path / "ratevar.safetensors")

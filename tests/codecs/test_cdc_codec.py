@@ -24,6 +24,7 @@ from unquant.diffusion.noise import seeded_noise
 from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.families import family_of
 from unquant.models.cdc import CdcConfig
+from unquant.models.common import log2_q_of
 from unquant.models.config import EntropyConfig
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.compressor import CompressorConfig
@@ -273,4 +274,4 @@ def test_other_configurations_make_files(tiny_cdc_weights: Path, photo: Image.Im
     # but for what is not coded, ŷ is within half a step of y
     coded = side.t >= 0
     assert bool(coded.any())
-    assert float(((side.y_file - y).abs() * coded).max()) <= 0.51 * 2 ** (100 / 64)
+    assert float(((side.y_file - y).abs() * coded).max()) <= 0.51 * 2 ** log2_q_of(100)

@@ -20,6 +20,7 @@ from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError, WeightsError
 from unquant.images import to_picture
+from unquant.models.common import log2_q_of
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import SAMPLERS, ReverseConfig
 from unquant.weights import Weights, read_weights, write_weights
@@ -159,7 +160,7 @@ def test_the_synthesis_is_told_how_far_the_path_went(
         return g_s(y, *conditions)
 
     monkeypatch.setattr(drawing.model.g_s, "forward", keep)
-    file, low = 200 / 64, drawing.q_index_range[0] / 64
+    file, low = log2_q_of(200), log2_q_of(drawing.q_index_range[0])
     plain, drawn, undrawn = (file, file, 0.0), (low, file, 1.0), (file, file, 1.0)
     for realism, steps, expected in (
         (0.0, 2, [plain]),

@@ -21,10 +21,11 @@ from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy import attention
 from unquant.entropy.attention import BUCKETS, Sight, Stage, diamond_buckets, topk_attention, windows
 from unquant.entropy.base import Params, hyper_size, positions_of
-from unquant.entropy.entroformer import PUBLISHED, PUBLISHED_LATENT, Entroformer, EntroformerConfig, hidden_positions
+from unquant.entropy.entroformer import PUBLISHED, Entroformer, EntroformerConfig, hidden_positions
 from unquant.entropy.exact import GUARD, CodedTile, ExactCoder
 from unquant.entropy.quantise import quantise
 from unquant.errors import CorruptStream, OptionError
+from unquant.models.common import log2_q_of
 from unquant.models.ratevar import Ratevar
 
 LATENT = 16
@@ -246,7 +247,7 @@ def test_scores_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_published_size() -> None:
     """37.4 M parameters with 384 latent and 192 hyper-latent channels: all networks of the entropy model, h_a included."""
     with torch.device("meta"):
-        model = Entroformer(PUBLISHED_LATENT, PUBLISHED)
+        model = Entroformer(384, PUBLISHED)
     assert parameter_count(model) == pytest.approx(37.4e6, rel=0.02)
     assert (PUBLISHED.width, PUBLISHED.heads, PUBLISHED.depth, PUBLISHED.top) == (384, 6, 6, 32)
     assert len(model.synthesis.stages) == 3
@@ -486,9 +487,9 @@ def coder(net: Entroformer) -> ExactCoder:
 
 def tile_of(net: Entroformer, size: tuple[int, int], mapped: bool) -> tuple[Tensor, Tensor, Tensor]:
     """v, z and log2 q of a random latent."""
-    log2_q = torch.full((1, 1, 1, 1), 96 / 64)
+    log2_q = torch.full((1, 1, 1, 1), log2_q_of(96))
     if mapped:
-        log2_q = torch.randint(16, 300, (1, 1, *size), generator=torch.Generator().manual_seed(1)) / 64
+        log2_q = log2_q_of(torch.randint(16, 300, (1, 1, *size), generator=torch.Generator().manual_seed(1)))
     v = random(1, LATENT, *size, seed=2, scale=4, dtype=torch.float64) * torch.exp2(-log2_q)
     return v, net.hyper_analysis(v.float(), log2_q), log2_q
 

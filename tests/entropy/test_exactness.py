@@ -28,6 +28,7 @@ from unquant.entropy.base import T_MIN, T_SOFT
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
 from unquant.errors import CorruptStream
+from unquant.models.common import log2_q_of
 
 NOISE = 1e-12
 VARIANTS: dict[str, dict[str, str]] = {
@@ -235,7 +236,7 @@ def plant(coder: exact.ExactCoder, log2_q: float) -> None:
 def planted(either_weights: Path) -> AnyLatentCodec:
     codec = unquant.load(str(either_weights))
     codec.exact.networks = copy.deepcopy(codec.exact.networks)
-    plant(codec.exact, 96 / 64)
+    plant(codec.exact, log2_q_of(96))
     return codec
 
 

@@ -31,6 +31,7 @@ from exactness import recorded_tiles
 import unquant
 from unquant.codecs.av1 import Av1Codec
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
+from unquant.codecs.registry import SHIPPED_FOLDER
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.families import family_of
@@ -41,11 +42,11 @@ from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
 from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
-from unquant.weights import shipped_folder, write_weights
+from unquant.weights import write_weights
 
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"
-PHOTO = shipped_folder().parent / "demo" / "coffee.png"
+PHOTO = SHIPPED_FOLDER.parent / "demo" / "coffee.png"
 
 TINY: dict[str, RatevarConfig | CdcConfig | Av1Config] = {
     "tiny": RatevarConfig(
@@ -262,4 +263,4 @@ if __name__ == "__main__":
             pass
         case _:
             raise SystemExit(__doc__)
-    make_files((FOLDER if name in TINY else shipped_folder()) / f"{name}.safetensors")
+    make_files((FOLDER if name in TINY else SHIPPED_FOLDER) / f"{name}.safetensors")

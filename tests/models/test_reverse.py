@@ -17,7 +17,7 @@ from torch import Tensor
 from unquant.codecs.windows import run_windowed
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import SideInfo
+from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
 from unquant.models.reverse import (
     NETWORK_NOISE,
@@ -78,7 +78,8 @@ def side_info(batch: int, height: int, width: int, *, mapped: bool = False, seed
     """Symbols, means and scales as a decoder has them; about one position in eight is not coded."""
     draws = generator(seed)
     shape = batch, LATENT, height, width
-    log2_q = torch.randint(16, 300, (batch, 1, height, width) if mapped else (batch, 1, 1, 1), generator=draws) / 64
+    size = (height, width) if mapped else (1, 1)
+    log2_q = log2_q_of(torch.randint(16, 300, (batch, 1, *size), generator=draws))
     t = torch.randint(-8, GRID.count, shape, generator=draws).clamp(min=-1).float()
     mu = torch.randint(-128, 128, shape, generator=draws) / 64
     k = (torch.randn(shape, generator=draws) * GRID.sigma(t)).round().where(t >= 0, torch.zeros(()))
@@ -447,7 +448,7 @@ def test_the_path_ends_at_the_finest_step(model: Ratevar, sampler: str, mapped: 
     for steps in (1, 3):
         y, log2_q = model.reverse(side, Noise(side), config=config, steps=steps)
         assert log2_q.shape == side.log2_q_file.shape
-        assert bool((log2_q == MODEL.q_index_min / 64).all())
+        assert bool((log2_q == log2_q_of(MODEL.q_index_min)).all())
         assert not torch.allclose(y, side.y_file, atol=0.1)
 
 
@@ -470,7 +471,7 @@ def test_one_step_for_a_whole_batch() -> None:
     """One q_T for many images: powers of equal logarithms may differ in the last bit, and nothing is reversed yet."""
     f, side, count = reverse_network(), side_info(40, 1, 1), 40
     for index in range(16, 345):
-        one = side._replace(log2_q_file=torch.full((1, 1, 1, 1), index / 64))
+        one = side._replace(log2_q_file=torch.full((1, 1, 1, 1), log2_q_of(index)))
         end = one.log2_q_file.repeat(count, 1, 1, 1)
         y = reverse_path(f, one, end, Noise(side), network=knows(torch.zeros_like(side.y_file)))
         assert torch.equal(y, side.y_file)

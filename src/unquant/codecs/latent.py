@@ -26,6 +26,7 @@ from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, parse
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError
+from unquant.families import AVIF_FAMILY
 from unquant.images import Picture, from_arrays
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.latent import LatentConfig, LatentModel
@@ -77,7 +78,7 @@ class LatentCodec(Codec[C, M]):
 
     def _encode(self, image: ImageSource, options: EncodeOptions) -> bytes:
         if options.effort is not None or options.container != "unq":
-            raise OptionError(f"{self.name}: effort and the container avif are for the family av1 alone")
+            raise OptionError(f"{self.name}: effort and the container avif are for the family {AVIF_FAMILY.name} alone")
         wishes = self._wishes(options)
         low, high = self.q_index_range
         with memory_errors(), torch.inference_mode():

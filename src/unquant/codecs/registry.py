@@ -15,13 +15,23 @@ from unquant.container.avif import is_avif
 from unquant.errors import ModelMissing, OptionError, WeightsError, warn
 from unquant.families import AVIF_FAMILY, FAMILIES
 
-__all__ = ["DEFAULT_MODEL", "FOLDER_VARIABLE", "ModelInfo", "find_decoder", "find_model", "find_stream", "models"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "FOLDER_VARIABLE",
+    "SHIPPED_FOLDER",
+    "ModelInfo",
+    "find_decoder",
+    "find_model",
+    "find_stream",
+    "models",
+]
 
 DEFAULT_MODEL = "av1"
 """The model where nobody names one: at equal bytes the best of those in the package (docs/av1.md)."""
 FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
 """Environment variable: a folder of further weights files, such as earlier versions that old files need."""
-_SHIPPED = Path(__file__).parent.parent / "weights"
+SHIPPED_FOLDER = Path(__file__).parent.parent / "weights"
+"""The folder of the weights in the package."""
 _MAX_HEADER = 16 * 2**20
 _BESIDE = re.compile(r"^tables\.|\.int8_scale$")
 """Names of tensors that are no parameters; see `unquant.weights`."""
@@ -76,7 +86,7 @@ def read_info(path: Path) -> ModelInfo:
 
 def _folders() -> list[Path]:
     extra = os.environ.get(FOLDER_VARIABLE)
-    return [_SHIPPED, *([Path(extra)] if extra else [])]
+    return [SHIPPED_FOLDER, *([Path(extra)] if extra else [])]
 
 
 def models() -> list[ModelInfo]:

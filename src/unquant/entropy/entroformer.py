@@ -26,7 +26,7 @@ from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, Film, resize_map, zero_init
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["PUBLISHED", "PUBLISHED_LATENT", "Entroformer", "EntroformerConfig", "hidden_positions"]
+__all__ = ["PUBLISHED", "Entroformer", "EntroformerConfig", "hidden_positions"]
 
 _LEVELS = 3
 """Resolutions of the hyperprior, each half of the one before: 1/16, 1/32 and 1/64 of the image."""
@@ -72,7 +72,6 @@ class EntroformerConfig:
 
 PUBLISHED = EntroformerConfig(hyper=192, width=384, heads=6, depth=6, hidden=1536, cond=16)
 """The sizes of the paper and its public code: 37.4 M parameters with 384 latent channels."""
-PUBLISHED_LATENT = 384
 
 
 def hidden_positions(height: int, width: int, generator: torch.Generator, ratio: float = 0.5) -> Int[Tensor, " n"]:

@@ -114,7 +114,7 @@ def test_names_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         resolve(["jpeg", "gif"])
     with pytest.raises(ModelMissing, match=r"gone\.safetensors"):
         resolve(["jpeg", str(tmp_path / "gone.safetensors")])
-    monkeypatch.setattr(registry, "_SHIPPED", tmp_path)
+    monkeypatch.setattr(registry, "SHIPPED_FOLDER", tmp_path)
     monkeypatch.delenv(registry.FOLDER_VARIABLE, raising=False)
     with pytest.raises(ModelMissing, match="'av1'"):
         resolve([])

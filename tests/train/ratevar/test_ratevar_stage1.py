@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unquant.errors import OptionError
+from unquant.models.common import log2_q_of
 from unquant.models.ratevar import RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
@@ -152,7 +153,7 @@ def test_steps_are_stratified_over_the_range(batch_size: int) -> None:
     for _ in range(20):
         draw = draw_conditions(batch_size, 16, MODEL, Stage1Config(q_map=0.0), g, CPU)
         assert draw.log2_q.shape == draw.realism.shape == (batch_size, 1, 1, 1)
-        strata = (draw.log2_q.flatten() - 16 / 64) / ((344 - 16) / 64) * batch_size
+        strata = (draw.log2_q.flatten() - log2_q_of(16)) / log2_q_of(344 - 16) * batch_size
         assert sorted(strata.floor().int().tolist()) == list(range(batch_size))
 
 
@@ -161,7 +162,7 @@ def test_maps_have_two_values_in_range_and_a_rectangle() -> None:
     for _ in range(20):
         log2_q = draw_conditions(6, 8, MODEL, Stage1Config(q_map=1.0), g, CPU).log2_q
         assert log2_q.shape == (6, 1, 8, 8)
-        assert 16 / 64 <= float(log2_q.min()) <= float(log2_q.max()) <= 344 / 64
+        assert log2_q_of(16) <= float(log2_q.min()) <= float(log2_q.max()) <= log2_q_of(344)
         for image in log2_q[:, 0]:
             assert len(image.unique()) == 2
             inside = image == image[0, 0]

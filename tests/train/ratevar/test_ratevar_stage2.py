@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
-from unquant.models.common import SideInfo
+from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import Ratevar
 from unquant.models.reverse import TRAININGS
 from unquant.train.journal import Journal
@@ -101,7 +101,7 @@ def test_draws(tiny_weights: Path, reverse_recipe: Callable[[str], Recipe]) -> N
         assert torch.equal(at_file.any(1), at_file.all(1))
         assert int(at_file.all(1).sum()) == 4
         assert (draw.log2_q <= draw.log2_q_file).all()
-        assert float(draw.log2_q.min()) >= 16 / 64
+        assert float(draw.log2_q.min()) >= log2_q_of(16)
         if draw.log2_q.shape[-1] == 1:
             below = ~at_file.all(1)
             shares.append(((draw.log2_q - 0.25) / (draw.log2_q_file - 0.25)).flatten()[below])
