@@ -10,8 +10,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags
-from PIL import Image as PILImage
 
 from unquant.codecs.alpha import decode_alpha, encode_alpha
 from unquant.codecs.avif import BASE, encode_avif
@@ -21,13 +19,12 @@ from unquant.container import Container, Header, Tile, parse, stream_crc
 from unquant.container.avif import AvifFile, parse_avif
 from unquant.container.avif_writer import build_avif, described
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
-from unquant.errors import CorruptStream, UnsupportedVersion, warn
-from unquant.images import exif_with_orientation
+from unquant.errors import CorruptStream, UnsupportedVersion
+from unquant.images import split_orientation, with_orientation
 
-__all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "unq_to_avif", "with_orientation"]
+__all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "unq_to_avif"]
 
 _FAMILY: Final = "av1"
-_ORIENTATION: Final = int(ExifTags.Base.Orientation)
 
 
 def avif_to_unq(data: bytes, stream_id: bytes, wishes: Wishes | None = None, *, metadata: bool = True) -> bytes:
@@ -73,7 +70,7 @@ def unq_to_avif(data: bytes) -> bytes:
     alpha = more[0] if more else None
     if container.alpha is not None:
         alpha = coded_alpha(decode_alpha(container.alpha, header.height, header.width), "avif")
-    orientation, exif = _split_orientation(container.exif)
+    orientation, exif = split_orientation(container.exif)
     avif = build_avif(
         obus,
         alpha=alpha,
@@ -111,50 +108,6 @@ def coded_alpha(alpha: npt.NDArray[np.uint8] | None, container: ContainerName) -
 def header_index(picture: StillPicture) -> int:
     """base_q_idx, 255 where the header cannot be followed so far."""
     return 255 if picture.base_q_idx is None else picture.base_q_idx
-
-
-def with_orientation(exif: bytes | None, orientation: int) -> bytes | None:
-    """EXIF whose orientation tag says what an AVIF file's boxes do, which alone count there; the rest of it as it was."""
-    found = _orientation(exif)
-    if (1 if found is None else found) == orientation:
-        return exif
-    if exif is not None and found is not None:
-        return exif_with_orientation(exif, orientation)
-    return _with_new_tag(exif, orientation)
-
-
-def _with_new_tag(exif: bytes | None, orientation: int) -> bytes:
-    changed = PILImage.Exif()
-    try:
-        if exif is not None:
-            changed.load(exif)
-        changed[_ORIENTATION] = orientation
-        return changed.tobytes().removeprefix(b"Exif\0\0")
-    except Exception:  # a third-party parser on foreign bytes
-        warn("EXIF left out but for the orientation: it is broken")
-        return _with_new_tag(None, orientation)
-
-
-def _split_orientation(exif: bytes | None) -> tuple[int, bytes | None]:
-    """The orientation in EXIF, 1 without, and the EXIF without it: the tag set to 1, None where there is no other."""
-    found = _orientation(exif)
-    if exif is None or found is None or found not in range(2, 9):
-        return 1, exif
-    parsed = PILImage.Exif()
-    parsed.load(exif)
-    return found, None if set(parsed) == {_ORIENTATION} else exif_with_orientation(exif, 1)
-
-
-def _orientation(exif: bytes | None) -> int | None:
-    """The tag's value, None where there is none or EXIF is broken."""
-    parsed = PILImage.Exif()
-    try:
-        if exif:
-            parsed.load(exif)
-        value = parsed.get(_ORIENTATION)
-    except Exception:  # a third-party parser on foreign bytes
-        return None
-    return value if isinstance(value, int) else None
 
 
 def _check_repackable(file: AvifFile) -> None:

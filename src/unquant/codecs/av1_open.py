@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unquant.codecs.alpha import decode_alpha
-from unquant.codecs.av1_files import checked_streams, header_index, with_orientation
+from unquant.codecs.av1_files import checked_streams, header_index
 from unquant.codecs.av1_rate import nominal_base_q_idx
 from unquant.codecs.avif import decode_avif, enlarge
 from unquant.codecs.wishes import Wishes
@@ -17,6 +17,7 @@ from unquant.container.avif import parse_avif
 from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
 from unquant.errors import CorruptStream, warn
+from unquant.images import with_orientation
 from unquant.models.av1 import Coding
 
 __all__ = ["Opened", "open_avif", "open_unq"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
 from unquant.images.files import FORMATS, image_bytes, open_image, read_rgb
-from unquant.images.metadata import exif_with_orientation
+from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
 
 __all__ = [
@@ -19,10 +19,11 @@ __all__ = [
     "MAX_PIXELS",
     "ImageInput",
     "Picture",
-    "exif_with_orientation",
     "from_arrays",
     "image_bytes",
     "open_image",
     "read_rgb",
+    "split_orientation",
     "to_picture",
+    "with_orientation",
 ]

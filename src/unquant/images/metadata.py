@@ -1,45 +1,32 @@
-"""EXIF and XMP: what is kept of them, orientation, and how Pillow is told to write them."""
+"""EXIF and XMP: what is kept of them, and how Pillow is told to write them."""
 
 from __future__ import annotations
 
 import re
-import struct
-from contextlib import suppress
 from typing import Any, Final
 
 from PIL import ExifTags, Image, PngImagePlugin
 
 from unquant.errors import warn
 from unquant.images.checks import cause_of
+from unquant.images.orientation import ORIENTATION, exif_with_orientation
 
 __all__ = [
     "EXIF_PREFIX",
     "descriptive_exif",
-    "exif_with_orientation",
     "kept_exif",
     "kept_xmp",
     "metadata_options",
     "parsed_exif",
-    "transpose_of",
 ]
 
 EXIF_PREFIX: Final = b"Exif\x00\x00"
-_ORIENTATION: Final = int(ExifTags.Base.Orientation)
 _XMP_TIFF_TAG: Final = 700
 # tags of the first directory that describe the picture; the others describe the layout of the file it came from
 _DESCRIPTIVE_TAGS: Final = frozenset(
     [0x010D, 0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298, *range(0x9C9B, 0x9CA0)]
 )
 _XMP_ORIENTATION: Final = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[0-9]+")
-_TRANSPOSE: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _JPEG_MARKER_BYTES: Final = 65_533
 _JPEG_XMP_OVERHEAD: Final = 29
 
@@ -83,31 +70,9 @@ def kept_exif(image: Image.Image, exif: Image.Exif | None, name: str) -> bytes |
         data = descriptive_exif(exif, name)
     while data.startswith(EXIF_PREFIX):
         data = data[len(EXIF_PREFIX) :]
-    if not data or set(exif) <= {_ORIENTATION}:
+    if not data or set(exif) <= {ORIENTATION}:
         return None
     return exif_with_orientation(data, 1)
-
-
-def exif_with_orientation(data: bytes, orientation: int) -> bytes:
-    """The same TIFF structure with the orientation (1..8) that its first directory has changed, all other bytes as they
-    were; one that has none stays as it is."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return data
-    changed = bytearray(data)
-    with suppress(struct.error):  # a directory that runs over the end
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "HHIHH", changed, entry, _ORIENTATION, 3, 1, orientation, 0)
-    return bytes(changed)
-
-
-def transpose_of(exif: Image.Exif | None) -> Image.Transpose | None:
-    """What turns the picture upright; None where it is, or where nothing sensible is said of it."""
-    orientation = exif.get(_ORIENTATION) if exif else None
-    return _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
 
 
 def kept_xmp(image: Image.Image) -> bytes | None:

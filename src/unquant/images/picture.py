@@ -13,8 +13,9 @@ from PIL import Image
 from unquant.errors import OptionError
 from unquant.images.checks import check_size, typed_errors
 from unquant.images.colour import split_alpha, to_srgb, unless_opaque
-from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, parsed_exif, transpose_of
+from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, parsed_exif
 from unquant.images.numbers import U8, array_to_8_bit, tensor_to_8_bit
+from unquant.images.orientation import transpose_of
 
 if TYPE_CHECKING:
     from torch import Tensor
