@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from unquant.cli.transcode import (
     is_avif_output,
     row_of,
 )
-from unquant.errors import InputError, OptionError, UnsupportedVersion
+from unquant.errors import InputError, OptionError, UnsupportedVersion, warn
 from unquant.families import family_of
 
 __all__ = ["decode"]
@@ -129,7 +128,7 @@ class _Decoder:
                 seconds = perf_counter() - start
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
-            warnings.warn("what is drawn is coded a second time, as AVIF", stacklevel=1)
+            warn("what is drawn is coded a second time, as AVIF")
         codec = loaded(find_decoder(data, self.model), self.device)
         start = perf_counter()
         image = codec.decode(data, **self.drawing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -27,7 +26,7 @@ from unquant.cli.transcode import (
     row_of,
 )
 from unquant.codecs.registry import DEFAULT_MODEL
-from unquant.errors import OptionError, UnsupportedVersion
+from unquant.errors import OptionError, UnsupportedVersion, warn
 from unquant.families import FAMILIES, Family, family_of
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ class _Encoder:
 
         if self.rated:
             require_avif()
-            warnings.warn("this is an AVIF file: with a rate given it is coded a second time", stacklevel=2)
+            warn("this is an AVIF file: with a rate given it is coded a second time")
         elif self.to_avif:
             raise OptionError(f"it is an AVIF file already; {_ANEW} it is coded a second time")
         return not self.rated
