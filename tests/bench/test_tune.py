@@ -558,7 +558,7 @@ def test_a_tuned_file_decodes_with_its_new_defaults(
 
     old, new = RatevarCodec(before), RatevarCodec(after)
     for codec in (old, new):
-        codec._precision = torch.float32
+        codec.precision = torch.float32
     data = old.encode(crops[0], q_index=INDEX)
     pixels = np.asarray(new.decode(data))
     assert np.array_equal(pixels, new.decode(data, realism=0.75, steps=3))
@@ -569,9 +569,9 @@ def test_a_tuned_file_decodes_with_its_new_defaults(
 
 def test_decodes_are_those_of_the_codec(weights_file: Path, crops: list[Image.Image]) -> None:
     codec = RatevarCodec.from_file(weights_file)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     data = codec.encode(crops[0], q_index=INDEX)
-    picture = decode(codec.model, codec._dequantise(parse(data)), Setting(0.75, START)).picture
+    picture = decode(codec.model, codec.dequantise(parse(data)), Setting(0.75, START)).picture
     ours = (picture.clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
     theirs, other = (np.asarray(codec.decode(data, realism=0.75, seed=seed)) for seed in (None, 1))
     assert np.abs(ours - theirs).max() <= 1

@@ -47,7 +47,7 @@ CHROMA = ("4:0:0", "4:2:0", "4:2:2", "4:4:4")
 def codec(tiny_av1_weights: Path) -> Av1Codec:
     """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
     codec = Av1Codec.from_file(tiny_av1_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -180,7 +180,7 @@ def test_the_noise_is_that_of_seed_and_place(codec: Av1Codec, data: bytes, monke
 def test_windows_give_the_same_image(tiny_av1_weights: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a network never sees more than a window and its halo, which bounds the memory of a decode."""
     codec = Av1Codec.from_file(tiny_av1_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     assert codec.model.f.halo < 9  # else every window would read all of the picture
     sides: set[int] = set()
     codec.model.f.register_forward_pre_hook(lambda module, args: sides.update(args[0].shape[-2:]))

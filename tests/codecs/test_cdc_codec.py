@@ -52,7 +52,7 @@ def untrained(config: RatevarConfig | CdcConfig, seed: int = 0) -> Weights:
 def codec(tiny_cdc_weights: Path) -> CdcCodec:
     """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
     codec = CdcCodec.from_file(tiny_cdc_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -67,7 +67,7 @@ def data(codec: CdcCodec, picture: Image.Image) -> bytes:
 @pytest.mark.parametrize(("realism", "steps"), [(0.0, 1), (0.0, 3), (1.0, 2)])
 def test_a_decode_is_the_model_s_sampler(codec: CdcCodec, data: bytes, realism: float, steps: int) -> None:
     """On ŷ, in one piece, from seeded noise that covers the padding too."""
-    side = codec._dequantise(parse(data))
+    side = codec.dequantise(parse(data))
     noise = seeded_noise(5, 0, 3, 144, 208) if realism else None
     with torch.inference_mode():
         x = codec.model.sample(codec.model.g_s(side.y_file), side.log2_q_file, realism, noise, steps=steps)
@@ -124,7 +124,7 @@ def with_attention(weights: Weights, attention: str) -> CdcCodec:
     config = CdcConfig.from_dict(weights.config)
     changed = replace(config, denoiser=replace(config.denoiser, attention=attention, block=2))
     codec = CdcCodec(replace(weights, config=changed.to_dict(), tensors=untrained(changed).tensors | weights.tensors))
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -269,8 +269,8 @@ def test_other_configurations_make_files(tiny_cdc_weights: Path, photo: Image.Im
     images = [codec.decode(data, realism=1), codec.decode(data, realism=1), codec.decode(data, realism=0)]
     assert images[0] == images[1] != images[2]
     assert {image.size for image in images} == {(170, 70)}
-    side = codec._dequantise(parse(data))
-    y = codec._analyse(np.asarray(picture))
+    side = codec.dequantise(parse(data))
+    y = codec.analyse(np.asarray(picture))
     # but for what is not coded, ŷ is within half a step of y
     coded = side.t >= 0
     assert bool(coded.any())

@@ -19,7 +19,6 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError, WeightsError
-from unquant.images import to_picture
 from unquant.models.common import log2_q_of
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import SAMPLERS, ReverseConfig
@@ -54,7 +53,7 @@ def reverse_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 def drawing(reverse_weights: Path) -> RatevarCodec:
     """The codec of `reverse_weights`, in float32 throughout; tests must leave it as it is."""
     codec = RatevarCodec.from_file(reverse_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -62,7 +61,7 @@ def drawing(reverse_weights: Path) -> RatevarCodec:
 def plain(tiny_weights: Path) -> RatevarCodec:
     """The codec of the same weights without a reverse network, in float32 throughout."""
     codec = RatevarCodec.from_file(tiny_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -184,8 +183,8 @@ def test_between_its_ends_the_knob_is_a_line(drawing: RatevarCodec, data: bytes)
 
 def test_side_information_is_that_of_training(drawing: RatevarCodec, picture: Image.Image, data: bytes) -> None:
     """The decoder's ŷ, μ and σ are those on which f is trained, up to the grids of the exact path."""
-    side = drawing._dequantise(parse(data))
-    y = drawing._plan(to_picture(picture)).y
+    side = drawing.dequantise(parse(data))
+    y = drawing.analyse(np.asarray(picture))
     steps = (side.y_file / torch.exp2(side.log2_q_file) - side.mu).round()
     torch.testing.assert_close((steps + side.mu) * torch.exp2(side.log2_q_file), side.y_file, rtol=1e-5, atol=1e-4)
     tile = drawing.config.tile
@@ -198,7 +197,7 @@ def test_side_information_is_that_of_training(drawing: RatevarCodec, picture: Im
 
 def test_the_plain_decode_keeps_no_side_information(drawing: RatevarCodec, data: bytes) -> None:
     container = parse(data)
-    whole, bare = drawing._dequantise(container), drawing._dequantise(container, path=False)
+    whole, bare = drawing.dequantise(container), drawing.dequantise(container, path=False)
     assert torch.equal(whole.y_file, bare.y_file)
     assert whole.mu.shape == whole.t.shape == whole.y_file.shape
     assert bare.mu.numel() == bare.t.numel() == 1
@@ -237,7 +236,7 @@ def test_windows_give_the_same_image(
     reverse_weights: Path, photo: Image.Image, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = RatevarCodec.from_file(reverse_weights)
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     assert codec.model.f is not None
     assert RatevarCodec.window % 2 == codec.model.f.halo % 2 == 0  # windows start on the grid of the fold
     latents = -(-shape[1] // 16), -(-shape[0] // 16)

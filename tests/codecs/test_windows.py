@@ -16,7 +16,6 @@ from torch import Tensor, nn
 import unquant
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.windows import run_windowed, spans
-from unquant.images import to_picture
 from unquant.nn.transforms import Analysis, Synthesis
 
 
@@ -87,7 +86,7 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
 def single(either_weights: Path) -> AnyLatentCodec:
     """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
     codec = unquant.load(str(either_weights))
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     return codec
 
 
@@ -96,14 +95,14 @@ def single(either_weights: Path) -> AnyLatentCodec:
 def test_the_codec_in_windows(
     single: AnyLatentCodec, photo: Image.Image, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = to_picture(photo.crop((100, 60, 395, 270)))
+    picture = np.asarray(photo.crop((100, 60, 395, 270)))
     q_map = np.random.default_rng(0).integers(16, 345, (14, 19))
     data = single.encode(photo.crop((100, 60, 395, 270)), q_index=q_map)
-    y, image = single._plan(picture).y, np.asarray(single.decode(data), int)
+    y, image = single.analyse(picture), np.asarray(single.decode(data), int)
     monkeypatch.setattr(LatentCodec, "window", window)
-    torch.testing.assert_close(single._plan(picture).y, y, rtol=1e-4, atol=2e-3)
+    torch.testing.assert_close(single.analyse(picture), y, rtol=1e-4, atol=2e-3)
     assert np.abs(np.asarray(single.decode(data), int) - image).max() <= 1
     for network in (single.model.g_a, single.model.g_s):
         monkeypatch.setattr(network, "halo", 0)
-    assert not torch.allclose(single._plan(picture).y, y, rtol=1e-4, atol=2e-2)
+    assert not torch.allclose(single.analyse(picture), y, rtol=1e-4, atol=2e-2)
     assert np.abs(np.asarray(single.decode(data), int) - image).max() > 2

@@ -43,7 +43,7 @@ with torch.inference_mode():
         count = (pixels // 16 // side) ** 2
         header = Header("cdc", codec.stream_id, pixels, pixels, 256)
         crcs = [symbols_crc(header.to_bytes(), number, coded.symbols) for number in range(count)]
-        found = codec._dequantise(Container(header, tuple(Tile(coded.stream, crc) for crc in crcs)))
+        found = codec.dequantise(Container(header, tuple(Tile(coded.stream, crc) for crc in crcs)))
         assert found.y_file.shape[-1] == pixels // 16 and torch.equal(found.y_file[..., -side:, -side:], 16 * coded.v_hat)
         del found
         peaks[str(pixels)] = peak()

@@ -15,7 +15,6 @@ from unquant.codecs.latent import AnyLatentCodec
 from unquant.container import parse
 from unquant.entropy import exact
 from unquant.entropy.gaussian import gaussian_bits
-from unquant.images import to_picture
 from unquant.models.common import log2_q_of
 
 Q_INDICES = (16, 100, 200, 300, 336)
@@ -54,7 +53,7 @@ class Payload:
 def cross_entropy(codec: AnyLatentCodec, image: Image.Image, q_index: int, *, noise: bool) -> float:
     """Bytes by the networks' own estimate, in float32."""
     with torch.inference_mode():
-        y = codec._plan(to_picture(image)).y
+        y = codec.analyse(np.asarray(image))
         log2_q = torch.full((1, 1, 1, 1), log2_q_of(q_index))
         out = codec.model.quantise(y, log2_q, noise=noise)
         return float(out.bits_y.double().sum() + out.bits_z.double().sum()) / 8

@@ -205,7 +205,7 @@ def av1_files(codec: Av1Codec) -> dict[str, bytes]:
 
 def av1_entries(codec: Av1Codec) -> list[dict[str, object]]:
     """Makes the files of one model that are missing, and the pictures of all of them; returns their entries."""
-    codec._precision = torch.float32
+    codec.precision = torch.float32
     entries: list[dict[str, object]] = []
     for name, data in av1_files(codec).items():
         path = FOLDER / f"{codec.name}-{name}"

@@ -85,7 +85,7 @@ def test_recorded_files_give_the_recorded_pictures(
 ) -> None:
     """The AV1 streams are what was recorded, whatever today's encoder would write."""
     codec: Av1Codec = request.getfixturevalue(SHIPPED.get(entry["weights"], entry["weights"]))
-    monkeypatch.setattr(codec, "_precision", torch.float32)
+    monkeypatch.setattr(codec, "precision", torch.float32)
     data = (FOLDER / entry["file"]).read_bytes()
     assert codec.stream_id.hex() == entry["stream_id"]
     assert [hashlib.sha256(stream).hexdigest() for stream in av1_streams(data)] == entry["streams"]

@@ -137,7 +137,7 @@ def decode_digest(codec: AnyLatentCodec, data: bytes) -> str:
     """The digest of what a decoder finds in a file, or the name of the error that it raises."""
     with recorded_tiles(codec.exact) as tiles, torch.inference_mode():
         try:
-            codec._dequantise(parse(data))
+            codec.dequantise(parse(data))
         except BitstreamError as error:
             return type(error).__name__
     return digest(tiles)

@@ -72,7 +72,7 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
         widths = self.config.compressor.maps
         scales = [LATENT_STRIDE // (stride << i) for i in range(len(widths))]
         planes = [
-            torch.empty(1, width, h16 * scale, w16 * scale, dtype=self._precision, device=self.device)
+            torch.empty(1, width, h16 * scale, w16 * scale, dtype=self.precision, device=self.device)
             for width, scale in zip(widths, scales, strict=True)
         ]
         if g_s.linear is not None:

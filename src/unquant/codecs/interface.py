@@ -92,7 +92,8 @@ class Codec(ABC, Generic[C, M]):
             raise WeightsError(f"weights do not fit their configuration: {e}") from None
         model = model.eval().requires_grad_(False)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._precision = fast_precision(self.device)
+        self.precision = fast_precision(self.device)
+        """What networks outside the exact path run in: bfloat16 where that is fast, else float32."""
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -267,8 +268,8 @@ class Codec(ABC, Generic[C, M]):
             raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
 
     def _autocast(self) -> torch.autocast:
-        enabled = self._precision is not torch.float32
-        return torch.autocast(self.device.type, dtype=self._precision if enabled else None, enabled=enabled)
+        enabled = self.precision is not torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision if enabled else None, enabled=enabled)
 
 
 AnyCodec: TypeAlias = Codec[Any, Any]

@@ -87,7 +87,7 @@ class LatentCodec(Codec[C, M]):
             target = options.target(height * width)
             if target is not None:
                 return largest_file(
-                    lambda index: self._estimate(plan, index),
+                    lambda index: plan.overhead + self.estimate(plan.y, index),
                     lambda index: self._encode_at(plan, index, wishes),
                     target,
                     low,
@@ -113,9 +113,9 @@ class LatentCodec(Codec[C, M]):
 
     def _plan(self, picture: Picture) -> _Plan:
         alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
-        return _Plan(picture, alpha, self._analyse(picture.rgb))
+        return _Plan(picture, alpha, self.analyse(picture.rgb))
 
-    def _analyse(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
+    def analyse(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
         """y = g_a(x), (1, c, h16, w16) float32 on the codec's device; the image is padded by repeating its edge."""
         height, width = rgb.shape[:2]
         limits = DEFAULT_LIMITS
@@ -135,16 +135,16 @@ class LatentCodec(Codec[C, M]):
         out = torch.empty(1, self.config.latent, h16, w16, device=self.device)
         return run_windowed(network, out, (h16, w16), self.window, g_a.halo, 1)
 
-    def _estimate(self, plan: _Plan, index: int) -> float:
-        """Bytes of the file at a q index, by cross-entropy in float32."""
+    def estimate(self, y: Tensor, index: int) -> float:
+        """Bytes of the tiles of y (1, c, h16, w16) at a q index, by cross-entropy in float32."""
         bits, tiles = 0.0, 0
-        h16, w16 = plan.y.shape[-2:]
+        h16, w16 = y.shape[-2:]
         log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
         for rows, columns in tile_slices(h16, w16, self.config.tile):
-            coded = self.model.quantise(plan.y[..., rows, columns], log2_q, noise=False)
+            coded = self.model.quantise(y[..., rows, columns], log2_q, noise=False)
             bits += float(coded.bits_y.sum() + coded.bits_z.sum())
             tiles += 1
-        return bits / 8 + plan.overhead + _TILE_BYTES * tiles
+        return bits / 8 + _TILE_BYTES * tiles
 
     def _encode_at(self, plan: _Plan, index: QIndex, wishes: Wishes) -> bytes:
         height, width = plan.picture.rgb.shape[:2]
@@ -172,7 +172,7 @@ class LatentCodec(Codec[C, M]):
             self._check_weights(header)
             drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
             # not kept here: the planes are as large as y, and the callee lets go of them
-            rgb = self._draw(self._dequantise(container, path=self._needs_side(drawing.steps)), drawing)
+            rgb = self._draw(self.dequantise(container, path=self._needs_side(drawing.steps)), drawing)
             alpha = None
             if container.alpha is not None:
                 alpha = decode_alpha(container.alpha, header.height, header.width)
@@ -186,7 +186,7 @@ class LatentCodec(Codec[C, M]):
     def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
         """The picture (height, width, 3) of a latent; `side` may be taken apart."""
 
-    def _dequantise(self, container: Container, *, path: bool = True) -> SideInfo:
+    def dequantise(self, container: Container, *, path: bool = True) -> SideInfo:
         """What `decode_tiles` gives. Raises CorruptStream for steps that these weights do not have as well."""
         low, high = self.q_index_range
         indices = q_indices(container.header)
