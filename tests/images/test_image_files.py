@@ -127,6 +127,8 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
     for source, name, text in ((path, None, str(path)), (io.BytesIO(path.read_bytes()), "member", "member")):
         with pytest.raises(InputError, match=f"^{text}: cannot be read: .*in \\[0, 1\\]"):
             read_rgb(source, name=name)
+    with path.open("rb") as stream, pytest.raises(InputError, match=f"^{path}: cannot be read"):
+        read_rgb(stream)
     with pytest.raises(InputError, match=r"^member: cannot be read: not an image"):
         read_rgb(io.BytesIO(b"no image"), name="member")
     Image.fromarray(RGB).save(tmp_path / "x.png", icc_profile=b"not a profile")

@@ -47,9 +47,9 @@ def open_image(
 ) -> ImageFile.ImageFile:
     """Opens an image file and decodes its first frame; the file is closed (or no longer needed) on return.
 
-    source: a path or a binary stream. name: of a stream, for messages. max_pixels: checked against the header, before any
-    pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is found in
-    `.info["exif"]`, whatever the format.
+    source: a path or a binary stream. name: of a stream, for messages; its own by default. max_pixels: checked against the
+    header, before any pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is
+    found in `.info["exif"]`, whatever the format.
 
     Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), or ImageTooLarge.
     """
@@ -57,7 +57,7 @@ def open_image(
         name = os.fspath(source)
         with typed_errors(name), open(name, "rb") as file:
             return _read(file, name, max_pixels)
-    name = name or "image stream"
+    name = name or str(getattr(source, "name", "image stream"))
     with typed_errors(name):
         return _read(source, name, max_pixels)
 
