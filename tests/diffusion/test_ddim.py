@@ -30,6 +30,11 @@ SCHEDULES = {"cosine": COSINE, "linear": LINEAR}
 X, EPSILON = Parameterisation.X, Parameterisation.EPSILON
 
 
+def noise_in(x_t: Tensor, x0: Tensor, alpha: Tensor) -> Tensor:
+    """The noise that x_t holds beside x0, ᾱ below 1."""
+    return (x_t - alpha.sqrt() * x0) / (1 - alpha).sqrt()
+
+
 def image(dtype: torch.dtype = torch.float64) -> Tensor:
     """(2, 3, 4, 5), the values from −1 to 1."""
     return torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(2, 3, 4, 5).to(dtype)
@@ -166,7 +171,7 @@ def test_a_perfect_network_gives_the_image(name: str, parameterisation: Paramete
             alphas = subsequence(SCHEDULES[name], steps)
 
             def denoise(x_t: Tensor, alpha: Tensor) -> Tensor:
-                output = x0 if parameterisation is X else X.to_epsilon(x0, x_t, alpha)
+                output = x0 if parameterisation is X else noise_in(x_t, x0, alpha)
                 return parameterisation.to_x(output, x_t, alpha)
 
             end = sample_ddim(denoise, gamma * noise_like(x0), alphas, clamp=parameterisation.clamps)
@@ -222,7 +227,7 @@ def test_clamping() -> None:
     end = sample_ddim(lambda x, a: 3 * x, x, levels, callback=lambda step, x, f: seen.append(f))
     first = (3 * x).clamp(-1, 1)
     assert torch.equal(seen[0], first)
-    state = diffuse(first, X.to_epsilon(first, x, levels[0]), levels[1])
+    state = diffuse(first, noise_in(x, first, levels[0]), levels[1])
     torch.testing.assert_close(end, (3 * state).clamp(-1, 1), rtol=1e-12, atol=1e-12)
     assert end.abs().max() == 1
     assert sample_ddim(lambda x, a: 3 * x, x, levels, clamp=False).abs().max() > 1

@@ -1,7 +1,7 @@
 """What a diffusion network's raw output means, the clean image or the noise, and all that follows from that.
 
     x0, epsilon, ᾱ ──►┤diffuse├──► x_t = sqrt(ᾱ)·x0 + sqrt(1 − ᾱ)·epsilon
-    network(x_t, …), x_t, ᾱ ──►┤Parameterisation├──► x0 | epsilon;  target, weight, loss in training
+    network(x_t, …), x_t, ᾱ ──►┤Parameterisation├──► x0;  target, weight, loss in training
 
 The noise level is ᾱ in [0, 1], a schedule's value in float64 (in float32, 1 − ᾱ keeps few digits near ᾱ = 1): of shape ()
 for all images, or (b, 1, 1, 1) for one each. Images are (b, c, h, w) with values in [−1, 1].
@@ -56,13 +56,9 @@ def diffuse(x0: Signal, epsilon: Signal, alpha: Level) -> Signal:
 class Parameterisation(Enum):
     """The network outputs the clean image ("x") or the noise ("epsilon"): Yang & Mandt, arXiv 2209.06950, section 3.
 
-    `Parameterisation("x")` makes one from its name and raises OptionError for an unknown name. Both `to_` methods take the
-    raw output and the x_t that it was made from, (b, c, h, w) each, and alpha, () or (b, 1, 1, 1); they compute in x_t's
-    dtype (float32 or wider, or bfloat16), pass gradients, and raise OptionError for an alpha of another shape. Each of x0 and
-    epsilon follows from the other one where 0 < ᾱ < 1. Towards ᾱ = 0 an error in epsilon grows by 1/sqrt(ᾱ) in x0 (2·10^5
-    at the start of the cosine schedule), towards ᾱ = 1 one in x0 by 1/sqrt(1 − ᾱ) in epsilon: there x_t says nothing of the
-    one that is asked for. At the very ends the result is finite and otherwise arbitrary; the identities, "x" to x0 and
-    "epsilon" to epsilon, are exact everywhere.
+    `Parameterisation("x")` makes one from its name and raises OptionError for an unknown name. Of x0, epsilon and x_t each
+    follows from the two others where 0 < ᾱ < 1; towards ᾱ = 0 an error in epsilon grows by 1/sqrt(ᾱ) in x0 (2·10^5 at the
+    start of the cosine schedule).
     """
 
     X = "x"
@@ -78,16 +74,15 @@ class Parameterisation(Enum):
         return self is Parameterisation.X
 
     def to_x(self, output: Signal, x_t: Signal, alpha: Level) -> Signal:
-        """The estimate of x0, not clamped: the output, or (x_t − sqrt(1 − ᾱ)·epsilon)/sqrt(ᾱ) (Ho et al. 2020, eq. 15)."""
+        """The estimate of x0, not clamped: the output, or (x_t − sqrt(1 − ᾱ)·epsilon)/sqrt(ᾱ) (Ho et al. 2020, eq. 15).
+
+        output: the network's for x_t, (b, c, h, w) each. alpha: () or (b, 1, 1, 1). In x_t's dtype (float32 or wider, or
+        bfloat16), with gradients; finite at ᾱ = 0 too, where x_t says nothing of x0. Raises OptionError for an alpha of
+        another shape.
+        """
         signal, noise = _amplitudes(alpha, x_t)
         output = output.to(x_t)
         return output if self is Parameterisation.X else (x_t - noise * output) / signal.clamp(min=_FLOOR)
-
-    def to_epsilon(self, output: Signal, x_t: Signal, alpha: Level) -> Signal:
-        """The estimate of the noise in x_t: the output, or (x_t − sqrt(ᾱ)·x0)/sqrt(1 − ᾱ)."""
-        signal, noise = _amplitudes(alpha, x_t)
-        output = output.to(x_t)
-        return output if self is Parameterisation.EPSILON else (x_t - signal * output) / noise.clamp(min=_FLOOR)
 
     def of_gaussian(self, mean: Signal, std: float, x_t: Signal, alpha: Level) -> Signal:
         """The raw output that is right for x0 ~ N(mean, std²): the posterior mean of x0 or of epsilon given x_t.
