@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,178 +17,121 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Train a model; export its weights.")
 
-# the options that every stage has
-_Config = Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)]
-_Data = Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)]
-_Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)]
-_Budget = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)
-]
-_Steps = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="In place of --time-budget: this many steps, with a schedule over them.",
-        show_default=False,
-    ),
-]
-_Planned = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Length of the learning-rate cosine over several runs.",
-        show_default="to the end of this one",
-    ),
-]
-_Cooldown = Annotated[
-    bool, typer.Option("--cooldown", help="The learning rate falls from lr to lr_end over this run's time or steps.")
-]
-_Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Start from this export or weights file.",
-        show_default="the package's weights of the recipe's family",
-    ),
-]
-_Resume = Annotated[bool, typer.Option("--resume", help="Go on from what lies in --out, if anything does.")]
 _Metrics = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the LPIPS weights.", show_default="UNQUANT_METRICS")
 ]
-_Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")]
-_Devices = Annotated[int, typer.Option(min=1, metavar="N", help="How many of them.")]
 
 
-@app.command("stage1")
-@guarded
-def stage1(
-    config: _Config,
-    data: _Data,
-    out: _Out,
-    time_budget: _Budget = None,
-    steps: _Steps = None,
-    planned_total: _Planned = None,
-    cooldown: _Cooldown = False,
-    init: Annotated[
-        str, typer.Option(metavar="klt|random|PATH", help="Start from this; PATH: an export or a weights file.")
-    ] = "klt",
-    resume: _Resume = False,
-    metrics_dir: _Metrics = None,
-    device: _Device = "auto",
-    devices: _Devices = 1,
-) -> None:
+def _add_stage(number: int, text: str, start: Any) -> None:
+    """The command of a stage: they differ in their help and in what --init is, the option `start`, alone."""
+
+    @app.command(f"stage{number}", help=text)
+    @guarded
+    def stage(
+        config: Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)],
+        data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)],
+        out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)],
+        time_budget: Annotated[
+            str | None, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)
+        ] = None,
+        steps: Annotated[
+            int | None,
+            typer.Option(
+                min=1,
+                metavar="N",
+                help="In place of --time-budget: this many steps, with a schedule over them.",
+                show_default=False,
+            ),
+        ] = None,
+        planned_total: Annotated[
+            str | None,
+            typer.Option(
+                metavar="TIME",
+                help="Length of the learning-rate cosine over several runs.",
+                show_default="to the end of this one",
+            ),
+        ] = None,
+        cooldown: Annotated[
+            bool,
+            typer.Option("--cooldown", help="The learning rate falls from lr to lr_end over this run's time or steps."),
+        ] = False,
+        init: str | None = start,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Go on from what lies in --out, if anything does.")
+        ] = False,
+        metrics_dir: _Metrics = None,
+        device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+        devices: Annotated[int, typer.Option(min=1, metavar="N", help="How many of them.")] = 1,
+    ) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
+        if (time_budget is None) == (steps is None):
+            raise OptionError("--time-budget or --steps: one of the two")
+        budget = None if time_budget is None else parse_duration(time_budget, "--time-budget")
+        if planned_total is not None and steps is not None:
+            raise OptionError("--planned-total: goes with --time-budget, not with --steps")
+        if planned_total is not None and cooldown:
+            raise OptionError("--planned-total: a cooldown takes the time budget alone")
+        total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
+        if number > 1 and init in ("klt", "random"):
+            raise OptionError(f"--init: stage {number} goes on from weights: an export or a weights file, not {init!r}")
+
+        from unquant.codecs.registry import find_model
+        from unquant.train.loop import train
+        from unquant.train.recipe import Run, load_recipe
+
+        recipe = load_recipe(config)
+        run = Run(
+            data=data,
+            out=out,
+            time_budget=budget,
+            steps=steps,
+            planned_total=total,
+            cooldown=cooldown,
+            init=str(find_model(recipe.family).path) if init is None else init,
+            resume=resume,
+            metrics=metrics_dir,
+            device=device,
+            devices=devices,
+            stage=number,
+        )
+        folder = train(recipe, run, echo=say)
+        say(f"weights exported to {folder}; `unquant train export {folder} -o FILE` joins them")
+
+
+_WEIGHTS = typer.Option(
+    None,
+    metavar="PATH",
+    help="Start from this export or weights file.",
+    show_default="the package's weights of the recipe's family",
+)
+
+_add_stage(
+    1,
     """Transforms and entropy model together, for every rate.
 
     A file orders.json with {"stop": true} in the run's folder ends the run after an export.
-    """
-    _train(
-        1, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
-    )
-
-
-@app.command("stage2")
-@guarded
-def stage2(
-    config: _Config,
-    data: _Data,
-    out: _Out,
-    time_budget: _Budget = None,
-    steps: _Steps = None,
-    planned_total: _Planned = None,
-    cooldown: _Cooldown = False,
-    init: _Weights = None,
-    resume: _Resume = False,
-    metrics_dir: _Metrics = None,
-    device: _Device = "auto",
-    devices: _Devices = 1,
-) -> None:
+    """,
+    typer.Option("klt", metavar="klt|random|PATH", help="Start from this; PATH: an export or a weights file."),
+)
+_add_stage(
+    2,
     """The reverse network alone, in latent space: by mse, bridge or energy, as the recipe says.
 
     All else stays as it is: files keep decoding. Stops as stage1 does.
-    """
-    _train(
-        2, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
-    )
-
-
-@app.command("stage3")
-@guarded
-def stage3(
-    config: _Config,
-    data: _Data,
-    out: _Out,
-    time_budget: _Budget = None,
-    steps: _Steps = None,
-    planned_total: _Planned = None,
-    cooldown: _Cooldown = False,
-    init: _Weights = None,
-    resume: _Resume = False,
-    metrics_dir: _Metrics = None,
-    device: _Device = "auto",
-    devices: _Devices = 1,
-) -> None:
+    """,
+    _WEIGHTS,
+)
+_add_stage(
+    3,
     """Reverse network and synthesis together, for realism; of `av1` the network that redraws.
 
     Starts, of `ratevar`, from weights whose reverse network is of the training energy.
 
     Analysis and entropy model stay as they are: files keep decoding. Stops as stage1 does.
-    """
-    _train(
-        3, config, data, out, time_budget, steps, planned_total, cooldown, init, resume, metrics_dir, device, devices
-    )
-
-
-def _train(
-    stage: int,
-    config: Path,
-    data: Path,
-    out: Path,
-    time_budget: str | None,
-    steps: int | None,
-    planned_total: str | None,
-    cooldown: bool,
-    init: str | None,
-    resume: bool,
-    metrics_dir: Path | None,
-    device: str,
-    devices: int,
-) -> None:
-    """Run a stage with the options of its command; init: None for the package's weights."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
-    if (time_budget is None) == (steps is None):
-        raise OptionError("--time-budget or --steps: one of the two")
-    budget = None if time_budget is None else parse_duration(time_budget, "--time-budget")
-    if planned_total is not None and steps is not None:
-        raise OptionError("--planned-total: goes with --time-budget, not with --steps")
-    if planned_total is not None and cooldown:
-        raise OptionError("--planned-total: a cooldown takes the time budget alone")
-    total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
-    if stage > 1 and init in ("klt", "random"):
-        raise OptionError(f"--init: stage {stage} goes on from weights: an export or a weights file, not {init!r}")
-
-    from unquant.codecs.registry import find_model
-    from unquant.train.loop import train
-    from unquant.train.recipe import Run, load_recipe
-
-    recipe = load_recipe(config)
-    run = Run(
-        data=data,
-        out=out,
-        time_budget=budget,
-        steps=steps,
-        planned_total=total,
-        cooldown=cooldown,
-        init=str(find_model(recipe.family).path) if init is None else init,
-        resume=resume,
-        metrics=metrics_dir,
-        device=device,
-        devices=devices,
-        stage=stage,
-    )
-    folder = train(recipe, run, echo=say)
-    say(f"weights exported to {folder}; `unquant train export {folder} -o FILE` joins them")
+    """,
+    _WEIGHTS,
+)
 
 
 @app.command("export")
