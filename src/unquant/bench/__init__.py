@@ -6,4 +6,6 @@ subjects/   what is measured: models, and JPEG, WebP, AVIF, JPEG XL, HEIC, JPEG 
 run/        the plan, one image after the other, the folder of results
 analysis/   what the rows say: means, curves, rate differences, codecs at equal bytes, regular texture
 report/     figures, and the page that shows it all
+
+tuning/ is beside that: it decodes with the networks themselves, for `unquant train tune`.
 """

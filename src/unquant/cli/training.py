@@ -186,7 +186,7 @@ def tune(
     """
     rates = parse_rates(bpp, "--bpp")
 
-    from unquant.bench.tune import markdown, run_tuning
+    from unquant.bench.tuning import markdown, run_tuning
 
     tuned = run_tuning(weights, images, output, rates, crop, count, metrics_dir, echo=say)
     print(json.dumps(tuned.to_dict()) if as_json else markdown(tuned.table))
