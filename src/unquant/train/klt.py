@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
+from unquant.models.latent import LatentModel
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
 from unquant.train.data import Photos
 
@@ -17,23 +16,7 @@ __all__ = ["start_from_klt"]
 _BATCHES, _CROPS, _SIZE = 12, 64, 128
 
 
-@runtime_checkable
-class _Config(Protocol):
-    @property
-    def latent(self) -> int: ...
-
-
-@runtime_checkable
-class _LinearStart(Protocol):
-    """A model that can start from directions (c, 768) and the latents' standard deviations (c,), c of its configuration."""
-
-    @property
-    def config(self) -> _Config: ...
-
-    def start_from(self, basis: Float[Tensor, "c d"], std: Float[Tensor, " c"]) -> None: ...
-
-
-def start_from_klt(model: _LinearStart, photos: Photos, crop: int, generator: torch.Generator) -> None:
+def start_from_klt(model: LatentModel[Any, Any, Any], photos: Photos, crop: int, generator: torch.Generator) -> None:
     """Start a model from the directions of patches of 16×16 pixels of training photographs, in crops of at most `crop`²."""
     size = min(_SIZE, crop)
     crops = [photos.crops(_CROPS, size, generator) for _ in range(_BATCHES)]

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unquant.models.cdc import CdcConfig
 from unquant.models.common import Model, log2_q_of
-from unquant.models.ratevar import RatevarConfig
+from unquant.models.latent import LatentConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Image
 from unquant.train.data import Photos
@@ -105,7 +104,7 @@ class Objective(nn.Module, Generic[M]):
 
 
 def draw_log2_q(
-    batch: int, latent_size: int, model: RatevarConfig | CdcConfig, q_map: float, generator: torch.Generator
+    batch: int, latent_size: int, model: LatentConfig, q_map: float, generator: torch.Generator
 ) -> Float[Tensor, "b 1 _ _"]:
     """log2 q, uniform over the model's range and stratified over the batch; at times (q_map) a map of two values."""
     low, high = log2_q_of(model.q_index_min), log2_q_of(model.q_index_max)

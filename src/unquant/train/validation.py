@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.models.cdc import Cdc
 from unquant.models.common import log2_q_of
-from unquant.models.ratevar import Ratevar
+from unquant.models.latent import LatentModel
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos
@@ -28,7 +27,7 @@ __all__ = [
     "validation_indices",
 ]
 
-M = TypeVar("M", bound=Ratevar | Cdc)
+M = TypeVar("M", bound=LatentModel[Any, Any, Any])
 
 
 def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Image:
@@ -36,7 +35,7 @@ def fixed_crops(photos: Photos, count: int, size: int, *, held_out: bool) -> Ima
     return photos.crops(count, size, torch.Generator().manual_seed(7), held_out=held_out, augment=False)
 
 
-def validation_indices(model: Ratevar | Cdc) -> list[int]:
+def validation_indices(model: LatentModel[Any, Any, Any]) -> list[int]:
     """Three steps of the model's range: at a sixth, a half and five sixths."""
     low, high = model.config.q_index_min, model.config.q_index_max
     return [round(low + (high - low) * f / 6) for f in (1, 3, 5)]
