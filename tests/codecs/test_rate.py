@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unquant.codecs import latent
 from unquant.codecs.av1 import Av1Codec
 from unquant.codecs.interface import AnyCodec
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
@@ -194,9 +195,9 @@ def test_the_latent_is_computed_once(
     either: AnyLatentCodec, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    analyse, encode_at = LatentCodec.analyse, LatentCodec._encode_at
+    analyse, encode_tiles = LatentCodec.analyse, latent.encode_tiles
     monkeypatch.setattr(LatentCodec, "analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])
-    monkeypatch.setattr(LatentCodec, "_encode_at", lambda *a: (calls.append("exact"), encode_at(*a))[1])
+    monkeypatch.setattr(latent, "encode_tiles", lambda *a: (calls.append("exact"), encode_tiles(*a))[1])
     either.encode(picture, target_bytes=1234)
     assert calls.count("g_a") == 1
     assert calls.count("exact") <= 6
