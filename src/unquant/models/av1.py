@@ -19,9 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.container.obu import ac_q
-from unquant.errors import OptionError, WeightsError
-from unquant.models.common import Model
-from unquant.models.config import filled
+from unquant.models.common import Model, check_default_realism
+from unquant.models.config import read_config
 from unquant.nn.redraw import Redraw
 from unquant.shapes import Image
 
@@ -46,8 +45,7 @@ class Av1Config:
     default_realism: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.default_realism <= 1:
-            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+        check_default_realism(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
@@ -56,10 +54,7 @@ class Av1Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Av1Config:
         """The inverse of `to_dict`; a missing key takes its default. Raises WeightsError for a key or value that is none."""
-        try:
-            return filled(cls, values, "av1")
-        except OptionError as e:
-            raise WeightsError(f"bad configuration: {e}") from None
+        return read_config(cls, values, "av1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, 
 from unquant.diffusion.samplers import sample_ddim
 from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
-from unquant.errors import OptionError, WeightsError
-from unquant.models.config import EntropyConfig, entropy_model, filled
+from unquant.errors import OptionError
+from unquant.models.common import check_default_realism
+from unquant.models.config import EntropyConfig, entropy_model, read_config
 from unquant.models.latent import LatentModel
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
@@ -64,8 +65,7 @@ class CdcConfig:
         Parameterisation(self.parameterisation)
         if self.schedule not in SCHEDULES:
             raise OptionError(f"schedule: one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if not 0 <= self.default_realism <= 1:
-            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+        check_default_realism(self)
         if not 1 <= self.steps <= self.train_steps:
             raise OptionError(f"steps: in 1..train_steps, not {self.steps}")
         if not 0 <= self.gamma <= 1:
@@ -92,10 +92,7 @@ class CdcConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CdcConfig:
         """The inverse of `to_dict`; a missing key takes its default. Raises WeightsError for anything that does not fit."""
-        try:
-            return filled(cls, values, "cdc")
-        except OptionError as e:
-            raise WeightsError(f"bad configuration: {e}") from None
+        return read_config(cls, values, "cdc")
 
 
 class CdcOutput(NamedTuple):

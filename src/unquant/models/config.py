@@ -10,9 +10,9 @@ from unquant.entropy.base import EntropyModel
 from unquant.entropy.entroformer import Entroformer, EntroformerConfig
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.two_pass import TwoPassEntropy
-from unquant.errors import OptionError
+from unquant.errors import OptionError, WeightsError
 
-__all__ = ["EntropyConfig", "entropy_model", "filled"]
+__all__ = ["EntropyConfig", "entropy_model", "filled", "read_config"]
 
 T = TypeVar("T")
 
@@ -85,3 +85,11 @@ def filled(cls: type[T], values: Any, name: str) -> T:
         return cls(**found)
     except OptionError as e:
         raise OptionError(f"{name}.{e}") from None
+
+
+def read_config(cls: type[T], values: Any, name: str) -> T:
+    """`filled`, of what a weights file says. Raises WeightsError."""
+    try:
+        return filled(cls, values, name)
+    except OptionError as e:
+        raise WeightsError(f"bad configuration: {e}") from None

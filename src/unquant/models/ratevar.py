@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unquant.errors import OptionError, WeightsError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.config import EntropyConfig, entropy_model, filled
+from unquant.models.common import SideInfo, check_default_realism, log2_q_of
+from unquant.models.config import EntropyConfig, entropy_model, read_config
 from unquant.models.latent import LatentModel
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
@@ -60,8 +59,7 @@ class RatevarConfig:
     reverse: ReverseConfig | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.default_realism <= 1:
-            raise OptionError(f"default_realism: in 0..1, not {self.default_realism}")
+        check_default_realism(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
@@ -73,10 +71,7 @@ class RatevarConfig:
 
         Raises WeightsError for an unknown key, and for a value of another type than the default's or out of range.
         """
-        try:
-            return filled(cls, values, "ratevar")
-        except OptionError as e:
-            raise WeightsError(f"bad configuration: {e}") from None
+        return read_config(cls, values, "ratevar")
 
 
 class RatevarOutput(NamedTuple):
