@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from unquant.container.bits import Bits
 from unquant.errors import CorruptStream, UnsupportedVersion
 
-__all__ = ["Bits", "Frame", "FrameReader", "Sequence", "read_sequence"]
+__all__ = ["Frame", "FrameReader", "Sequence", "read_sequence"]
 
 _KEY_FRAME, _INTRA_ONLY_FRAME, _SWITCH_FRAME = 0, 2, 3
 _SELECT: Final = 2  # SELECT_SCREEN_CONTENT_TOOLS and SELECT_INTEGER_MV
@@ -21,55 +22,6 @@ _MAX_SEGMENTS: Final = 8
 _SEGMENT_FEATURE_BITS: Final = (9, 7, 7, 7, 7, 3, 0, 0)  # the sign of the first five included
 _SIGNED_FEATURES: Final = 5
 _MAX_TILE_WIDTH, _MAX_TILE_AREA, _MAX_TILE_COLS, _MAX_TILE_ROWS = 4096, 4096 * 2304, 64, 64
-
-
-class Bits:
-    """A cursor over bits, the most significant first, that never reads past the end: CorruptStream names `what`."""
-
-    __slots__ = ("_data", "_what", "position")
-
-    def __init__(self, data: memoryview, what: str) -> None:
-        self._data = data
-        self._what = what
-        self.position = 0
-
-    @property
-    def bytes_left(self) -> int:
-        """Whole bytes after the one that the cursor stands in."""
-        return len(self._data) - (self.position + 7) // 8
-
-    def f(self, count: int) -> int:
-        """An unsigned number of `count` bits."""
-        end = self.position + count
-        if end > 8 * len(self._data):
-            raise CorruptStream(f"AV1 {self._what}: cut short or damaged")
-        last = (end + 7) // 8
-        window = int.from_bytes(self._data[self.position // 8 : last], "big")
-        self.position = end
-        return window >> (8 * last - end) & ((1 << count) - 1)
-
-    def flag(self) -> bool:
-        return self.f(1) == 1
-
-    def su(self, count: int) -> int:
-        """A signed number of `count` bits, the sign included."""
-        value = self.f(count)
-        return value - (1 << count) if value >> (count - 1) else value
-
-    def ns(self, n: int) -> int:
-        """A number below n."""
-        width = n.bit_length()
-        short = (1 << width) - n
-        value = self.f(width - 1)
-        return value if value < short else (value << 1) - short + self.f(1)
-
-    def uvlc(self) -> None:
-        """Passes over one variable-length number."""
-        zeros = 0
-        while zeros < 32 and not self.flag():
-            zeros += 1
-        if zeros < 32:
-            self.f(zeros)
 
 
 @dataclass(slots=True)

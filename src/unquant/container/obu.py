@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from unquant.container.av1_headers import Bits, Frame, FrameReader, Sequence, read_sequence
+from unquant.container.av1_headers import Frame, FrameReader, Sequence, read_sequence
+from unquant.container.bits import Bits
 from unquant.container.varint import BytesLike, byte_view, checked_int
 from unquant.errors import CorruptStream, UnsupportedVersion
 
