@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 
 import unquant
 from unquant.perceptual import LPIPS, LPIPS_FILES
+from unquant.train.av1 import objective as av1_objective
 from unquant.train.av1 import pairs
-from unquant.train.av1 import stage1 as redraw
 from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.trainer import Trainer
 
@@ -203,11 +203,11 @@ def shapes_run(
     """100 steps of stage 1 of `av1` at one quality and AV1's fastest speed; tests must leave it as it is."""
     out = tmp_path_factory.mktemp("av1") / "run"
     out.mkdir()
-    original, options = pairs._draw_recipe, replace(pairs.BASE, quality=8, speed=9)  # pyright: ignore[reportPrivateUsage]
+    original, options = pairs.draw_version, replace(pairs.BASE, quality=8, speed=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "BASE", options)
-        patch.setattr(pairs, "_draw_recipe", lambda *args: original(*args)._replace(size=(96, 96), options=options))
-        patch.setattr(redraw, "_VALIDATION_QUALITIES", (8,))
+        patch.setattr(pairs, "draw_version", lambda *args: original(*args)._replace(size=(96, 96), options=options))
+        patch.setattr(av1_objective, "VALIDATION_QUALITIES", (8,))
         trained = run_steps(av1_recipe, out, 100, data=shapes)
     trained.trainer.objective.close()
     return trained

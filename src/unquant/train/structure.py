@@ -21,7 +21,7 @@ from unquant.train.adversary import Discriminator
 from unquant.train.energy import feature_energy_score
 from unquant.train.objective import shifted_side
 
-__all__ = ["Structure", "StructureConfig", "StructureTerms", "squared"]
+__all__ = ["Structure", "StructureConfig", "StructureTerms", "squared", "squared_of_mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,11 @@ class Structure(nn.Module):
 def squared(a: Image, b: Image) -> Float[Tensor, " b"]:
     """255²·MSE of each image."""
     return (a - b).square().mean((1, 2, 3)) * 255.0**2
+
+
+def squared_of_mean(first: Image, second: Image, x: Image) -> Float[Tensor, " b"]:
+    """255²·(squared error of the samples' mean), without bias: it does not punish that samples differ."""
+    return 0.5 * (squared(first, x) + squared(second, x) - squared(first, second))
 
 
 def _features(network: LPIPS | DISTS, triple: Sequence[Tensor], samples: int) -> tuple[list[Tensor], ...]:

@@ -19,8 +19,9 @@ from unquant.codecs.av1 import Av1Codec
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
-from unquant.train.av1 import stage1 as redraw
-from unquant.train.av1.pairs import PairsConfig
+from unquant.train.av1 import objective as av1_objective
+from unquant.train.av1 import stage1
+from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.train.data import Photos
 from unquant.train.loop import train
@@ -67,7 +68,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, RedrawDraw, Tensor
     x_hat = (x_q + 0.01 * torch.randn(4, 3, 64, 64, generator=g)).requires_grad_()
     realism = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1)
     draw = RedrawDraw(x_q, told([Coding(150, 0.2)] * 4), realism, 2, torch.tensor([3, 10]), False)
-    monkeypatch.setattr(redraw, "redrawn", lambda *_: x_hat)
+    monkeypatch.setattr(stage1, "redrawn", lambda *_: x_hat)
     return x, draw, x_hat
 
 
@@ -105,7 +106,7 @@ def test_dists_of_a_few_batches_counts_for_all(made_up: tuple[Tensor, RedrawDraw
     draw = draw._replace(
         x_q=x_q, coding=draw.coding[:1].expand(5, -1), realism=torch.cat([draw.realism, torch.ones(1, 1, 1, 1)])
     )
-    redraw.redrawn = lambda *_: torch.cat([x_hat, x_hat[3:]])  # restored by the fixture
+    stage1.redrawn = lambda *_: torch.cat([x_hat, x_hat[3:]])  # restored by the fixture
     config = RedrawConfig(lpips_weight=0.0, dists_weight=70.0, dists_share=0.25, dists_crops=2, dists_size=32)
     dists = Contrast()
     stage = RedrawStage(Av1(TINY), config, PairsConfig(), Brightness(), dists)
@@ -122,7 +123,7 @@ def test_dists_of_a_few_batches_counts_for_all(made_up: tuple[Tensor, RedrawDraw
 
 def stage_draw(stage: RedrawStage, seed: int) -> RedrawDraw:
     """A draw without a pool."""
-    crops = redraw.PairBatch(torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64), told([Coding(9, 1.0)] * 4))
+    crops = PairBatch(torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64), told([Coding(9, 1.0)] * 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "crops", lambda *_: crops)
         _, draw = stage.batch(Photos.__new__(Photos), 4, 64, torch.Generator().manual_seed(seed), torch.device("cpu"))
@@ -174,17 +175,18 @@ def test_validation_beside_av1(shapes_run: Any, made_up: Any) -> None:
     trainer = shapes_run.trainer
     stage = RedrawStage(trainer.model, RedrawConfig(), PairsConfig(pool=1), Brightness(), None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redraw, "_VALIDATION_QUALITIES", (8, 20))
-        patch.setattr(redraw, "redrawn", lambda model, x_q, coding, rho: x_q)
+        patch.setattr(av1_objective, "VALIDATION_QUALITIES", (8, 20))
+        patch.setattr(av1_objective, "redrawn", lambda model, x_q, coding, rho: x_q)
         row = stage.validate(trainer.model, trainer.photos, 64, 3)
         assert (row["gain"], row["gain1_20"], row["lpips"], row["loss"], row["gap"]) == (0, 0, 1, 2, 0)
-        fixed = {key: pair.x for key, pair in stage._fixed.items()}  # pyright: ignore[reportPrivateUsage]
+        seen = [(quality, held_out) for quality in (8, 20) for held_out in (True, False)]
+        fixed = [stage.fixed_pair(trainer.photos, 64, 3, quality, held_out=held_out) for quality, held_out in seen]
 
         def nearly(model: Av1, x_q: Tensor, coding: Tensor, rho: Tensor) -> Tensor:
-            (x,) = (x for key, x in fixed.items() if torch.equal(stage._fixed[key].x_q, x_q))  # pyright: ignore[reportPrivateUsage]
+            (x,) = (pair.x for pair in fixed if torch.equal(pair.x_q, x_q))
             return x + 0.1 * (x_q - x)
 
-        patch.setattr(redraw, "redrawn", nearly)
+        patch.setattr(av1_objective, "redrawn", nearly)
         row = stage.validate(trainer.model, trainer.photos, 64, 3)
     assert row["gain"] == pytest.approx(20, abs=0.01)
     assert row["lpips"] == pytest.approx(0.1, abs=0.001)
@@ -217,9 +219,9 @@ def test_a_run_that_fails_names_the_picture(
     def failing(*_: Any) -> bytes:
         raise ValueError("no memory")
 
-    monkeypatch.setattr(redraw.PairsObjective, "validate", lambda *_: {"loss": 0.0})
-    monkeypatch.setattr(redraw.PairsObjective, "save_samples", lambda *_: None)
-    monkeypatch.setattr("unquant.train.av1.pairs.encode_avif", failing)
+    monkeypatch.setattr(av1_objective.PairsObjective, "validate", lambda *_: {"loss": 0.0})
+    monkeypatch.setattr(av1_objective.PairsObjective, "save_samples", lambda *_: None)
+    monkeypatch.setattr("unquant.train.av1.versions.encode_avif", failing)
     with pytest.raises(TrainingError, match=r"a\d+\.png: no pair can be made \(ValueError: no memory\)"):
         train(av1_recipe, Run(shapes, tmp_path / "run", steps=2, device="cpu"), lambda _: None)
 

@@ -19,8 +19,8 @@ from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train import judges
-from unquant.train.av1 import stage1 as redraw
-from unquant.train.av1 import stage3 as redraw3
+from unquant.train.av1 import objective as av1_objective
+from unquant.train.av1 import stage3
 from unquant.train.av1.pairs import PairsConfig
 from unquant.train.av1.stage3 import Realism, RealismConfig, RealismDraw
 from unquant.train.journal import Journal
@@ -87,7 +87,7 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
         seen.extend((first, second, target, corner))
         return StructureTerms(torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6]), torch.tensor([7.0, 8, 9]))
 
-    monkeypatch.setattr(redraw3, "redrawn", f)
+    monkeypatch.setattr(stage3, "redrawn", f)
     monkeypatch.setattr(Structure, "forward", compare)
     weights = {"mean_weight": 3.0, "energy_weight": 10.0, "lpips_weight": 20.0, "dists_weight": 30.0}
     terms = stage(Pixels(), spread=spread, **weights)(x, conditions)
@@ -327,7 +327,7 @@ def test_a_run_keeps_realism_0(
 ) -> None:
     """40 steps at weights that pull: DISTS' stand-in falls at realism 1, the mean stays within 0.1 dB."""
     monkeypatch.setattr(judges, "load_dists", lambda directory: Pixels())
-    monkeypatch.setattr(redraw, "_VALIDATION_QUALITIES", (8,))
+    monkeypatch.setattr(av1_objective, "VALIDATION_QUALITIES", (8,))
     init = str(shapes_run.out / "export")
     recipe = changed(recipe, RealismConfig, adversarial_weight=1.0)
     train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Coding
 from unquant.train.av1 import pairs
 from unquant.train.av1.pairs import CUT_GRID, Pairs, PairsConfig, fixed_pairs
+from unquant.train.av1.versions import Version, coding_of
 from unquant.train.data import Photos, held_out
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -60,14 +62,14 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
     def change(**options: Any) -> list[Any]:
         drawn: list[Any] = []
-        original = pairs._draw_recipe  # pyright: ignore[reportPrivateUsage]
+        original = pairs.draw_version
 
         def other(*args: Any) -> Any:
             recipe = original(*args)
             drawn.append(recipe._replace(options=replace(recipe.options, **options)))
             return drawn[-1]
 
-        monkeypatch.setattr(pairs, "_draw_recipe", other)
+        monkeypatch.setattr(pairs, "draw_version", other)
         return drawn
 
     return change
@@ -115,8 +117,8 @@ def test_crops_of_a_lossless_file_are_the_original(
 def test_a_picture_is_scaled_flipped_and_turned_before_it_is_coded(photos: Photos) -> None:
     photo = photos.picture(0)
     options = AvifOptions(quality=20, speed=9)
-    recipe = pairs._Recipe((96, 112), (True, False), True, options, False)  # pyright: ignore[reportPrivateUsage]
-    made = pairs._make(photo, recipe, None)  # pyright: ignore[reportPrivateUsage]
+    version = Version((96, 112), (True, False), True, options, False)
+    made = pairs.make_pair(photo, version, None)
     scaled = np.array(Image.fromarray(photo).resize((112, 96), Image.Resampling.LANCZOS))
     expected = np.ascontiguousarray(scaled[::-1].transpose(1, 0, 2))
     assert np.array_equal(made.x, expected)
@@ -124,7 +126,7 @@ def test_a_picture_is_scaled_flipped_and_turned_before_it_is_coded(photos: Photo
     assert np.array_equal(made.x_q, decode_avif(encode_avif(expected, options))[0])
     assert np.array_equal(made.x_q, decode_avif(made.data)[0])
     # bytes that are kept make the same pair again
-    again = pairs._make(photo, recipe, made.data)  # pyright: ignore[reportPrivateUsage]
+    again = pairs.make_pair(photo, version, made.data)
     assert np.array_equal(again.x, made.x)
     assert np.array_equal(again.x_q, made.x_q)
     assert again.coding == made.coding
@@ -148,7 +150,7 @@ def test_what_f_is_told_is_the_file_s(pool: Pool, recipes: Callable[..., list[An
     data = encode_avif(
         np.zeros((32, 48, 3), np.uint8), AvifOptions(quality=30, speed=9, tune="psnr", deltaq_strength=0)
     )
-    found = pairs.coding_of(data, 32 * 48)
+    found = coding_of(data, 32 * 48)
     assert isinstance(found, Coding)
     assert (found.qmatrix, found.delta_q, found.chroma, found.half) == (False, False, "4:4:4", False)
     assert 0 < found.bpp < 8 * len(data) / (32 * 48)
@@ -161,14 +163,14 @@ def test_one_state_of_the_generator_gives_one_run_of_batches(pool: Pool, monkeyp
     one = pool(config)
     monkeypatch.setattr(pairs.os, "cpu_count", lambda: 8)
     other = pool(config)
-    original = pairs._make  # pyright: ignore[reportPrivateUsage]
+    original = pairs.make_pair
     turn = threading.Event()
 
     def dawdling(*args: Any) -> Any:
         turn.wait(0.02 * (hash(args[1]) % 3))
         return original(*args)
 
-    monkeypatch.setattr(pairs, "_make", dawdling)
+    monkeypatch.setattr(pairs, "make_pair", dawdling)
     batches = [(one.crops(5), other.crops(5)) for _ in range(8)]
     for first, second in batches:
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -176,17 +178,30 @@ def test_one_state_of_the_generator_gives_one_run_of_batches(pool: Pool, monkeyp
     assert not torch.equal(pool(config, seed=1).crops(5).x, batches[0][0].x)
 
 
+class AtOnce(Executor):
+    """Does all work where it is asked for."""
+
+    def __init__(self, workers: int) -> None:
+        pass
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
 def test_versions_are_kept_and_at_times_coded_anew(
     pool: Pool, monkeypatch: pytest.MonkeyPatch, shard: Callable[..., Path], flat: Callable[..., bytes], tmp_path: Path
 ) -> None:
     coded: list[bool] = []
-    original = pairs._make  # pyright: ignore[reportPrivateUsage]
+    original = pairs.make_pair
 
     def counting(photo: Any, recipe: Any, data: bytes | None) -> Any:
         coded.append(data is None)
         return original(photo, recipe, data)
 
-    monkeypatch.setattr(pairs, "_make", counting)
+    monkeypatch.setattr(pairs, "make_pair", counting)
+    monkeypatch.setattr(pairs, "ThreadPoolExecutor", AtOnce)
     name = next(name for name in (f"{i}.png" for i in range(9)) if not held_out(name))
     shard(tmp_path / "a.tar", {name: flat(64, 64)})
     single = Photos(tmp_path, CPU)
@@ -198,8 +213,7 @@ def test_versions_are_kept_and_at_times_coded_anew(
         before = len(coded)
         for _ in range(10):
             made.crops(4)
-        made._threads.shutdown(wait=True)  # pyright: ignore[reportPrivateUsage]
-        assert len(coded) - before >= 30  # one pair for every crop
+        assert len(coded) - before == 40  # one pair for every crop
         return sum(coded[before:]) / (len(coded) - before)
 
     assert share(0.0) < 0.2
@@ -207,12 +221,14 @@ def test_versions_are_kept_and_at_times_coded_anew(
     assert 0.2 < share(0.5) < 0.8
 
 
-def test_a_pair_is_used_as_often_as_asked(pool: Pool, recipes: Callable[..., list[Any]]) -> None:
+def test_a_pair_is_used_as_often_as_asked(
+    pool: Pool, recipes: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipes(quality=20, speed=9)
     made = pool(PairsConfig(pool=8, reuse=4.0))
     jobs: list[Any] = []
-    original = made._submit  # pyright: ignore[reportPrivateUsage]
-    made._submit = lambda: (jobs.append(1), original())[1]  # pyright: ignore[reportPrivateUsage]
+    original = made.photos.draw
+    monkeypatch.setattr(made.photos, "draw", lambda *args: (jobs.append(1), original(*args))[1])
     for _ in range(20):
         made.crops(4)
     assert len(jobs) == 20
@@ -260,7 +276,7 @@ def test_what_a_thread_fails_on_is_named(pool: Pool, photos: Photos, monkeypatch
     def failing(*args: Any) -> Any:
         raise ValueError("encoder broke down")
 
-    monkeypatch.setattr(pairs, "_make", failing)
+    monkeypatch.setattr(pairs, "make_pair", failing)
     with pytest.raises(TrainingError, match=r"pieces.*: a\d{3}\.jpg: no pair can be made \(ValueError: encoder broke"):
         [made.crops(8) for _ in range(20)]
     # at the start as well, and no thread is left behind

@@ -24,7 +24,7 @@ from unquant.train.energy import feature_energy_score
 from unquant.train.loop import train
 from unquant.train.ratevar.stage3 import Stage3, Stage3Config
 from unquant.train.recipe import Recipe, Run
-from unquant.train.structure import StructureTerms
+from unquant.train.structure import StructureTerms, squared_of_mean
 from unquant.train.trainer import Trainer
 from unquant.weights import join_shards, read_shards, read_weights
 
@@ -60,7 +60,7 @@ def test_squared_error_of_the_mean_does_not_punish_the_spread() -> None:
     torch.manual_seed(0)
     x = torch.rand(1, 3, 16, 16).expand(4000, 3, 16, 16)
     first, second = (x + 0.02 + 0.1 * torch.randn_like(x) for _ in range(2))
-    squared = Stage3._squared_of_mean(first, second, x)  # pyright: ignore[reportPrivateUsage]
+    squared = squared_of_mean(first, second, x)
     # a single sample has (0.02² + 0.1²)
     assert float(squared.mean()) / 255**2 == pytest.approx(0.02**2, rel=0.05)
 

@@ -1,35 +1,31 @@
-"""Pairs of pictures for `av1`: a photograph, and what AV1 made of it.
+"""Pairs of pictures for `av1`: a photograph, and what AV1 made of it (see `versions`).
 
-A photograph is scaled, flipped and turned first, then coded as a whole, then cut: AV1's prediction and its filters are
-directional and sit on the block grid, so a coded picture must never be turned, scaled or shifted. Coded bytes are kept in
-memory and coded anew only at times; decoded pairs lie in a pool on the device, from which every batch is cut, and a few of
-which are replaced at every batch by threads that run ahead of the training.
+Coded bytes are kept in memory and coded anew only at times; decoded pairs lie in a pool on the device, from which every batch
+is cut, and a few of which are replaced at every batch by threads that run ahead of the training.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, decode_avif, encode_avif, enlarge, reduce
-from unquant.container.avif import parse_avif
+from unquant.codecs.avif import BASE
 from unquant.errors import OptionError, TrainingError
 from unquant.models.av1 import Coding, told
 from unquant.shapes import Image
+from unquant.train.av1.versions import Made, Version, draw_version, make_pair
 from unquant.train.data import CANVAS, Photos
 
-__all__ = ["CUT_GRID", "PairBatch", "Pairs", "PairsConfig", "coding_of", "fixed_pairs"]
+__all__ = ["CUT_GRID", "PairBatch", "Pairs", "PairsConfig", "fixed_pairs"]
 
 CUT_GRID = 16
 """Crops begin at multiples of this many pixels: transforms of AV1 and levels of f lie as in a whole picture."""
@@ -72,51 +68,6 @@ class PairBatch(NamedTuple):
     coding: Float[Tensor, "b k"]
 
 
-class _Recipe(NamedTuple):
-    """How a version of a photograph is made: target size, flips, turn, options, half size."""
-
-    size: tuple[int, int]
-    flips: tuple[bool, bool]
-    turn: bool
-    options: AvifOptions
-    half: bool
-
-
-class _Made(NamedTuple):
-    """A pair of pictures (h, w, 3) uint8, how it was coded, the bytes and what they were made by."""
-
-    x: npt.NDArray[np.uint8]
-    x_q: npt.NDArray[np.uint8]
-    coding: Coding
-    recipe: _Recipe
-    data: bytes
-
-
-def coding_of(data: bytes, pixels: int, *, half: bool = False) -> Coding:
-    """What f is told of an .avif file that Pillow wrote. pixels: of the picture that is shown."""
-    file = parse_avif(data)
-    picture = file.picture
-    assert picture.base_q_idx is not None
-    bpp = 8 * file.coded_bytes / pixels
-    return Coding(picture.base_q_idx, bpp, picture.using_qmatrix, picture.delta_q_present, picture.chroma, half)
-
-
-def _make(photo: npt.NDArray[np.uint8], recipe: _Recipe, data: bytes | None) -> _Made:
-    x = photo
-    if x.shape[:2] != recipe.size:
-        height, width = recipe.size
-        x = np.array(PILImage.fromarray(x).resize((width, height), PILImage.Resampling.LANCZOS))
-    x = x[:: -1 if recipe.flips[0] else 1, :: -1 if recipe.flips[1] else 1]
-    x = np.ascontiguousarray(x.transpose(1, 0, 2) if recipe.turn else x)
-    height, width = x.shape[:2]
-    if data is None:
-        data = encode_avif(reduce(x) if recipe.half else x, recipe.options)
-    x_q, _ = decode_avif(data)
-    if recipe.half:
-        x_q = enlarge(x_q, height, width)
-    return _Made(x, x_q, coding_of(data, height * width, half=recipe.half), recipe, data)
-
-
 class Pairs:
     """A pool of decoded pairs of the photographs of one side of the split, on their device.
 
@@ -126,13 +77,13 @@ class Pairs:
 
     def __init__(self, photos: Photos, config: PairsConfig, size: int, generator: torch.Generator) -> None:
         self.photos, self.config, self.size, self.generator = photos, config, size, generator
-        self._versions: dict[tuple[int, int], tuple[_Recipe, bytes]] = {}
+        self._versions: dict[tuple[int, int], tuple[Version, bytes]] = {}
         count = config.pool
         self._pixels = torch.zeros(2, count, CANVAS, CANVAS, 3, dtype=torch.uint8, device=photos.device)
         self._sizes = torch.zeros(count, 2, dtype=torch.long)
         self._codings: list[Coding] = [Coding(0, 1.0)] * count
         self._threads = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2))
-        self._jobs: deque[tuple[tuple[int, int], Future[_Made]]] = deque()
+        self._jobs: deque[tuple[tuple[int, int], Future[Made]]] = deque()
         self._due, self._next = 0.0, 0
         try:
             for _ in range(count):
@@ -172,10 +123,10 @@ class Pairs:
         known = self._versions.get(key)
         photo = self.photos.picture(index)
         if known is not None and uniform() >= config.refresh:
-            recipe, data = known
+            version, data = known
         else:
-            recipe, data = _draw_recipe(photo.shape[:2], self.size, config, uniform), None
-        self._jobs.append((key, self._threads.submit(_make, photo, recipe, data)))
+            version, data = draw_version(photo.shape[:2], self.size, config.base, config.half, uniform), None
+        self._jobs.append((key, self._threads.submit(make_pair, photo, version, data)))
 
     def _take(self, place: int) -> None:
         """Put the oldest pair that was asked for into a place of the pool."""
@@ -185,7 +136,7 @@ class Pairs:
         except Exception as e:  # of a third-party encoder, too
             name = self.photos.name(key[0])
             raise TrainingError(f"{self.photos.folder}: {name}: no pair can be made ({type(e).__name__}: {e})") from e
-        self._versions[key] = made.recipe, made.data
+        self._versions[key] = made.version, made.data
         height, width = made.x.shape[:2]
         for side, picture in zip(self._pixels, (made.x, made.x_q), strict=True):
             side[place, :height, :width] = torch.from_numpy(picture)
@@ -208,28 +159,6 @@ def cut(pixels: Tensor, codings: Sequence[Coding], pick: Tensor, corner: Tensor,
     return PairBatch(x, x_q, told(codings).to(device, non_blocking=True))
 
 
-def _draw_recipe(shape: tuple[int, ...], smallest: int, config: PairsConfig, uniform: Callable[[], float]) -> _Recipe:
-    """A version of a photograph of a shape: scaled by 0.5 to 1 half of the time, never below crops of `smallest`."""
-
-    def one_of(values: Sequence[Any]) -> Any:
-        return values[int(uniform() * len(values))]
-
-    height, width = shape[:2]
-    scale = 1.0 if uniform() < 0.5 else 0.5 + 0.5 * uniform()
-    scale = max(scale, smallest / min(height, width))
-    size = max(smallest, round(height * scale)), max(smallest, round(width * scale))
-    half = uniform() < config.half
-    # even over the qualities that are worth a network, thinner where the picture is nearly the original
-    quality = int(5 + 55 * uniform()) if half or uniform() < 0.75 else int(60 + 31 * uniform())
-    speed = one_of((6, 6, 6, 7, 8))
-    if uniform() < config.base:
-        options = replace(BASE, quality=quality, speed=speed, deltaq_strength=one_of((BASE.deltaq_strength, 0, 50)))
-    else:
-        strength = one_of((None, 0, 20, 50))
-        options = AvifOptions(quality, speed, one_of(TUNES), one_of(SUBSAMPLINGS), strength, one_of((0, 0, 1, 2)))
-    return _Recipe(size, (uniform() < 0.5, uniform() < 0.5), uniform() < 0.5, options, half)
-
-
 def fixed_pairs(photos: Photos, count: int, size: int, quality: int, *, held_out: bool) -> PairBatch:
     """The middle of the first `count` photographs, coded whole with the codec's own options at a quality.
 
@@ -238,8 +167,8 @@ def fixed_pairs(photos: Photos, count: int, size: int, quality: int, *, held_out
     made: list[PairBatch] = []
     for index in photos.first(count, size, held_out=held_out):
         photo = photos.picture(index, held_out=held_out)
-        recipe = _Recipe(photo.shape[:2], (False, False), False, replace(BASE, quality=quality), half=False)
-        pair = _make(photo, recipe, None)
+        version = Version(photo.shape[:2], (False, False), False, replace(BASE, quality=quality), half=False)
+        pair = make_pair(photo, version, None)
         height, width = photo.shape[:2]
         corner = torch.tensor(
             [[(height - size) // (2 * CUT_GRID) * CUT_GRID, (width - size) // (2 * CUT_GRID) * CUT_GRID]]

@@ -22,8 +22,8 @@ from unquant.models.av1 import Av1
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
+from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
 from unquant.train.av1.pairs import PairsConfig
-from unquant.train.av1.stage1 import PairsObjective, redrawn, weight_of
 from unquant.train.data import Photos
 from unquant.train.objective import draw_shift, shifted
 from unquant.train.structure import Structure, StructureConfig, squared

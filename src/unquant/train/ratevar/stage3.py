@@ -23,7 +23,7 @@ from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
 from unquant.train.ratevar.validation import save_samples
-from unquant.train.structure import Structure, StructureConfig, squared
+from unquant.train.structure import Structure, StructureConfig, squared, squared_of_mean
 from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, validation_indices
 
 __all__ = ["Stage3", "Stage3Config"]
@@ -114,7 +114,7 @@ class Stage3(Objective[Ratevar]):
         decoded, drawings = out[:zeros], out[zeros:].chunk(samples)
         first, second = drawings[0], drawings[-1]
         original = x[zeros:]
-        distortion = torch.cat([squared(decoded, x[:zeros]), self._squared_of_mean(first, second, original)])
+        distortion = torch.cat([squared(decoded, x[:zeros]), squared_of_mean(first, second, original)])
         root_lambda = math.sqrt(c.lambda0) * torch.exp2(-draw.log2_q).mean((1, 2, 3))
         seen = shifted(first, draw.shift)
         other = seen if first is second else shifted(second, draw.shift)
@@ -143,11 +143,6 @@ class Stage3(Objective[Ratevar]):
             return torch.randn(b, channels, h, w, device=side.y_file.device)
 
         return model.reverse(side, noise)
-
-    @staticmethod
-    def _squared_of_mean(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
-        """255²·(squared error of the samples' mean), without bias: it does not punish that samples differ."""
-        return 0.5 * (squared(first, x) + squared(second, x) - squared(first, second))
 
     @torch.no_grad()
     def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
