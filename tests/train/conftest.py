@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipes import changed
+from runs import changed
 from safetensors.torch import save_file
 
 import unquant

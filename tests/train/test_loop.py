@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import parameters
 from safetensors.torch import save_file
 
 from unquant.errors import InputError, ModelMissing, OptionError, TrainingError, WeightsError
@@ -205,10 +206,6 @@ def make(recipe: Recipe, data: Path, out: Path, **options: Any) -> Any:
     recipe = replace(recipe, loop=replace(recipe.loop, batch=2))
     run = Run(**{"data": data, "out": out, "time_budget": 10.0, "init": "random", "device": "cpu", **options})
     return Trainer(recipe, run)
-
-
-def parameters(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
 
 
 def test_with_steps_the_schedule_counts_steps(data: Path, tmp_path: Path, smoke_recipe: Recipe) -> None:

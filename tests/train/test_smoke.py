@@ -5,7 +5,6 @@ How far a run gets in a given time is the machine's affair, so the run here goes
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,12 +12,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import rows
 
 import unquant
 from unquant.codecs.ratevar import RatevarCodec
@@ -30,12 +29,6 @@ from unquant.weights import SHARD_BYTES, join_shards, read_shards, read_weights
 SOURCE = Path(unquant.__file__).parents[1]
 BUDGET = 500.0
 """Seconds; an order ends the run long before that."""
-
-
-def rows(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Without the note on precision, which depends on the processor."""
-    parsed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in parsed if kind in (None, row["kind"]) and "bfloat16" not in row.get("text", "")]
 
 
 @dataclass

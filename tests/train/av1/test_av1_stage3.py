@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import features
-from recipes import changed
+from runs import changed, parameters
 from torch import Tensor
 
 from unquant.errors import OptionError, TrainingError
@@ -229,10 +229,6 @@ class Log(Journal):
         return [row["text"] for row in self.rows if row["kind"] == "note"]
 
 
-def values(module: torch.nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
-
-
 @pytest.mark.slow
 def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, average, optimiser and discriminator go back, in what is saved as well; the weight is halved, and told."""
@@ -248,17 +244,17 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
     row["dists"] = 0.8
     trainer.validate(log)
     networks = trainer.model, trainer.ema.module, trainer.objective.companion
-    good = [values(network) for network in networks]
+    good = [parameters(network) for network in networks]
     moments = trainer.optimisers.adam.state_dict()["state"][0]["exp_avg"].clone()
     assert not log.notes()
     for lost in (4.0, 2.0):
         for _ in range(2):
             trainer.step()
-        assert not any(torch.equal(a, values(b)) for a, b in zip(good, networks, strict=True))
+        assert not any(torch.equal(a, parameters(b)) for a, b in zip(good, networks, strict=True))
         trainer.save()  # what the loop does before it validates
         row["gain"] = 0.2
         trainer.validate(log)
-        assert all(torch.equal(a, values(b)) for a, b in zip(good, networks, strict=True))
+        assert all(torch.equal(a, parameters(b)) for a, b in zip(good, networks, strict=True))
         assert torch.equal(trainer.optimisers.adam.state_dict()["state"][0]["exp_avg"], moments)
         assert trainer.objective.adversarial_weight == lost
         assert f"the adversary's weight is {lost:g}" in log.notes()[-1]
@@ -282,7 +278,7 @@ def test_what_worsens_is_undone(start: Start, recipe: Recipe, tmp_path: Path, mo
     monkeypatch.setattr(again.objective, "save_samples", lambda *_: None)
     again.step()
     again.validate(log)
-    assert torch.equal(values(again.model), good[0])
+    assert torch.equal(parameters(again.model), good[0])
     assert again.objective.adversarial_weight == 1
 
 
@@ -296,9 +292,9 @@ def test_without_an_adversary_nothing_is_undone(
     monkeypatch.setattr(trainer.objective, "save_samples", lambda *_: None)
     trainer.validate(log)
     trainer.step()
-    after = values(trainer.model)
+    after = parameters(trainer.model)
     trainer.validate(log)
-    assert torch.equal(values(trainer.model), after)
+    assert torch.equal(parameters(trainer.model), after)
     assert not log.notes()
     assert not trainer.unjudged()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipes import changed
+from runs import changed
 from torch import Tensor
 
 import unquant
@@ -35,7 +35,6 @@ from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.trainer import Trainer
 from unquant.weights import join_shards
 
-PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
 MODEL = CdcConfig(
     train_steps=1000,
     compressor=CompressorConfig(24, 4, (8, 12, 12), (1, 1, 1), (8, 12, 12), (1, 1, 1)),
@@ -143,11 +142,10 @@ def test_bad_values_are_named(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_model_learns() -> None:
+def test_a_small_model_learns(photo: Image.Image) -> None:
     """At one rate and to a fixed picture: bits and the error of one-step decodes fall together."""
     torch.manual_seed(0)
-    with Image.open(PHOTO) as image:
-        box = image.convert("RGB").crop((200, 100, 264, 164))
+    box = photo.crop((200, 100, 264, 164))
     x = torch.frombuffer(bytearray(box.tobytes()), dtype=torch.uint8).view(1, 64, 64, 3).permute(0, 3, 1, 2) / 255
     model = Cdc(MODEL)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
@@ -193,13 +191,12 @@ def test_held_out_loss_falls(trained: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_export_is_a_codec(trained: Any, tmp_path: Path) -> None:
+def test_the_export_is_a_codec(trained: Any, tmp_path: Path, photo: Image.Image) -> None:
     weights = join_shards(trained.out / "export", tmp_path / "smoke.safetensors")
     assert weights.family == "cdc"
     assert weights.training["parameterisation"] == "x"
     codec = unquant.load(str(tmp_path / "smoke.safetensors"))
-    with Image.open(PHOTO) as opened:
-        photo = opened.convert("RGB").crop((100, 80, 260, 192))
+    photo = photo.crop((100, 80, 260, 192))
     data = codec.encode(photo, q_index=150)
     decoded = codec.decode(data)
     assert decoded.size == photo.size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from runs import parameters, rows
 from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
@@ -204,10 +204,6 @@ def start(pieces: Path) -> Callable[..., Any]:
     return make
 
 
-def parameters(module: torch.nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
-
-
 @pytest.mark.slow
 @TRAINING
 def test_resume(
@@ -331,11 +327,6 @@ def test_a_recipe_without_a_reverse_network(
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    parsed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in parsed if "bfloat16" not in row.get("text", "")]
 
 
 @pytest.mark.slow

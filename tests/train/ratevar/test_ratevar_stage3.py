@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipes import changed
+from runs import changed, parameters
 from torch import Tensor
 
-import unquant
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
 from unquant.perceptual import DISTS, LPIPS
@@ -28,7 +27,6 @@ from unquant.train.structure import StructureTerms, squared_of_mean
 from unquant.train.trainer import Trainer
 from unquant.weights import join_shards, read_shards, read_weights
 
-PHOTO = Path(unquant.__file__).with_name("demo") / "coffee.png"
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
@@ -177,7 +175,7 @@ def test_the_plain_decode_stays_sane(run: Any) -> None:
 
 @pytest.mark.slow
 def test_g_a_and_entropy_model_stay(
-    run: Any, stage2_run: Callable[..., Any], tiny: RatevarCodec, tmp_path: Path
+    run: Any, stage2_run: Callable[..., Any], tiny: RatevarCodec, tmp_path: Path, photo: Image.Image
 ) -> None:
     """Files made before decode with the new weights, and encoding gives the same bytes as before."""
     before = join_shards(stage2_run("energy").out / "export", tmp_path / "before.safetensors")
@@ -188,8 +186,7 @@ def test_g_a_and_entropy_model_stay(
     assert after.training["stage"] == 3
     assert read_weights(tmp_path / "after.safetensors").weights_id == after.weights_id
     codec = RatevarCodec.from_file(tmp_path / "after.safetensors")
-    with Image.open(PHOTO) as opened:
-        photo = opened.convert("RGB").crop((150, 100, 310, 228))
+    photo = photo.crop((150, 100, 310, 228))
     file = tiny.encode(photo, q_index=200)
     assert codec.encode(photo, q_index=200) == file
     golden = sorted(GOLDEN.glob("tiny-*.unq"))  # made long before; every tile's checksum is that of its symbols
@@ -221,10 +218,6 @@ def start(pieces: Path, feature_weights: Path) -> Callable[..., Any]:
         return Trainer(recipe, Run(**{**given, **options}))
 
     return make
-
-
-def parameters(module: torch.nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 @pytest.mark.slow
