@@ -204,6 +204,8 @@ def test_a_training_machine_needs_neither_coder_nor_type_checker(tmp_path: Path)
         "from unquant.train.loop import train\n"
         "from unquant.train.recipe import Run, load_recipe\n"
         "from unquant.weights import read_shards, write_shards\n"
+        "from unquant.families import FAMILIES\n"
+        "for family in FAMILIES.values(): family.load('training')\n"
         f"print(load_recipe(__import__('pathlib').Path({str(tmp_path / 'r.toml')!r})).loop.crop)\n"
     )
     (tmp_path / "r.toml").write_text("[loop]\ncrop = 96\n")
