@@ -35,7 +35,7 @@ class Family:
     name: in weights files, recipes and on the command line. id: in `.unq` files. config, model, codec, training:
     "module:name" of the configuration dataclass, of the network that takes it, of the codec, and of what `unquant train` does
     with it. hash_groups: a prefix of tensor names and the group of tensors that begin with it and with none before it, see
-    `unquant.weights`. draws_avif: whether its weights draw any `.avif` file. has_q_index: whether an encode takes a q index.
+    `weights_file`. draws_avif: whether its weights draw any `.avif` file. has_q_index: whether an encode takes a q index.
     always_steps: whether a decode takes steps at realism 0 too. trained_for: metrics of the benchmark that are a loss of its
     training (docs/model-card.md). look: colour and marker (matplotlib's) in figures.
     """

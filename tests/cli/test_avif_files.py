@@ -50,7 +50,7 @@ def av1_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from unquant.models.av1 import Av1, Av1Config
-    from unquant.weights import write_weights
+    from unquant.weights_file import write_weights
 
     config = Av1Config(width8=16, depth8=1, width16=16, depth16=1, width2=8, cond=8)
     torch.manual_seed(0)

@@ -37,7 +37,7 @@ from unquant.errors import (
     UnsupportedVersion,
 )
 from unquant.models.av1 import Av1, Coding, told
-from unquant.weights import Weights, read_weights
+from unquant.weights_file import Weights, read_weights
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF/></x:xmpmeta>"
 CHROMA = ("4:0:0", "4:2:0", "4:2:2", "4:4:4")

@@ -29,7 +29,7 @@ from unquant.models.config import EntropyConfig
 from unquant.models.ratevar import RatevarConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
-from unquant.weights import Weights, group_hashes, read_weights
+from unquant.weights_file import Weights, group_hashes, read_weights
 
 
 def untrained(config: RatevarConfig | CdcConfig, seed: int = 0) -> Weights:

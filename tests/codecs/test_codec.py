@@ -33,7 +33,7 @@ from unquant.errors import (
     WeightsError,
 )
 from unquant.families import family_of
-from unquant.weights import read_weights
+from unquant.weights_file import read_weights
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF/></x:xmpmeta>"
 

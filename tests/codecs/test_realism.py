@@ -22,7 +22,7 @@ from unquant.errors import OptionError, WeightsError
 from unquant.models.common import log2_q_of
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import SAMPLERS, ReverseConfig
-from unquant.weights import Weights, read_weights, write_weights
+from unquant.weights_file import Weights, read_weights, write_weights
 
 REVERSE = ReverseConfig(width=16, noise_channels=2, steps=2)
 

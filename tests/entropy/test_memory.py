@@ -19,7 +19,7 @@ from unquant.codecs.cdc import CdcCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import Container, Header, Tile, symbols_crc
 from unquant.models.cdc import Cdc, CdcConfig
-from unquant.weights import Weights
+from unquant.weights_file import Weights
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -42,7 +42,7 @@ from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
 from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
-from unquant.weights import write_weights
+from unquant.weights_file import write_weights
 
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"

@@ -13,7 +13,7 @@ from torch import nn
 from unquant.errors import TrainingError
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.train.growth import grow
-from unquant.weights import read_weights
+from unquant.weights_file import read_weights
 
 SMALL = RatevarConfig(
     latent=32,

@@ -22,7 +22,7 @@ from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.recipe import LoopConfig, Recipe, Run
 from unquant.train.schedule import Position, Schedule, learning_rate
 from unquant.train.trainer import Trainer
-from unquant.weights import read_shards
+from unquant.weights_file import read_shards
 
 LOOP = LoopConfig(lr=1e-3, lr_end=1e-5, warmup_steps=100)
 

@@ -24,7 +24,7 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.train.loop import train
 from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.schedule import learning_rate
-from unquant.weights import SHARD_BYTES, join_shards, read_shards, read_weights
+from unquant.weights_file import SHARD_BYTES, join_shards, read_shards, read_weights
 
 SOURCE = Path(unquant.__file__).parents[1]
 BUDGET = 500.0
@@ -203,7 +203,7 @@ def test_a_training_machine_needs_neither_coder_nor_type_checker(tmp_path: Path)
         "for name in ('constriction', 'beartype', 'skimage', 'torchvision'): sys.modules[name] = None\n"
         "from unquant.train.loop import train\n"
         "from unquant.train.recipe import Run, load_recipe\n"
-        "from unquant.weights import read_shards, write_shards\n"
+        "from unquant.weights_file import read_shards, write_shards\n"
         "from unquant.families import FAMILIES\n"
         "for family in FAMILIES.values(): family.load('training')\n"
         f"print(load_recipe(__import__('pathlib').Path({str(tmp_path / 'r.toml')!r})).loop.crop)\n"

@@ -152,7 +152,7 @@ def export(
     """Joins an export to one weights file that encodes and decodes."""
     check_target(output, force=force, hint="--force overwrites")
 
-    from unquant.weights import join_shards
+    from unquant.weights_file import join_shards
 
     nested = folder / "export"
     weights = join_shards(nested if (nested / "ema.json").is_file() else folder, output, int8=int8)

@@ -43,7 +43,7 @@ from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
 from unquant.models.common import Config, Model
-from unquant.weights import Weights, read_weights
+from unquant.weights_file import Weights, read_weights
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

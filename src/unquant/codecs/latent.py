@@ -31,7 +31,7 @@ from unquant.images import Picture, from_arrays
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.latent import LatentConfig, LatentModel
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.weights import Weights
+from unquant.weights_file import Weights
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -34,7 +34,7 @@ SHIPPED_FOLDER = Path(__file__).parent.parent / "weights"
 """The folder of the weights in the package."""
 _MAX_HEADER = 16 * 2**20
 _BESIDE = re.compile(r"^tables\.|\.int8_scale$")
-"""Names of tensors that are no parameters; see `unquant.weights`."""
+"""Names of tensors that are no parameters; see `unquant.weights_file`."""
 
 
 @dataclass(frozen=True, slots=True)

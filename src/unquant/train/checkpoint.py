@@ -17,7 +17,7 @@ from unquant.models.common import Model
 from unquant.train.ema import Ema
 from unquant.train.optimisers import Optimisers
 from unquant.train.schedule import Position
-from unquant.weights import write_shards
+from unquant.weights_file import write_shards
 
 __all__ = ["Stored", "Trained", "read_checkpoint", "write_checkpoint", "write_export"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unquant.errors import TrainingError
 from unquant.nn.blocks import Film, ResBlock
-from unquant.weights import Weights
+from unquant.weights_file import Weights
 
 __all__ = ["Filled", "fill", "grow", "trained_tensors"]
 

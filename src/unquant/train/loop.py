@@ -1,7 +1,7 @@
 """The training loop of every stage: by Lightning Fabric, bounded by wall clock or steps, resumable, detachable.
 
 A run's folder holds `metrics.jsonl` (one JSON object a line), `export/` (fp16 EMA weights in shards, see
-`unquant.weights`), `samples/` (pictures), `checkpoint.ckpt` (everything needed to go on) and, put there by the user,
+`unquant.weights_file`), `samples/` (pictures), `checkpoint.ckpt` (everything needed to go on) and, put there by the user,
 `orders.json`: `{"stop": true}` ends the run after an export. New *.tar shards in the data folder are picked up as it runs.
 """
 

@@ -16,7 +16,7 @@ from unquant.train.growth import Filled, fill
 from unquant.train.judges import Judges, Wanted
 from unquant.train.objective import Objective
 from unquant.train.recipe import Recipe
-from unquant.weights import Weights
+from unquant.weights_file import Weights
 
 __all__ = ["Stage", "Training", "stage_of"]
 

@@ -14,7 +14,7 @@ from unquant.train.data import Photos
 from unquant.train.recipe import Recipe
 from unquant.train.schedule import Position
 from unquant.train.stages import stage_of
-from unquant.weights import Weights, read_shards, read_weights
+from unquant.weights_file import Weights, read_shards, read_weights
 
 __all__ = ["Start"]
 

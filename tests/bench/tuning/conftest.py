@@ -18,7 +18,7 @@ from unquant.bench.metrics.base import Metric, to_tensor
 from unquant.bench.tuning.judge import load_pictures
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.models.ratevar import Ratevar, RatevarConfig
-from unquant.weights import read_weights, write_weights
+from unquant.weights_file import read_weights, write_weights
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from unquant.entropy.exact import ExactCoder
 from unquant.errors import InputError, ModelMissing, OptionError, UnquantError, WeightsError
 from unquant.models.ratevar import Ratevar, RatevarConfig, ReverseConfig
 from unquant.nn.transforms import Analysis
-from unquant.weights import Weights, read_weights, write_weights
+from unquant.weights_file import Weights, read_weights, write_weights
 
 
 def quiet(_: str) -> None:

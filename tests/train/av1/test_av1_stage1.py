@@ -26,7 +26,7 @@ from unquant.train.data import Photos
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run
-from unquant.weights import write_weights
+from unquant.weights_file import write_weights
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
 

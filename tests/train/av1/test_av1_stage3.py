@@ -29,7 +29,7 @@ from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.structure import Structure, StructureTerms
 from unquant.train.trainer import Trainer
-from unquant.weights import read_shards
+from unquant.weights_file import read_shards
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
 

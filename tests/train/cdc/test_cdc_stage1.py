@@ -33,7 +33,7 @@ from unquant.train.cdc.stage1 import (
 )
 from unquant.train.recipe import Recipe, Run, load_recipe
 from unquant.train.trainer import Trainer
-from unquant.weights import join_shards
+from unquant.weights_file import join_shards
 
 MODEL = CdcConfig(
     train_steps=1000,

@@ -24,7 +24,7 @@ from unquant.train.loop import train
 from unquant.train.ratevar.stage2 import Draw, Stage2, Stage2Config, noisy_state
 from unquant.train.recipe import Recipe, Run
 from unquant.train.trainer import Trainer
-from unquant.weights import join_shards, read_shards, read_weights
+from unquant.weights_file import join_shards, read_shards, read_weights
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[2] / "golden"

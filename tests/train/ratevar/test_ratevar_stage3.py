@@ -25,7 +25,7 @@ from unquant.train.ratevar.stage3 import Stage3, Stage3Config
 from unquant.train.recipe import Recipe, Run
 from unquant.train.structure import StructureTerms, squared_of_mean
 from unquant.train.trainer import Trainer
-from unquant.weights import join_shards, read_shards, read_weights
+from unquant.weights_file import join_shards, read_shards, read_weights
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

@@ -20,7 +20,7 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import InputError, OptionError
 from unquant.files import check_target
 from unquant.models.ratevar import Ratevar
-from unquant.weights import Weights, read_weights, write_weights
+from unquant.weights_file import Weights, read_weights, write_weights
 
 __all__ = ["Tuned", "run_tuning", "tune", "write_tuned"]
 

@@ -11,7 +11,7 @@ from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.train.growth import Filled, grow, trained_tensors
 from unquant.train.recipe import Recipe
-from unquant.weights import Weights
+from unquant.weights_file import Weights
 
 __all__ = ["fill_codec", "fill_realism", "fill_reverse", "realism_config", "reverse_config"]
 

@@ -15,15 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unquant import weights
+from unquant import weights_file
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
 from unquant.families import family_of
 from unquant.models.av1 import Av1, Av1Config
 from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
-from unquant.weights import (
+from unquant.weights_file import (
     FORMAT,
     FORMAT_INT8,
+    Weights,
     group_hashes,
     join_shards,
     quantisable,
@@ -64,7 +65,7 @@ def reversing_state() -> dict[str, Tensor]:
     return Ratevar(REVERSING).state_dict()
 
 
-def write(path: Path, state: dict[str, Tensor], config: RatevarConfig = CONFIG) -> weights.Weights:
+def write(path: Path, state: dict[str, Tensor], config: RatevarConfig = CONFIG) -> Weights:
     return write_weights(path, "ratevar", config.to_dict(), state, {"steps": 7})
 
 
@@ -193,7 +194,7 @@ def large_state() -> dict[str, Tensor]:
     return {name: tensor.half() for name, tensor in Ratevar(LARGE).state_dict().items()}
 
 
-def write_int8(path: Path, state: dict[str, Tensor], chosen: Collection[str]) -> weights.Weights:
+def write_int8(path: Path, state: dict[str, Tensor], chosen: Collection[str]) -> Weights:
     return write_weights(path, "ratevar", LARGE.to_dict(), state, {}, chosen)
 
 
@@ -372,7 +373,7 @@ def export(folder: Path, state: dict[str, Tensor], **training: Any) -> None:
 def test_shards_keep_below_their_limit_and_join(
     tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "SHARD_BYTES", 8192)
+    monkeypatch.setattr(weights_file, "SHARD_BYTES", 8192)
     export(tmp_path / "e", state, steps=3)
     index = json.loads((tmp_path / "e" / "ema.json").read_text())
     assert len(index["shards"]) > 2
@@ -392,13 +393,13 @@ def test_shards_keep_below_their_limit_and_join(
         torch.testing.assert_close(joined.tensors[name].float(), value, atol=1e-3, rtol=1e-3)
     assert read_weights(tmp_path / "w.safetensors").hashes == joined.hashes
     # fewer, larger shards later: none of the old ones stays
-    monkeypatch.setattr(weights, "SHARD_BYTES", 2**20)
+    monkeypatch.setattr(weights_file, "SHARD_BYTES", 2**20)
     export(tmp_path / "e", state)
     assert [p.name for p in (tmp_path / "e").glob("*.safetensors")] == ["ema-01-of-01.safetensors"]
 
 
 def test_the_limit_of_a_shard_is_15_mib() -> None:
-    assert weights.SHARD_BYTES == 15 * 1024 * 1024
+    assert weights_file.SHARD_BYTES == 15 * 1024 * 1024
 
 
 def test_values_beyond_fp16_are_not_exported(tmp_path: Path, state: dict[str, Tensor]) -> None:
