@@ -37,7 +37,7 @@ class RedrawConfig:
     leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises OptionError.
     """
 
-    mean_weight: float = 6.0
+    mean_weight: float = 60.0
     lpips_weight: float = 1000.0
     lpips_net: str = "alex"
     dists_weight: float = 0.0

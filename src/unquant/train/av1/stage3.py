@@ -43,7 +43,7 @@ class RealismConfig(StructureConfig):
     squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
     """
 
-    mean_weight: float = 6.0
+    mean_weight: float = 40.0
     energy_weight: float = 500.0
     lpips_weight: float = 500.0
     dists_weight: float = 500.0
