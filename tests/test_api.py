@@ -52,7 +52,7 @@ def test_exported_members() -> None:
 
 IMPORTS = """
 import sys
-heavy = {"torch", "numpy", "PIL", "constriction", "safetensors", "jaxtyping", "typer", "rich"}
+heavy = {"torch", "numpy", "PIL", "constriction", "safetensors", "jaxtyping", "pydantic", "typer", "rich"}
 import unquant
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 dir(unquant), unquant.__version__

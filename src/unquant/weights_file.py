@@ -94,8 +94,7 @@ def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, T
     if isinstance(entropy, dict):
         # what a model does not have is as if its key had never been thought of: a later key changes no stream id, nor does
         # one that is written no longer
-        retired = EntropyConfig.retired.items()
-        entropy = {key: value for key, value in entropy.items() if value is not None and (key, value) not in retired}
+        entropy = {key: value for key, value in entropy.items() if value is not None and (key, value) != ("passes", 2)}
     latent = {
         "family": family,
         "latent": (compressor if isinstance(compressor, dict) else config).get("latent"),

@@ -202,7 +202,7 @@ def test_default_in_windows() -> None:
         ({"unshuffle": 16}, "unshuffle"),
         ({"widths": (64,)}, "widths"),
         ({"widths": ()}, "widths"),
-        ({"widths": (64, 0, 64)}, "widths"),
+        ({"widths": (64, 0, 64)}, "widths.1"),
         ({"depths": (1, 1)}, "depths"),
         ({"maps": (4, 4, 4, 4)}, "maps"),
         ({"map_depths": (1, 1)}, "map_depths"),

@@ -269,7 +269,7 @@ def test_channel_norm() -> None:
     ("values", "cause"),
     [
         ({"widths": (64,)}, "widths"),
-        ({"widths": (64, 0, 64)}, "widths"),
+        ({"widths": (64, 0, 64)}, "widths.1"),
         ({"depths": (1, 1)}, "depths"),
         ({"up_widths": (1, 1, 1)}, "up_widths"),
         ({"up_depths": (1,)}, "up_depths"),

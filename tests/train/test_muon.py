@@ -103,7 +103,7 @@ def test_only_wide_convolutions_that_are_no_output_are_kernels() -> None:
 
 
 def test_unknown_optimizers_are_refused() -> None:
-    with pytest.raises(OptionError, match="optimizer: one of adamw, muon"):
+    with pytest.raises(OptionError, match="optimizer: must be 'adamw' or 'muon', not 'sgd'"):
         LoopConfig(optimizer="sgd")
 
 

@@ -12,11 +12,10 @@ first-pass position, that has no context, has a learned vector in place of it. R
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unquant.entropy.attention import Sight, Stage
@@ -24,6 +23,7 @@ from unquant.entropy.base import HYPER_STRIDE, EntropyModel, Params
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, Film, resize_map, zero_init
+from unquant.settings import settings
 from unquant.shapes import Hyper, Latent, QMap
 
 __all__ = ["PUBLISHED", "Entroformer", "EntroformerConfig", "hidden_positions"]
@@ -35,7 +35,7 @@ _HYPER_GAIN = 2.0
 """z in steps per unit of h_a's last layer, whose input is normalised: z starts with about the prior's first scale."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class EntroformerConfig:
     """Sizes of an `Entroformer`; the defaults fit 256 latent channels into 4 M parameters.
 
@@ -46,21 +46,18 @@ class EntroformerConfig:
     Raises OptionError naming the field out of range.
     """
 
-    hyper: int = 96
-    width: int = 128
-    heads: int = 4
-    depth: int = 4
-    hyper_depth: int = 1
-    mlp: int = 4
-    hidden: int = 384
-    top: int = 32
-    window: int = 32
-    cond: int = 32
+    hyper: PositiveInt = 96
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    depth: PositiveInt = 4
+    hyper_depth: PositiveInt = 1
+    mlp: PositiveInt = 4
+    hidden: PositiveInt = 384
+    top: PositiveInt = 32
+    window: PositiveInt = 32
+    cond: PositiveInt = 32
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise OptionError(f"{field.name}: at least 1, not {getattr(self, field.name)}")
         if self.width % self.heads:
             raise OptionError(f"width: a multiple of heads ({self.heads}), not {self.width}")
 

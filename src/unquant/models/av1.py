@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.container.obu import ac_q
-from unquant.models.common import Model, check_default_realism
+from unquant.models.common import Model
 from unquant.models.config import read_config
 from unquant.nn.redraw import Redraw
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 
 __all__ = ["SCALARS", "Av1", "Av1Config", "Coding", "told"]
@@ -32,7 +33,7 @@ _HALF_STRENGTH = 160.0
 """ac_q at which f's output counts half."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Av1Config:
     """Sizes of f, see `Redraw`; default_realism: ρ of a decode that asks for none. Raises OptionError outside [0, 1]."""
 
@@ -42,10 +43,7 @@ class Av1Config:
     depth16: int = 2
     width2: int = 16
     cond: int = 64
-    default_realism: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_default_realism(self)
+    default_realism: Share = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""

@@ -13,11 +13,12 @@ every realism, so that the file does not depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import PositiveInt
 from torch import Tensor
 
 from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, diffuse
@@ -25,11 +26,11 @@ from unquant.diffusion.samplers import sample_ddim
 from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
 from unquant.errors import OptionError
-from unquant.models.common import check_default_realism
 from unquant.models.config import EntropyConfig, entropy_model, read_config
 from unquant.models.latent import LatentModel
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
+from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap
 
 __all__ = ["SCHEDULES", "Cdc", "CdcConfig", "CdcOutput"]
@@ -39,7 +40,7 @@ Network = Callable[[Signal, Float[Tensor, " b"], Context, Float[Tensor, "b k"]],
 """f(x_t, t/N, context, (ρ, log2 q)), as the `Denoiser` gives it."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class CdcConfig:
     """Everything that fixes the networks' shapes, the meaning of a latent, and what the U-Net's output means.
 
@@ -51,25 +52,19 @@ class CdcConfig:
     q_index_min: int = 16
     q_index_max: int = 344
     tile: int = 64
-    default_realism: float = 1.0
-    parameterisation: str = "x"
-    schedule: str = "cosine"
+    default_realism: Share = 1.0
+    parameterisation: Literal["x", "epsilon"] = "x"
+    schedule: Literal["cosine", "linear"] = "cosine"
     train_steps: int = 8193
-    steps: int = 17
-    gamma: float = 0.8
+    steps: PositiveInt = 17
+    gamma: Share = 0.8
     compressor: CompressorConfig = field(default_factory=CompressorConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     entropy: EntropyConfig = field(default_factory=lambda: EntropyConfig(entroformer=EntroformerConfig()))
 
     def __post_init__(self) -> None:
-        Parameterisation(self.parameterisation)
-        if self.schedule not in SCHEDULES:
-            raise OptionError(f"schedule: one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        check_default_realism(self)
-        if not 1 <= self.steps <= self.train_steps:
-            raise OptionError(f"steps: in 1..train_steps, not {self.steps}")
-        if not 0 <= self.gamma <= 1:
-            raise OptionError(f"gamma: in 0..1, not {self.gamma}")
+        if self.steps > self.train_steps:
+            raise OptionError(f"steps: at most train_steps ({self.train_steps}), not {self.steps}")
 
     @classmethod
     def paper(cls) -> CdcConfig:

@@ -6,10 +6,9 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_c
 
 from torch import Tensor, nn
 
-from unquant.errors import OptionError
 from unquant.shapes import Latent, QMap
 
-__all__ = ["Q_INDEX_OCTAVE", "Config", "Model", "SideInfo", "check_default_realism", "log2_q_of"]
+__all__ = ["Q_INDEX_OCTAVE", "Config", "Model", "SideInfo", "log2_q_of"]
 
 Q_INDEX_OCTAVE: Final = 64
 """q indices per octave of the quantisation step q."""
@@ -47,12 +46,6 @@ class Config(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
         ...
-
-
-def check_default_realism(config: Config) -> None:
-    """Raises OptionError for a default_realism outside [0, 1]."""
-    if not 0 <= config.default_realism <= 1:
-        raise OptionError(f"default_realism: in 0..1, not {config.default_realism}")
 
 
 C = TypeVar("C", bound=Config)

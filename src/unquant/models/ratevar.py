@@ -9,18 +9,19 @@ Han et al. 2025, arXiv 2505.20984.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unquant.models.common import SideInfo, check_default_realism, log2_q_of
+from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.config import EntropyConfig, entropy_model, read_config
 from unquant.models.latent import LatentModel
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.transforms import Analysis, Synthesis
+from unquant.settings import Share, settings
 from unquant.shapes import Image, Latent, QMap
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class RatevarConfig:
     """Everything that fixes the networks' shapes and the meaning of a latent.
 
@@ -54,12 +55,9 @@ class RatevarConfig:
     synthesis_depth8: int = 10
     cond: int = 48
     tile: int = 64
-    default_realism: float = 1.0
+    default_realism: Share = 1.0
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
     reverse: ReverseConfig | None = None
-
-    def __post_init__(self) -> None:
-        check_default_realism(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""

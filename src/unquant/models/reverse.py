@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from unquant.diffusion.samplers import sample_ancestral, sample_bridge, sample_deterministic
@@ -25,11 +25,11 @@ from unquant.models.common import SideInfo
 from unquant.nn.blocks import Condition
 from unquant.nn.transforms import LATENT_GAIN
 from unquant.nn.unet import UNet
+from unquant.settings import Share, settings
 from unquant.shapes import Latent
 
 __all__ = [
     "SAMPLERS",
-    "TAUS",
     "TRAININGS",
     "Reverse",
     "ReverseConfig",
@@ -38,16 +38,17 @@ __all__ = [
     "rounding_error",
 ]
 
-TRAININGS = ("mse", "bridge", "energy")
-SAMPLERS = ("deterministic", "ancestral", "bridge")
-TAUS = ("constant", "coefficient")
+Training = Literal["mse", "bridge", "energy"]
+TRAININGS: tuple[Training, ...] = get_args(Training)
+Sampler = Literal["deterministic", "ancestral", "bridge"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 _COND = 48
 _TAIL = 5.0
 _ROWS = 16
 """Rows of a latent whose rounding error is computed at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class ReverseConfig:
     """The reverse network f and the way it is driven.
 
@@ -56,32 +57,21 @@ class ReverseConfig:
     sampler, see `reverse_path`; they may change without training. Raises OptionError naming the field out of range.
     """
 
-    training: str = "energy"
-    width: int = 224
-    depth: int = 1
-    noise_channels: int = 4
+    training: Training = "energy"
+    width: PositiveInt = 224
+    depth: PositiveInt = 1
+    noise_channels: NonNegativeInt = 4
     side: bool = True
-    sampler: str = "bridge"
-    steps: int = 1
-    schedule_power: float = 1.0
-    alpha_first: float = 1.0
-    alpha_last: float = 1.0
-    tau: str = "coefficient"
+    sampler: Sampler = "bridge"
+    steps: PositiveInt = 1
+    schedule_power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    alpha_first: Share = 1.0
+    alpha_last: Share = 1.0
+    tau: Literal["constant", "coefficient"] = "coefficient"
     project: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (("training", TRAININGS), ("sampler", SAMPLERS), ("tau", TAUS)):
-            if getattr(self, name) not in known:
-                raise OptionError(f"{name}: one of {', '.join(known)}, not {getattr(self, name)!r}")
-        for name in ("width", "depth", "steps"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
-        for name in ("alpha_first", "alpha_last"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        if not 0 < self.schedule_power < math.inf:
-            raise OptionError(f"schedule_power: above 0 and finite, not {self.schedule_power}")
-        if self.noise_channels < 0 or bool(self.noise_channels) != (self.training == "energy"):
+        if bool(self.noise_channels) != (self.training == "energy"):
             raise OptionError(
                 f"noise_channels: above 0 for the training energy, 0 for the others, not {self.noise_channels}"
             )

@@ -14,12 +14,12 @@ that `unquant.nn.transforms` starts as: the last layer of the encoder's network 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unquant.errors import OptionError
@@ -30,6 +30,7 @@ from unquant.nn.transforms import (
     LATENT_STRIDE,
     dct_directions,
 )
+from unquant.settings import settings
 from unquant.shapes import Image, Latent
 
 __all__ = [
@@ -39,27 +40,10 @@ __all__ = [
     "ContextDecoder",
     "NormBlock",
     "Stage",
-    "check_sizes",
 ]
 
 
-def check_sizes(
-    config: object, *, counts: tuple[str, ...] = (), kernels: tuple[str, ...] = (), lists: tuple[str, ...]
-) -> None:
-    """Raise OptionError naming a field of a configuration that no network can be built with.
-
-    counts: fields at least 1; kernels: odd fields; lists: tuples of numbers of at least 1, none empty.
-    """
-    for name in counts + kernels:
-        if getattr(config, name) < 1 or (name in kernels and getattr(config, name) % 2 == 0):
-            raise OptionError(f"{name}: {'odd, ' if name in kernels else ''}at least 1, not {getattr(config, name)}")
-    for name in lists:
-        values = getattr(config, name)
-        if not values or min(values) < 1:
-            raise OptionError(f"{name}: one number or more, each at least 1, not {values}")
-
-
-@dataclass(frozen=True, slots=True)
+@settings
 class CompressorConfig:
     """Sizes of the compressor. Lists run from the finest stage to the coarsest.
 
@@ -70,22 +54,22 @@ class CompressorConfig:
     Raises OptionError naming the field out of range.
     """
 
-    latent: int = 256
+    latent: PositiveInt = 256
     unshuffle: int = 4
-    widths: tuple[int, ...] = (64, 160, 192)
-    depths: tuple[int, ...] = (1, 2, 1)
-    maps: tuple[int, ...] = (64, 128, 192)
-    map_depths: tuple[int, ...] = (2, 1, 1)
-    kernel: int = 3
+    widths: tuple[PositiveInt, ...] = (64, 160, 192)
+    depths: tuple[PositiveInt, ...] = (1, 2, 1)
+    maps: tuple[PositiveInt, ...] = (64, 128, 192)
+    map_depths: tuple[PositiveInt, ...] = (2, 1, 1)
+    kernel: PositiveInt = 3
     linear: bool = True
 
     def __post_init__(self) -> None:
-        lists = ("widths", "depths", "maps", "map_depths")
-        check_sizes(self, counts=("latent",), kernels=("kernel",), lists=lists)
+        if self.kernel % 2 == 0:
+            raise OptionError(f"kernel: odd, not {self.kernel}")
         if self.unshuffle not in (1, 2, 4, 8):
             raise OptionError(f"unshuffle: 1, 2, 4 or 8, not {self.unshuffle}")
-        for name in lists:
-            if self.unshuffle << (len(getattr(self, name)) - 1) not in (8, 16):
+        for name in ("widths", "depths", "maps", "map_depths"):
+            if self.unshuffle << len(getattr(self, name)) not in (16, 32):
                 raise OptionError(f"{name}: the last stage is to be at 1/8 or 1/16, not {getattr(self, name)}")
         for name, other in (("depths", "widths"), ("map_depths", "maps")):
             if len(getattr(self, name)) != len(getattr(self, other)):

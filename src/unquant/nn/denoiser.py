@@ -16,25 +16,25 @@ times as much.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from unquant.errors import OptionError
 from unquant.nn.attention import AttentionResidual, ChannelNorm
 from unquant.nn.blocks import Down, zero_init
-from unquant.nn.compressor import CompressorConfig, Context, Stage, check_sizes
+from unquant.nn.compressor import CompressorConfig, Context, Stage
 from unquant.nn.transforms import LATENT_STRIDE
+from unquant.settings import settings
 
-__all__ = ["ATTENTIONS", "Denoiser", "DenoiserConfig"]
-
-ATTENTIONS = ("none", "blocks", "global")
+__all__ = ["Denoiser", "DenoiserConfig"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class DenoiserConfig:
     """Sizes of the U-Net. Lists run from the finest level to the coarsest; its strides start at the compressor's unshuffle.
 
@@ -49,37 +49,28 @@ class DenoiserConfig:
     means the image). Raises OptionError naming the field out of range.
     """
 
-    widths: tuple[int, ...] = (64, 192, 192)
-    depths: tuple[int, ...] = (1, 2, 1)
-    up_widths: tuple[int, ...] = (160, 192)
-    up_depths: tuple[int, ...] = (2, 1)
-    cond: int = 128
-    octaves: int = 4
-    scalars: int = 2
-    attention: str = "none"
-    block: int = 16
+    widths: tuple[PositiveInt, ...] = (64, 192, 192)
+    depths: tuple[PositiveInt, ...] = (1, 2, 1)
+    up_widths: tuple[PositiveInt, ...] = (160, 192)
+    up_depths: tuple[PositiveInt, ...] = (2, 1)
+    cond: PositiveInt = 128
+    octaves: NonNegativeInt = 4
+    scalars: NonNegativeInt = 2
+    attention: Literal["none", "blocks", "global"] = "none"
+    block: PositiveInt = 16
     skip: bool = True
-    kernel: int = 3
+    kernel: PositiveInt = 3
     residual: bool = True
-    residual_std: float = 0.0
+    residual_std: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self,
-            counts=("cond", "block"),
-            kernels=("kernel",),
-            lists=("widths", "depths", "up_widths", "up_depths"),
-        )
+        if self.kernel % 2 == 0:
+            raise OptionError(f"kernel: odd, not {self.kernel}")
         if len(self.widths) < 2:
             raise OptionError(f"widths: of two levels or more, not {self.widths}")
         for name, count in (("depths", 0), ("up_widths", 1), ("up_depths", 1)):
             if len(getattr(self, name)) != len(self.widths) - count:
                 raise OptionError(f"{name}: {len(self.widths) - count} numbers, not {getattr(self, name)}")
-        for name in ("octaves", "scalars", "residual_std"):
-            if not getattr(self, name) >= 0:
-                raise OptionError(f"{name}: at least 0, not {getattr(self, name)}")
-        if self.attention not in ATTENTIONS:
-            raise OptionError(f"attention: one of {', '.join(ATTENTIONS)}, not {self.attention!r}")
 
     @classmethod
     def paper(cls) -> DenoiserConfig:

@@ -6,13 +6,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from unquant.errors import OptionError, WeightsError
 from unquant.families import family_of
 from unquant.models.common import Config
-from unquant.models.config import filled
 from unquant.nn.transforms import LATENT_STRIDE
+from unquant.settings import read_settings, settings
 
 __all__ = ["LoopConfig", "Recipe", "Run", "load_recipe"]
 
@@ -20,12 +22,9 @@ T = TypeVar("T")
 
 _FAMILY = "ratevar"
 """Of a recipe that names none."""
-_PRECISIONS = ("32-true", "bf16-mixed")
-_OPTIMIZERS = ("adamw", "muon")
-_SCHEDULES = ("cosine", "constant")
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class LoopConfig:
     """How a run is driven: crop size and batch (per device), optimizer and its schedule, EMA, intervals in seconds.
 
@@ -35,43 +34,27 @@ class LoopConfig:
     Raises OptionError naming the key that is out of range.
     """
 
-    crop: int = 256
-    batch: int = 64
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    lr: float = 5e-4
-    lr_end: float = 1e-5
-    warmup_steps: int = 200
+    crop: Annotated[int, Field(ge=2 * LATENT_STRIDE, multiple_of=LATENT_STRIDE)] = 256
+    batch: PositiveInt = 64
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    lr: PositiveFloat = 5e-4
+    lr_end: NonNegativeFloat = 1e-5
+    warmup_steps: PositiveInt = 200
     weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    precision: str = "bf16-mixed"
+    clip: PositiveFloat = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     compile: bool = False
     seed: int = 1
-    log_every: float = 15.0
-    validate_every: float = 300.0
-    export_every: float = 180.0
-    validation_crops: int = 32
+    log_every: PositiveFloat = 15.0
+    validate_every: PositiveFloat = 300.0
+    export_every: PositiveFloat = 180.0
+    validation_crops: PositiveInt = 32
 
     def __post_init__(self) -> None:
-        if self.crop < 2 * LATENT_STRIDE or self.crop % LATENT_STRIDE:
-            raise OptionError(f"crop: a multiple of {LATENT_STRIDE} from {2 * LATENT_STRIDE} up, not {self.crop}")
-        for name in ("batch", "warmup_steps", "validation_crops"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
-        for name in ("lr", "clip", "log_every", "validate_every", "export_every"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
-        if not 0 <= self.lr_end <= self.lr:
-            raise OptionError(f"lr_end: in 0..lr, not {self.lr_end}")
-        if not 0 <= self.ema < 1:
-            raise OptionError(f"ema: in [0, 1), not {self.ema}")
-        if self.optimizer not in _OPTIMIZERS:
-            raise OptionError(f"optimizer: one of {', '.join(_OPTIMIZERS)}, not {self.optimizer!r}")
-        if self.schedule not in _SCHEDULES:
-            raise OptionError(f"schedule: one of {', '.join(_SCHEDULES)}, not {self.schedule!r}")
-        if self.precision not in _PRECISIONS:
-            raise OptionError(f"precision: one of {', '.join(_PRECISIONS)}, not {self.precision!r}")
+        if self.lr_end > self.lr:
+            raise OptionError(f"lr_end: at most lr ({self.lr}), not {self.lr_end}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +85,7 @@ class Recipe:
         return {"family": self.family, **tables, **{name: asdict(table) for name, table in self.tables.items()}}
 
 
-@dataclass(frozen=True)
+@settings
 class Run:
     """Which stage, where and how long: folders, a budget, what to start from.
 
@@ -116,34 +99,24 @@ class Run:
 
     data: Path
     out: Path
-    time_budget: float | None = None
-    planned_total: float | None = None
+    time_budget: PositiveFloat | None = None
+    planned_total: PositiveFloat | None = None
     init: str = "klt"
     resume: bool = False
     metrics: Path | None = None
     device: str = "auto"
-    devices: int = 1
-    stage: int = 1
-    steps: int | None = None
+    devices: PositiveInt = 1
+    stage: Annotated[int, Field(ge=1, le=3)] = 1
+    steps: PositiveInt | None = None
     cooldown: bool = False
 
     def __post_init__(self) -> None:
         if (self.time_budget is None) == (self.steps is None):
             raise OptionError("a run needs a time budget or a number of steps, one of the two")
-        if self.time_budget is not None and not self.time_budget > 0:
-            raise OptionError(f"the time budget must be positive, got {self.time_budget} s")
-        if self.steps is not None and self.steps < 1:
-            raise OptionError(f"the number of steps must be positive, got {self.steps}")
         if self.planned_total is not None and self.steps is not None:
             raise OptionError("a planned total goes with a time budget, not with a number of steps")
         if self.planned_total is not None and self.cooldown:
             raise OptionError("a cooldown takes its own budget, no planned total")
-        if self.planned_total is not None and not self.planned_total > 0:
-            raise OptionError(f"the planned total must be positive, got {self.planned_total} s")
-        if self.stage not in (1, 2, 3):
-            raise OptionError(f"the stage must be 1, 2 or 3, got {self.stage}")
-        if self.devices < 1:
-            raise OptionError(f"the number of devices must be positive, got {self.devices}")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -165,5 +138,5 @@ def load_recipe(path: Path) -> Recipe:
     kinds: dict[str, type[Any]] = {"model": family.load("config"), "loop": LoopConfig, **family.load("training").tables}
     if unknown := sorted(set(values) - set(kinds)):
         raise OptionError(f"{path}: unknown table or key: {', '.join(unknown)}")
-    tables = {key: filled(kind, values.get(key, {}), f"{path}: {key}") for key, kind in kinds.items()}
+    tables = {key: read_settings(kind, values.get(key, {}), f"{path}: {key}") for key, kind in kinds.items()}
     return Recipe(name, tables.pop("model"), tables.pop("loop"), tables)

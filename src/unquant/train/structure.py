@@ -7,15 +7,16 @@ for they cost more than all the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unquant.errors import OptionError
 from unquant.perceptual import DISTS, LPIPS
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator
 from unquant.train.energy import feature_energy_score
@@ -24,7 +25,7 @@ from unquant.train.objective import shifted_side
 __all__ = ["Structure", "StructureConfig", "StructureTerms", "squared", "squared_of_mean"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class StructureConfig:
     """Weights and sampling of a loss that sees structure. Raises OptionError naming the key that is out of range.
 
@@ -35,33 +36,23 @@ class StructureConfig:
     realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1.
     """
 
-    energy_weight: float = 300.0
-    lpips_weight: float = 1500.0
-    dists_weight: float = 0.0
+    energy_weight: NonNegativeFloat = 300.0
+    lpips_weight: NonNegativeFloat = 1500.0
+    dists_weight: NonNegativeFloat = 0.0
     nets: str = "alex vgg"
-    vgg_crop: int = 64
-    group: int = 1
-    pool: int = 4
-    adversarial_weight: float = 0.0
-    discriminator_width: int = 48
-    discriminator_lr: float = 1.0
-    realism_zero: float = 0.25
+    vgg_crop: Annotated[int, Field(ge=32)] = 64
+    group: NonNegativeInt = 1
+    pool: PositiveInt = 4
+    adversarial_weight: NonNegativeFloat = 0.0
+    discriminator_width: PositiveInt = 48
+    discriminator_lr: PositiveFloat = 1.0
+    realism_zero: Share = 0.25
 
     def __post_init__(self) -> None:
         if not self.networks or set(self.networks) - {"alex", "vgg"}:
             raise OptionError(f"nets: alex, vgg or both, not {self.nets!r}")
-        for name in ("energy_weight", "lpips_weight", "dists_weight", "adversarial_weight", "group"):
-            if not getattr(self, name) >= 0:
-                raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
         if self.group and 64 % self.group:  # every tap of both networks has a multiple of 64 channels
             raise OptionError(f"group: 0 or a divisor of 64, not {self.group}")
-        if self.vgg_crop < 32 or self.pool < 1:
-            raise OptionError("vgg_crop: at least 32, and pool: at least 1")
-        for name in ("discriminator_lr", "discriminator_width"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
-        if not 0 <= self.realism_zero <= 1:
-            raise OptionError(f"realism_zero: in 0..1, not {self.realism_zero}")
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -10,17 +10,19 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from unquant.codecs.avif import BASE
-from unquant.errors import OptionError, TrainingError
+from unquant.errors import TrainingError
 from unquant.models.av1 import Coding, told
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.av1.versions import Made, Version, draw_version, make_pair
 from unquant.train.data import CANVAS, Photos
@@ -33,7 +35,7 @@ _AHEAD = 2
 """Batches' worth of pairs that are made ahead."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class PairsConfig:
     """How pairs are made. Raises OptionError naming the key that is out of range.
 
@@ -42,22 +44,12 @@ class PairsConfig:
     the codec's own options; the others draw tune, subsampling, deltaq, sharpness and speed. half: share coded at half size.
     """
 
-    pool: int = 256
-    reuse: float = 8.0
-    files: int = 4
-    refresh: float = 0.1
-    base: float = 0.5
-    half: float = 0.08
-
-    def __post_init__(self) -> None:
-        for name in ("pool", "files"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
-        if not self.reuse > 0:
-            raise OptionError(f"reuse: above 0, not {self.reuse}")
-        for name in ("refresh", "base", "half"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+    pool: PositiveInt = 256
+    reuse: PositiveFloat = 8.0
+    files: PositiveInt = 4
+    refresh: Share = 0.1
+    base: Share = 0.5
+    half: Share = 0.08
 
 
 class PairBatch(NamedTuple):

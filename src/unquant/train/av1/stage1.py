@@ -8,16 +8,16 @@ in from the first step on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from unquant.errors import OptionError
 from unquant.models.av1 import Av1
-from unquant.perceptual import DISTS, LPIPS
+from unquant.perceptual import DISTS, LPIPS, Network
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
 from unquant.train.av1.pairs import PairsConfig
@@ -28,7 +28,7 @@ from unquant.train.structure import squared
 __all__ = ["RedrawConfig", "RedrawDraw", "RedrawStage"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class RedrawConfig:
     """Weights and sampling of the loss.
 
@@ -37,26 +37,14 @@ class RedrawConfig:
     leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises OptionError.
     """
 
-    mean_weight: float = 60.0
-    lpips_weight: float = 1000.0
-    lpips_net: str = "alex"
-    dists_weight: float = 0.0
-    dists_share: float = 0.25
-    dists_crops: int = 2
-    dists_size: int = 128
-    realism_zero: float = 0.4
-
-    def __post_init__(self) -> None:
-        for name in ("mean_weight", "lpips_weight", "dists_weight"):
-            if not getattr(self, name) >= 0:
-                raise OptionError(f"{name}: 0 or more, not {getattr(self, name)}")
-        for name in ("dists_share", "realism_zero"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        if self.lpips_net not in ("alex", "vgg"):
-            raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
-        if self.dists_crops < 1 or self.dists_size < 32:
-            raise OptionError("dists_crops: at least 1, dists_size: at least 32")
+    mean_weight: NonNegativeFloat = 60.0
+    lpips_weight: NonNegativeFloat = 1000.0
+    lpips_net: Network = "alex"
+    dists_weight: NonNegativeFloat = 0.0
+    dists_share: Share = 0.25
+    dists_crops: PositiveInt = 2
+    dists_size: Annotated[int, Field(ge=32)] = 128
+    realism_zero: Share = 0.4
 
 
 class RedrawDraw(NamedTuple):

@@ -10,16 +10,16 @@ validation finds worse than before is undone, and the weight of J halved.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from unquant.errors import OptionError
 from unquant.models.av1 import Av1
 from unquant.perceptual import DISTS, LPIPS
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
@@ -30,12 +30,11 @@ from unquant.train.structure import Structure, StructureConfig, squared
 
 __all__ = ["Realism", "RealismConfig", "RealismDraw"]
 
-_LEAST_PLAIN = 1 / 3
 _DISTS_SLACK, _GAIN_SLACK = 0.002, 0.02
 """By how much DISTS over AV1's, and PSNR at ρ = 0 in dB, may worsen before it counts."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
@@ -43,22 +42,13 @@ class RealismConfig(StructureConfig):
     squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
     """
 
-    mean_weight: float = 40.0
-    energy_weight: float = 500.0
-    lpips_weight: float = 500.0
-    dists_weight: float = 500.0
-    vgg_crop: int = 96
-    realism_zero: float = 0.375
-    spread: float = 1.0
-
-    def __post_init__(self) -> None:
-        StructureConfig.__post_init__(self)  # super() does not reach out of a class with slots
-        if not self.realism_zero >= _LEAST_PLAIN:
-            raise OptionError(f"realism_zero: in 1/3..1, not {self.realism_zero}")
-        if not self.mean_weight >= 0:
-            raise OptionError(f"mean_weight: 0 or more, not {self.mean_weight}")
-        if not 0 <= self.spread <= 1:
-            raise OptionError(f"spread: in 0..1, not {self.spread}")
+    mean_weight: NonNegativeFloat = 40.0
+    energy_weight: NonNegativeFloat = 500.0
+    lpips_weight: NonNegativeFloat = 500.0
+    dists_weight: NonNegativeFloat = 500.0
+    vgg_crop: Annotated[int, Field(ge=32)] = 96
+    realism_zero: Annotated[float, Field(ge=1 / 3, le=1)] = 0.375
+    spread: Share = 1.0
 
     def plain(self, batch: int) -> int:
         """Images of a batch with ρ = 0: no fewer than the fraction says; one at least is left for ρ = 1."""

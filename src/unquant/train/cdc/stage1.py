@@ -12,20 +12,21 @@ Entroformer is pretrained on random masks there (Qian et al., arXiv 2202.05492, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from unquant.diffusion.parameterisation import MAX_SNR, Parameterisation
 from unquant.entropy.entroformer import Entroformer, hidden_positions
-from unquant.errors import OptionError
 from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
 from unquant.models.common import log2_q_of
-from unquant.perceptual import LPIPS
+from unquant.perceptual import LPIPS, Network
+from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
@@ -46,7 +47,7 @@ _VALIDATION_STEPS = 4
 """Of DDIM, at realism 1; more would take longer than they tell."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class DiffusionConfig:
     """Weights and sampling of the loss of `cdc`.
 
@@ -58,28 +59,16 @@ class DiffusionConfig:
     of range.
     """
 
-    lambda0: float = 0.12
-    realism: float = 0.9
-    lpips_weight: float = 1000.0
-    lpips_net: str = "alex"
-    error_weight: float = 1.0
-    realism_zero: float = 0.5
-    at_start: float = 0.5
-    q_map: float = 0.0625
-    rate_warmup: float = 0.05
-    mask_pretraining: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("lambda0", "error_weight"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
-        if not self.lpips_weight >= 0:
-            raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
-        if self.lpips_net not in ("alex", "vgg"):
-            raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
-        for name in ("realism", "realism_zero", "at_start", "q_map", "rate_warmup", "mask_pretraining"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+    lambda0: PositiveFloat = 0.12
+    realism: Share = 0.9
+    lpips_weight: NonNegativeFloat = 1000.0
+    lpips_net: Network = "alex"
+    error_weight: PositiveFloat = 1.0
+    realism_zero: Share = 0.5
+    at_start: Share = 0.5
+    q_map: Share = 0.0625
+    rate_warmup: Share = 0.05
+    mask_pretraining: Share = 0.1
 
 
 class LevelDraw(NamedTuple):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from unquant.errors import OptionError
 from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
-from unquant.perceptual import LPIPS
+from unquant.perceptual import LPIPS, Network
+from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
 from unquant.train.objective import Objective, draw_log2_q, draw_shift, shifted
@@ -23,7 +24,7 @@ from unquant.train.validation import validate
 __all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Stage1Config:
     """Weights and sampling of the stage-1 loss.
 
@@ -33,25 +34,12 @@ class Stage1Config:
     batches whose step differs across the image.
     """
 
-    lambda0: float = 0.12
-    lpips_weight: float = 300.0
-    lpips_net: str = "alex"
-    tint_weight: float = 0.0
-    realism_zero: float = 0.5
-    q_map: float = 0.125
-
-    def __post_init__(self) -> None:
-        if not self.lambda0 > 0:
-            raise OptionError(f"lambda0: above 0, not {self.lambda0}")
-        if not self.lpips_weight >= 0:
-            raise OptionError(f"lpips_weight: 0 or more, not {self.lpips_weight}")
-        if not self.tint_weight >= 0:
-            raise OptionError(f"tint_weight: 0 or more, not {self.tint_weight}")
-        if self.lpips_net not in ("alex", "vgg"):
-            raise OptionError(f"lpips_net: alex or vgg, not {self.lpips_net!r}")
-        for name in ("realism_zero", "q_map"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
+    lambda0: PositiveFloat = 0.12
+    lpips_weight: NonNegativeFloat = 300.0
+    lpips_net: Network = "alex"
+    tint_weight: NonNegativeFloat = 0.0
+    realism_zero: Share = 0.5
+    q_map: Share = 0.125
 
 
 class Draw(NamedTuple):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor
 
-from unquant.errors import OptionError, TrainingError
+from unquant.errors import TrainingError
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import Ratevar
 from unquant.models.reverse import Reverse
+from unquant.settings import Share, settings
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos
 from unquant.train.energy import latent_energy_score
@@ -24,7 +25,7 @@ from unquant.train.validation import fixed_crops, fixed_noise, validation_indice
 __all__ = ["Stage2", "Stage2Config", "noisy_state"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Stage2Config:
     """Sampling of the stage-2 loss; which loss is `training` of the reverse network's configuration.
 
@@ -34,18 +35,10 @@ class Stage2Config:
     differs across the image.
     """
 
-    at_file: float = 0.5
-    group: int = 16
-    block: int = 4
-    q_map: float = 0.125
-
-    def __post_init__(self) -> None:
-        for name in ("at_file", "q_map"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}: in 0..1, not {getattr(self, name)}")
-        for name in ("group", "block"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name}: at least 1, not {getattr(self, name)}")
+    at_file: Share = 0.5
+    group: PositiveInt = 16
+    block: PositiveInt = 4
+    q_map: Share = 0.125
 
 
 def noisy_state(y: Latent, side: SideInfo, log2_q: Tensor, training: str, tau: Tensor) -> Latent:

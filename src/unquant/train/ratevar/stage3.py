@@ -6,18 +6,19 @@ g_a and the entropy model stay as they are, so that every file made before still
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
-from unquant.errors import OptionError, TrainingError
+from unquant.errors import TrainingError
 from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.ratevar import Ratevar
 from unquant.nn.transforms import LATENT_GAIN, LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.data import Photos
@@ -29,7 +30,7 @@ from unquant.train.validation import fixed_crops, fixed_noise, psnr_of, validati
 __all__ = ["Stage3", "Stage3Config"]
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Stage3Config(StructureConfig):
     """Weights and sampling of the stage-3 loss. Raises OptionError naming the key that is out of range.
 
@@ -39,18 +40,10 @@ class Stage3Config(StructureConfig):
     that tells what f is worth.
     """
 
-    lambda0: float = 0.12
-    q_map: float = 0.0625
-    reverse_lr: float = 1.0
+    lambda0: PositiveFloat = 0.12
+    q_map: Share = 0.0625
+    reverse_lr: PositiveFloat = 1.0
     reverse: bool = True
-
-    def __post_init__(self) -> None:
-        StructureConfig.__post_init__(self)  # super() does not reach out of a class with slots
-        for name in ("lambda0", "reverse_lr"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}: above 0, not {getattr(self, name)}")
-        if not 0 <= self.q_map <= 1:
-            raise OptionError(f"q_map: in 0..1, not {self.q_map}")
 
 
 class Draw(NamedTuple):
