@@ -22,7 +22,6 @@ from unquant.train.av1 import objective as av1_objective
 from unquant.train.av1 import stage1
 from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
-from unquant.train.data import Photos
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run
@@ -122,10 +121,7 @@ def test_dists_of_a_few_batches_counts_for_all(made_up: tuple[Tensor, RedrawDraw
 def stage_draw(stage: RedrawStage, seed: int) -> RedrawDraw:
     """A draw without a pool."""
     crops = PairBatch(torch.rand(4, 3, 64, 64), torch.rand(4, 3, 64, 64), told([Coding(9, 1.0)] * 4))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "crops", lambda *_: crops)
-        _, draw = stage.batch(Photos.__new__(Photos), 4, 64, torch.Generator().manual_seed(seed), torch.device("cpu"))
-    return draw
+    return stage.draw_of(crops, torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("share", "zeros"), [(0.0, 0), (0.5, 2), (1.0, 4)])

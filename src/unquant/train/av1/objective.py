@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,6 +61,23 @@ class PairsObjective(Objective[Av1]):
         if self._pairs is None:
             self._pairs = Pairs(photos, self.pairs_config, size, generator)
         return self._pairs.crops(count)
+
+    def draw_of(self, pairs: PairBatch, generator: torch.Generator, device: torch.device) -> Any:
+        """What a batch of pairs is trained at."""
+        raise NotImplementedError
+
+    def batch(
+        self,
+        photos: Photos,
+        count: int,
+        size: int,
+        generator: torch.Generator,
+        device: torch.device,
+        q_map: float | None = None,
+    ) -> tuple[Image, Any]:
+        """As `Objective.batch`; a map of steps is AV1's own affair."""
+        pairs = self.crops(photos, count, size, generator)
+        return pairs.x, self.draw_of(pairs, generator, device)
 
     def close(self) -> None:
         if self._pairs is not None:

@@ -20,8 +20,7 @@ from unquant.perceptual import DISTS, LPIPS, Network
 from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
-from unquant.train.av1.pairs import PairsConfig
-from unquant.train.data import Photos
+from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.objective import draw_shift, shifted
 from unquant.train.structure import squared
 
@@ -70,21 +69,13 @@ class RedrawStage(PairsObjective):
         super().__init__(model, pairs, {"lpips": lpips} if lpips is not None else {})
         self.config, self.lpips, self.dists = config, lpips, dists
 
-    def batch(
-        self,
-        photos: Photos,
-        count: int,
-        size: int,
-        generator: torch.Generator,
-        device: torch.device,
-        q_map: float | None = None,
-    ) -> tuple[Image, RedrawDraw]:
-        pairs = self.crops(photos, count, size, generator)
+    def draw_of(self, pairs: PairBatch, generator: torch.Generator, device: torch.device) -> RedrawDraw:
+        count, size = len(pairs.x), pairs.x.shape[-1]
         zeros = round(count * self.config.realism_zero) if self.lpips is not None else count
         realism = (torch.arange(count) >= zeros).float().view(-1, 1, 1, 1).to(device)
         shift = draw_shift(size // 16, generator).to(device)
         dists = self.dists is not None and float(torch.rand((), generator=generator)) < self.config.dists_share
-        return pairs.x, RedrawDraw(pairs.x_q, pairs.coding, realism, zeros, shift, dists)
+        return RedrawDraw(pairs.x_q, pairs.coding, realism, zeros, shift, dists)
 
     def forward(self, x: Image, draw: RedrawDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left`, the share of AV1's squared error that is left at ρ = 0, and `lpips` at ρ = 1."""

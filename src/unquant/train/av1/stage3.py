@@ -23,8 +23,7 @@ from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
-from unquant.train.av1.pairs import PairsConfig
-from unquant.train.data import Photos
+from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.objective import draw_shift, shifted
 from unquant.train.structure import Structure, StructureConfig, squared
 
@@ -86,19 +85,11 @@ class Realism(PairsObjective):
         self.guarded, self.adversarial_weight = self.companion is not None, config.adversarial_weight
         self._best: dict[str, float] = {}
 
-    def batch(
-        self,
-        photos: Photos,
-        count: int,
-        size: int,
-        generator: torch.Generator,
-        device: torch.device,
-        q_map: float | None = None,
-    ) -> tuple[Image, RealismDraw]:
-        pairs = self.crops(photos, count, size, generator)
+    def draw_of(self, pairs: PairBatch, generator: torch.Generator, device: torch.device) -> RealismDraw:
+        count, size = len(pairs.x), pairs.x.shape[-1]
         shift = draw_shift(size // 16, generator).to(device)
         corner = self.structure.draw_corner(size, generator).to(device)
-        return pairs.x, RealismDraw(pairs.x_q, pairs.coding, self.config.plain(count), shift, corner)
+        return RealismDraw(pairs.x_q, pairs.coding, self.config.plain(count), shift, corner)
 
     def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
