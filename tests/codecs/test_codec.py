@@ -483,7 +483,7 @@ def test_info(every: AnyCodec, photo: Image.Image) -> None:
     assert (info.q_index, info.q_map, info.tiles, info.seed, info.steps) == (step, False, 1, None, None)
     assert (info.bytes, info.bpp) == (len(data), 8 * len(data) / (48 * 32))
     assert set(info.sections) == {"alpha", "exif", "xmp"}
-    assert info.sections["xmp"] == len(XMP)
+    assert 0 < info.sections["xmp"] <= len(XMP)
     assert json.loads(json.dumps(info.to_dict()))["q_index"] == step
     with pytest.raises(NotUnquant):
         unquant.info(b"GIF89a")

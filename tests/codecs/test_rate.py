@@ -133,11 +133,25 @@ def test_target_counts_the_whole_file(every: AnyCodec, picture: Image.Image) -> 
     picture = picture.crop((0, 0, 200, 160))
     translucent = picture.copy()
     translucent.putalpha(Image.linear_gradient("L").resize(picture.size))
-    translucent.info["xmp"] = b"<x:xmpmeta/>" * 20
+    translucent.info["xmp"] = np.random.default_rng(1).bytes(250)  # which nothing deflates
     fixed = len(every.encode(translucent, quality=40)) - len(every.encode(picture, quality=40))
     assert fixed > 300
     data = every.encode(translucent, target_bytes=600 + fixed)
     assert 600 + fixed - 25 <= len(data) <= 600 + fixed
+
+
+@pytest.mark.slow
+def test_a_target_that_metadata_is_in_the_way_of(every: AnyCodec, picture: Image.Image) -> None:
+    picture = picture.crop((0, 0, 100, 80))
+    described = picture.copy()
+    described.info["xmp"] = np.random.default_rng(1).bytes(1000)
+    with pytest.raises(RateUnreachable, match="1010 bytes of it are metadata, which --no-metadata ") as caught:
+        every.encode(described, target_bytes=350)
+    assert caught.value.smallest > 1010
+    assert len(every.encode(described, target_bytes=350, metadata=False)) <= 900
+    with pytest.raises(RateUnreachable) as plain:
+        every.encode(picture, target_bytes=10)
+    assert "metadata" not in str(plain.value)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from unquant.container import (
     Header,
     Limits,
     Tile,
+    metadata_bytes,
     parse,
     parse_header,
     stream_crc,
@@ -122,6 +123,24 @@ def test_golden_av1_file() -> None:
     assert parse_header(half) == (Header("av1", b"\x01\x02\x03\x04", 33, 16, 64, half=True), half)
 
 
+def test_golden_deflated_metadata() -> None:
+    """Stored by hand in blocks of other kinds than zlib would choose: what was read is written as it was."""
+    data = with_sections(
+        section(b"XMP ", bytes.fromhex("7801 010400fbff 61626364 03d8018b")),  # a stored block
+        section(b"EXIF", zlib.compress(b"e" * 300, 1)),
+        section(b"iccp", b"i"),
+        section(b"Alph", b"a"),
+    )
+    container = parse(data)
+    assert container == Container(plain(), (Tile(b"", 0),), b"a", b"i", b"e" * 300, b"abcd")
+    assert container.to_bytes() == data
+    sizes = {"alpha": 1, "icc": 1, "exif": len(zlib.compress(b"e" * 300, 1)), "xmp": 15}
+    assert container.section_sizes == sizes
+    fresh = replace(container)
+    assert fresh == container
+    assert fresh.section_sizes == {**sizes, "exif": len(zlib.compress(b"e" * 300, 9)), "xmp": 4}
+
+
 def test_golden_symbols_crc() -> None:
     symbols = array("i", [1, -1, 0, 2**31 - 1])
     if sys.byteorder == "big":
@@ -164,6 +183,35 @@ def test_roundtrip(container: Container) -> None:
     assert parsed == container
     assert parsed.to_bytes() == data == container.to_bytes()
     assert parse(bytearray(data)) == parse(memoryview(data)) == container
+
+
+metadata = st.none() | st.binary(max_size=60) | st.builds(bytes.__mul__, st.binary(max_size=8), st.integers(0, 500))
+
+
+@given(metadata, metadata, metadata, st.binary(max_size=100))
+@settings(max_examples=100, deadline=None)
+def test_metadata_is_stored_in_its_shorter_form(
+    icc: bytes | None, exif: bytes | None, xmp: bytes | None, alpha: bytes
+) -> None:
+    bare = Container(plain(), (Tile(b"", 0),), alpha)
+    container = replace(bare, icc=icc, exif=exif, xmp=xmp)
+    data = container.to_bytes()
+    assert parse(data) == container
+    assert parse(data).section_sizes == container.section_sizes
+    assert len(data) == len(bare.to_bytes()) + metadata_bytes(icc, exif, xmp)
+    for name, payload in (("icc", icc), ("exif", exif), ("xmp", xmp)):
+        if payload is not None:
+            assert container.section_sizes[name] == min(len(payload), len(zlib.compress(payload, 9)))
+
+
+def test_programs_without_deflated_sections_refuse_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a reader that knows the plain ones alone they are critical."""
+    from unquant.container import file
+
+    data = Container(plain(), (Tile(b"", 0),), exif=bytes(300)).to_bytes()
+    monkeypatch.setattr(file, "_DEFLATED", {})
+    with pytest.raises(UnsupportedVersion, match="'EXIF': critical"):
+        parse(data)
 
 
 @given(headers(), st.binary(max_size=20))
@@ -303,6 +351,15 @@ def test_header_refused(data: bytes, error: type[Exception], message: str) -> No
         (with_sections(section(b"Abcd", b"")), UnsupportedVersion, "'Abcd': critical"),
         (with_sections(section(b"iccp", b""), section(b"iccp", b"")), CorruptStream, "more than once"),
         (with_sections(section(b"abcd", b""), section(b"abcd", b"")), CorruptStream, "more than once"),
+        (with_sections(section(b"exif", b""), section(b"EXIF", zlib.compress(b"e"))), CorruptStream, "more than once"),
+        (with_sections(*[section(b"ICCP", zlib.compress(b"i"))] * 2), CorruptStream, "more than once"),
+        (with_sections(section(b"EXIF", b"")), CorruptStream, "'EXIF': does not hold exactly one zlib stream"),
+        (with_sections(section(b"EXIF", b"no zlib")), CorruptStream, "'EXIF': "),
+        (with_sections(section(b"XMP ", zlib.compress(b"x" * 99)[:-1])), CorruptStream, "exactly one zlib stream"),
+        (with_sections(section(b"XMP ", zlib.compress(b"x")[:-1] + b"!")), CorruptStream, "'XMP '"),
+        (with_sections(section(b"ICCP", zlib.compress(b"i") + b"!")), CorruptStream, "exactly one zlib stream"),
+        (with_sections(section(b"ICCP", zlib.compress(b"i") * 2)), CorruptStream, "exactly one zlib stream"),
+        (with_sections(section(b"ALPH", zlib.compress(b"a"))), UnsupportedVersion, "'ALPH': critical"),
         (with_sections(section(b"1bcd", b"")), CorruptStream, "not a section type"),
         (with_sections(section(b"ab\ncd"[:4], b"")), CorruptStream, "not a section type"),
         (with_sections(section(b"\xe9bcd", b"")), CorruptStream, "not a section type"),

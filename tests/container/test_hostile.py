@@ -20,6 +20,7 @@ SAMPLES = (
     Container(Header("cdc", b"abcd", 768, 512, 200), (Tile(b"stream", 1),)).to_bytes(),
     Container(HEADER, (Tile(b"one", 1), Tile(b"", 2), Tile(b"three" * 40, 3)), b"A" * 150, b"I", b"", b"X").to_bytes(),
     Container(Header("av1", b"abcd", 77, 51, 200), (Tile(b"obus", 1), Tile(b"alpha", 2)), None, b"I").to_bytes(),
+    Container(Header("av1", b"abcd", 77, 51, 200), (Tile(b"obus", 1),), exif=b"E" * 90, xmp=b"<xmp/>" * 50).to_bytes(),
 )
 
 
@@ -139,3 +140,32 @@ def test_bombs_take_no_memory(name: str) -> None:
         tracemalloc.stop()
     # copies of the file's own bytes, what 300 bytes of q map inflate to, and change
     assert peak < 3 * len(data) + 2**20 + 2**18
+
+
+def deflated(*packed: bytes) -> bytes:
+    kinds = (b"EXIF", b"XMP ", b"ICCP")[: len(packed)]
+    sections = (
+        kind + encode_varint(len(data)) + data + pack("<I", zlib.crc32(kind + data))
+        for kind, data in zip(kinds, packed, strict=True)
+    )
+    return start(64, 64, 0) + b"\x03" + TILE + bytes((len(packed),)) + b"".join(sections)
+
+
+def test_deflated_sections_inflate_to_the_limit_in_all() -> None:
+    """A stream that claims more is inflated no further than that, and so are several together."""
+    half = zlib.compress(bytes(2**19), 9)
+    limits = Limits(max_section=2**20)
+    whole = parse(deflated(half, half), limits)
+    assert whole.exif == whole.xmp == bytes(2**19)
+    assert whole.to_bytes(limits) == deflated(half, half)
+    with pytest.raises(ImageTooLarge):
+        Container(whole.header, whole.tiles, icc=bytes(2**19), exif=whole.exif, xmp=whole.xmp).to_bytes(limits)
+    for packed in ((BOMB,), (half, BOMB), (half, half, zlib.compress(b"!"))):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ImageTooLarge, match="deflated sections"):
+                parse(deflated(*packed), limits)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * 2**20

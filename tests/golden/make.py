@@ -158,6 +158,18 @@ def train(name: str) -> None:
     write_weights(FOLDER / f"{name}.safetensors", family, config.to_dict(), tensors, {"purpose": "tests only"})
 
 
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b" a golden packet" * 20 + b"</x:xmpmeta>"
+"""Long enough to be deflated in a file."""
+
+
+def exif() -> bytes:
+    """Of few bytes, which deflated would be no fewer."""
+    tags = Image.Exif()
+    tags[0x0112] = 1
+    tags[0x8298] = "(c)"
+    return tags.tobytes()
+
+
 def pictures(codec: AnyLatentCodec) -> dict[str, tuple[Image.Image, dict[str, object]]]:
     """The golden pictures of one model by name, each with the options of its encode."""
     photo = Image.open(PHOTO).convert("RGB")
@@ -168,7 +180,10 @@ def pictures(codec: AnyLatentCodec) -> dict[str, tuple[Image.Image, dict[str, ob
     translucent.putalpha(Image.linear_gradient("L").resize(translucent.size))
     colours = np.random.Generator(np.random.Philox(7)).integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255
     blocks = Image.fromarray(colours).resize((192, 144), Image.Resampling.NEAREST)
-    return {
+    described = photo.crop((120, 90, 184, 138))
+    described.info |= {"exif": exif(), "xmp": XMP}
+    metadata = {"metadata": (described, {"quality": 50})} if codec.name == "tiny" else {}
+    return metadata | {
         "point": (photo.crop((300, 200, 301, 201)), {"q_index": 200}),
         "fine": (photo.crop((100, 80, 196, 160)), {"q_index": low}),
         "coarse": (photo.crop((100, 80, 400, 280)), {"q_index": high}),

@@ -65,6 +65,7 @@ def test_the_record_is_whole() -> None:
     files = {entry["file"] for entry in RECORD}
     assert files == {path.name for kind in ("unq", "avif") for path in FOLDER.glob(f"*.{kind}")}
     assert {f"{model}-{name}" for model in ("tiny", "tiny_cdc") for name in NAMES} <= files
+    assert "tiny-metadata.unq" in files
     assert {f"tiny_av1-{name}" for name in AV1_NAMES} <= files
     assert {entry["picture"] for entry in AV1} == {path.name for path in FOLDER.glob("*.png")}
     assert len(CODED) + len(AV1) == len(RECORD)
@@ -106,6 +107,19 @@ def test_recorded_bytes_give_the_recorded_symbols(entry: dict[str, Any], request
     assert image.mode == ("RGBA" if "alpha" in entry["file"] else "RGB")
     symbols = b"".join(tile.symbols for tile in tiles)
     assert (len(symbols) // 4, hashlib.sha256(symbols).hexdigest()) == (entry["symbols"], entry["sha256"])
+
+
+def test_recorded_metadata() -> None:
+    """One section as it is, one deflated."""
+    data = (FOLDER / "tiny-metadata.unq").read_bytes()
+    container = parse(data)
+    assert b"exif" in data
+    assert b"XMP " in data
+    assert container.xmp == b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b" a golden packet" * 20 + b"</x:xmpmeta>"
+    assert container.exif == bytes.fromhex(
+        "4d4d002a00000008000201120003000000010001000082980002000000042863290000000000"
+    )
+    assert container.to_bytes() == data
 
 
 @pytest.mark.parametrize("entry", CODED, ids=lambda entry: entry["file"])

@@ -28,7 +28,7 @@ from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import run_windowed
 from unquant.codecs.wishes import Wishes
-from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, parse, stream_crc
+from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, parse, stream_crc
 from unquant.container.avif import is_avif, parse_avif
 from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
@@ -60,6 +60,14 @@ class _Plan:
     @property
     def pixels(self) -> int:
         return self.picture.rgb.shape[0] * self.picture.rgb.shape[1]
+
+    @property
+    def metadata(self) -> int:
+        """Bytes of it in the file; nothing is deflated in an `.avif`, which has no form for that."""
+        p = self.picture
+        if self.container == "avif":
+            return sum(len(data) for data in (p.icc, p.exif, p.xmp) if data is not None)
+        return metadata_bytes(p.icc, p.exif, p.xmp)
 
 
 class _Base(NamedTuple):
@@ -137,7 +145,8 @@ class Av1Codec(Codec[Av1Config, Av1]):
 
         # viewers of an .avif would show one of half size small
         may_halve = plan.container == "unq"
-        return largest_file(file_at, target, plan.options.deltaq_strength or 0, may_halve=may_halve)
+        strength = plan.options.deltaq_strength or 0
+        return largest_file(file_at, target, strength, may_halve=may_halve, metadata=plan.metadata)
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 

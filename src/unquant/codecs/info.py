@@ -28,7 +28,7 @@ class Info:
     no more than what the bytes per pixel let expect, because the headers do not tell: a grid, or a frame that needs others.
     q_map: the step differs across the image. realism (0..1), steps and seed of the drawing: what the file asks of a
     decoder, None where it leaves that to the weights. tiles: of a `.unq`, 1 otherwise. bpp: 8·bytes/pixels.
-    sections: sizes in bytes of alpha, icc, exif, xmp where present. has_alpha: wherever that is kept.
+    sections: bytes that alpha, icc, exif, xmp take in the file, where present. has_alpha: wherever that is kept.
     half: the base is coded at half size (av1). Of an `.avif` alone: chroma: "4:0:0", "4:2:0", "4:2:2" or "4:4:4".
     using_qmatrix: quantisation matrices are used. delta_q_present: the step differs by superblock. film_grain: a decoder
     adds noise, or may. grid: the picture is put together from several.
@@ -79,7 +79,6 @@ def _of_unq(data: bytes) -> Info:
     header = container.header
     stream_id = header.stream_id.hex()
     model = next((m.name for m in models() if (m.family, m.stream_id) == (header.family, stream_id)), None)
-    sections = {"alpha": container.alpha, "icc": container.icc, "exif": container.exif, "xmp": container.xmp}
     return Info(
         family=header.family,
         stream_id=stream_id,
@@ -94,7 +93,7 @@ def _of_unq(data: bytes) -> Info:
         tiles=len(container.tiles),
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
-        sections={name: len(section) for name, section in sections.items() if section is not None},
+        sections=container.section_sizes,
         half=header.half,
         has_alpha=container.has_alpha,
     )

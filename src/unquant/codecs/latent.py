@@ -23,7 +23,7 @@ from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, tile_sli
 from unquant.codecs.windows import run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, parse
+from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes, parse
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError
 from unquant.families import AVIF_FAMILY
@@ -54,8 +54,12 @@ class _Plan(NamedTuple):
     @property
     def overhead(self) -> int:
         """Bytes beside the coder streams, roughly."""
-        sections = (self.alpha, self.picture.icc, self.picture.exif, self.picture.xmp)
-        return _CONTAINER_BYTES + sum(len(s) + 11 for s in sections if s is not None)
+        return _CONTAINER_BYTES + self.metadata + (0 if self.alpha is None else len(self.alpha) + 11)
+
+    @property
+    def metadata(self) -> int:
+        """Bytes of it in the file."""
+        return metadata_bytes(self.picture.icc, self.picture.exif, self.picture.xmp)
 
 
 class LatentCodec(Codec[C, M]):
@@ -92,6 +96,7 @@ class LatentCodec(Codec[C, M]):
                     target,
                     low,
                     high,
+                    metadata=plan.metadata,
                 )
             if options.q_index is not None:
                 return self._encode_at(plan, self._checked_q_index(options.q_index, plan), wishes)

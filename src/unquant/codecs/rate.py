@@ -52,12 +52,18 @@ def search_q_index(size_at: Callable[[int], float], target: float, low: int, hig
 
 
 def largest_file(
-    size_at: Callable[[int], float], file_at: Callable[[int], bytes], target: int, low: int, high: int
+    size_at: Callable[[int], float],
+    file_at: Callable[[int], bytes],
+    target: int,
+    low: int,
+    high: int,
+    *,
+    metadata: int = 0,
 ) -> bytes:
     """The file of the finest q index in [low, high] that is no larger than the target.
 
-    size_at: estimated bytes at an index, cheap. file_at: the file itself. Where the highest rate is far below the target
-    there is a warning. Raises RateUnreachable where even the coarsest file is larger.
+    size_at: estimated bytes at an index, cheap. file_at: the file itself. metadata: bytes of it in every file. Where the
+    highest rate is far below the target there is a warning. Raises RateUnreachable where even the coarsest file is larger.
     """
     index = search_q_index(size_at, target, low, high)
     data = file_at(index)
@@ -66,7 +72,7 @@ def largest_file(
         index += 1
         data = file_at(index)
     if len(data) > target:
-        raise unreachable(len(data), target)
+        raise unreachable(len(data), target, metadata)
     while index > low and not is_close(len(data), target):
         finer = file_at(index - 1)
         if len(finer) > target:
@@ -82,9 +88,12 @@ def is_close(size: int, target: int) -> bool:
     return 0 <= target - size <= max(0.02 * target, 16)
 
 
-def unreachable(smallest: int, target: int) -> RateUnreachable:
-    """The error for a target below the smallest file."""
-    return RateUnreachable(f"the smallest file of this image is {smallest} bytes, the target is {target}", smallest)
+def unreachable(smallest: int, target: int, metadata: int) -> RateUnreachable:
+    """The error for a target below the smallest file. metadata: bytes of it in that file."""
+    message = f"the smallest file of this image is {smallest} bytes, the target is {target}"
+    if metadata:
+        message += f"; {metadata} bytes of it are metadata, which --no-metadata (metadata=False) leaves out"
+    return RateUnreachable(message, smallest)
 
 
 def warn_unless_close(largest: int, target: int) -> None:

@@ -6,7 +6,7 @@ write what the family `av1` shares with other programs: AVIF boxes and the heade
 
 from __future__ import annotations
 
-from unquant.container.file import Container, Tile, parse
+from unquant.container.file import Container, Tile, metadata_bytes, parse
 from unquant.container.header import (
     FAMILIES,
     MAGIC,
@@ -31,6 +31,7 @@ __all__ = [
     "Limits",
     "Tile",
     "latent_size",
+    "metadata_bytes",
     "parse",
     "parse_header",
     "stream_crc",
