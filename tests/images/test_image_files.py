@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from image_files import ALPHA, P3_XYZ, RGB, RNG, make_exif, raw_png, rgb_icc, with_icc
 from PIL import ExifTags, Image
 
-from unquant.errors import ImageTooLarge, InputError, OptionError
-from unquant.images import Picture, from_arrays, image_bytes, open_image, read_rgb, to_picture
+from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantWarning
+from unquant.images import Picture, frame_count, from_arrays, image_bytes, open_image, read_rgb, to_picture
 
 
 def file_bytes(kind: str) -> bytes:
@@ -31,12 +32,45 @@ def test_open_path_and_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG", "AVIF"])
-def test_open_animation(kind: str, tmp_path: Path) -> None:
+def test_frames(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue")]
-    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
-    picture = to_picture(open_image(path))
-    assert np.abs(picture.rgb.astype(int) - (255, 0, 0)).max() <= 8
+    colours = [(255, 0, 0), (0, 0, 255), (0, 200, 0)]
+    first, *others = [Image.new("RGB", (16, 16), c) for c in colours]
+    first.save(path, kind, save_all=True, append_images=others)
+    assert frame_count(path) == 3
+    with pytest.warns(UnquantWarning, match="x: has 3 frames or pages, of which the first"):
+        assert np.abs(to_picture(open_image(path)).rgb.astype(int) - colours[0]).max() <= 8
+    stream = io.BytesIO(path.read_bytes())
+    assert frame_count(stream) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number, colour in enumerate(colours):
+            for source in (path, stream):
+                picture = to_picture(open_image(source, frame=number))
+                assert np.abs(picture.rgb.astype(int) - colour).max() <= 8
+    for number in (-1, 3):
+        with pytest.raises(OptionError, match=f"no frame {number}, of 3"):
+            open_image(path, frame=number)
+
+
+def test_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(RGB).save(path)
+    assert frame_count(path) == 1
+    np.testing.assert_array_equal(np.asarray(open_image(path, frame=0)), RGB)
+    with pytest.raises(OptionError, match="no frame 1"):
+        open_image(path, frame=1)
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"x\.png"):
+        frame_count(path)
+
+
+def test_pages_are_held_to_the_limit_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    Image.new("L", (4, 4)).save(path, save_all=True, append_images=[Image.new("L", (50, 50))])
+    assert open_image(path, max_pixels=100, frame=0).size == (4, 4)
+    with pytest.raises(ImageTooLarge, match="50x50"):
+        open_image(path, max_pixels=100, frame=1)
 
 
 def test_missing_and_directory(tmp_path: Path) -> None:

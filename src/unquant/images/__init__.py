@@ -10,7 +10,7 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
-from unquant.images.files import FORMATS, image_bytes, open_image, read_rgb
+from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
 
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageInput",
     "Picture",
+    "frame_count",
     "from_arrays",
     "image_bytes",
     "open_image",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from PIL import Image, ImageFile
 
-from unquant.errors import InputError, OptionError
+from unquant.errors import InputError, OptionError, warn
 from unquant.images.checks import MAX_PIXELS, check_size, typed_errors
 from unquant.images.metadata import descriptive_exif, metadata_options, parsed_exif
 from unquant.images.numbers import U8
 from unquant.images.picture import from_arrays, to_picture
 
-__all__ = ["FORMATS", "image_bytes", "open_image", "read_rgb"]
+__all__ = ["FORMATS", "frame_count", "image_bytes", "open_image", "read_rgb"]
 
 _PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
+_LAYERED: Final = {"PSD"}  # frames are layers, and what is opened is all of them
 FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -43,23 +45,34 @@ _WITHOUT_ALPHA: Final = {"JPEG", "PPM"}
 
 
 def open_image(
-    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
 ) -> ImageFile.ImageFile:
-    """Opens an image file and decodes its first frame; the file is closed (or no longer needed) on return.
+    """Opens an image file and decodes one frame (or page); the file is closed (or no longer needed) on return.
 
     source: a path or a binary stream. name: of a stream, for messages; its own by default. max_pixels: checked against the
-    header, before any pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. EXIF is
-    found in `.info["exif"]`, whatever the format.
+    header, before any pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. frame:
+    from 0; None takes the first (of HEIF the primary one), with an UnquantWarning that counts the frames where there are
+    more. EXIF is found in `.info["exif"]`, whatever the format.
 
-    Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), or ImageTooLarge.
+    Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), OptionError for a
+    frame that the file does not have, or ImageTooLarge.
     """
-    if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        with typed_errors(name), open(name, "rb") as file:
-            return _read(file, name, max_pixels)
-    name = name or str(getattr(source, "name", "image stream"))
-    with typed_errors(name):
-        return _read(source, name, max_pixels)
+    with _stream(source, name) as (file, known):
+        return _read(file, known, max_pixels, frame)
+
+
+def frame_count(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None) -> int:
+    """How many frames or pages an image file has, at least 1: `frame` of `open_image` lies below. Of a layered picture
+    (PSD) the whole counts as one. Arguments and InputError as in `open_image`; a stream is left at its start."""
+    with _stream(source, name) as (file, known):
+        count = _frames(_opened(file, known))
+        if file.seekable():
+            file.seek(0)
+        return count
 
 
 def read_rgb(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> U8:
@@ -97,14 +110,47 @@ def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
         return buffer.getvalue()
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
+@contextmanager
+def _stream(source: str | os.PathLike[str] | BinaryIO, name: str | None) -> Generator[tuple[BinaryIO, str]]:
+    """A file or stream to be read, and what messages call it; failures within are typed."""
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        with typed_errors(path), open(path, "rb") as file:
+            yield file, path
+    else:
+        known = name or str(getattr(source, "name", "image stream"))
+        with typed_errors(known):
+            yield source, known
+
+
+def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     image = Image.open(file)
     if image.format in _PROGRAMS:
         raise InputError(f"{name}: {image.format} is a drawing, not an image")
-    try:
-        check_size(name, image.height, image.width, max_pixels)
-    except OptionError as error:
-        raise InputError(str(error)) from error
+    return image
+
+
+def _frames(image: Image.Image) -> int:
+    return 1 if image.format in _LAYERED else int(getattr(image, "n_frames", 1))
+
+
+def _pick_frame(image: Image.Image, frame: int | None, name: str) -> None:
+    count = _frames(image)
+    if frame is None:
+        if count > 1:
+            warn(f"{name}: has {count} frames or pages, of which the first is read")
+        return
+    if not 0 <= frame < count:
+        raise OptionError(f"{name}: has no frame {frame}, of {count} the last is {count - 1}")
+    if count > 1:
+        image.seek(frame)
+
+
+def _read(file: BinaryIO, name: str, max_pixels: int, frame: int | None) -> ImageFile.ImageFile:
+    image = _opened(file, name)
+    _check(image, name, max_pixels)
+    _pick_frame(image, frame, name)
+    _check(image, name, max_pixels)  # pages differ in size
     image.load()
     if not image.info.get("exif"):  # TIFF keeps it in its own directory, which is read from the file
         exif = parsed_exif(image, name)
@@ -112,6 +158,13 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
             image.info["exif"] = described
     image.filename = name  # for messages; now that all is read, Pillow opens it no more
     return image
+
+
+def _check(image: Image.Image, name: str, max_pixels: int) -> None:
+    try:
+        check_size(name, image.height, image.width, max_pixels)
+    except OptionError as error:
+        raise InputError(str(error)) from error
 
 
 def _output_format(name: str) -> str:
