@@ -108,12 +108,25 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 def test_links_are_followed(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
     link.symlink_to(target)
-    write_whole(link, b"data")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"data"
     with pytest.raises(InputError, match="link: exists already"):
         write_whole(link, b"data")
+    write_whole(link, b"data", force=True)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_links_to_nothing_are_not_written_through(tmp_path: Path, force: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "link").symlink_to(elsewhere)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("link", "link/x", "link/deep/x", "loop", "loop/x"):
+        with pytest.raises(InputError, match=f"{path}: cannot be written: "):
+            write_whole(tmp_path / path, b"data", force=force)
+    assert names(tmp_path) == ["link", "loop"]
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

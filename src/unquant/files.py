@@ -1,7 +1,4 @@
-"""Files written whole or not at all: no reader finds half of one, and no failure loses the one that was there.
-
-And which files are images, by their names.
-"""
+"""Files written whole or not at all: no reader finds half of one, and no failure loses the one that was there."""
 
 from __future__ import annotations
 
@@ -14,13 +11,8 @@ from typing import Final
 
 from unquant.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "check_target", "remove_leftovers", "whole_file", "write_whole"]
+__all__ = ["check_target", "remove_leftovers", "whole_file", "write_whole"]
 
-_IMAGES: Final = (
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .tif .tiff .bmp .dib .gif .ppm .pgm .pbm .pnm .jp2 .j2k .tga"
-)
-IMAGE_SUFFIXES: Final = frozenset(_IMAGES.split())
-"""Of the files that are taken for images where a folder or an archive is searched for them; in lower case."""
 _TEMPORARY: Final = ".unquant-{}.tmp"
 
 
@@ -28,14 +20,19 @@ def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str
     """The file that a path stands for, links followed, which may be written: it is new, or `force` replaces it.
 
     hint: what the message says of a way to overwrite. Raises InputError, naming the path: a file that exists, a folder, what
-    is no regular file, or a path that no file can have.
+    is no regular file, a link to nothing, also among its folders, or a path that no file can have.
     """
     name = os.fspath(path)
     try:
+        dangling = next(
+            (part for part in (Path(name), *Path(name).parents) if part.is_symlink() and not part.exists()), None
+        )
         target = Path(os.path.realpath(name))
         is_folder, exists, is_file = target.is_dir(), target.exists(), target.is_file()
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: cannot be written: {_cause(error)}") from error
+    if dangling is not None:
+        raise InputError(f"{name}: cannot be written: {dangling} is a link to nothing")
     if is_folder:
         raise InputError(f"{name}: is a folder")
     if exists and not is_file:

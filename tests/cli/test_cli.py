@@ -377,14 +377,15 @@ def test_pipes(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
 
 def test_existing_outputs_are_kept(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
     save(tmp_path / "a.png")
-    (tmp_path / "a.unq").write_bytes(b"precious")
+    precious = Container(HEADER, (Tile(b"precious", 0),)).to_bytes()
+    (tmp_path / "a.unq").write_bytes(precious)
     result = call("encode", "a.png")
     assert result.exit_code == Code.INPUT
     assert result.stderr == "unquant: error: a.unq: exists already (--force overwrites)\n"
     assert codec.calls == []
-    assert (tmp_path / "a.unq").read_bytes() == b"precious"
+    assert (tmp_path / "a.unq").read_bytes() == precious
     assert call("encode", "a.png", "--force").exit_code == 0
-    assert (tmp_path / "a.unq").read_bytes()[:4] == b"\x89UNQ"
+    assert (tmp_path / "a.unq").read_bytes() != precious
 
 
 def test_unwritable_outputs(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
@@ -404,7 +405,8 @@ def test_failure_while_writing_leaves_nothing(
     call: Call, codec: FakeCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "a.png")
-    (tmp_path / "a.unq").write_bytes(b"precious")
+    precious = Container(HEADER, (Tile(b"precious", 0),)).to_bytes()
+    (tmp_path / "a.unq").write_bytes(precious)
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -414,7 +416,7 @@ def test_failure_while_writing_leaves_nothing(
     assert result.exit_code == Code.INPUT
     assert "a.unq: cannot be written: No space left on device" in result.stderr
     assert files(tmp_path) == ["a.png", "a.unq"]
-    assert (tmp_path / "a.unq").read_bytes() == b"precious"
+    assert (tmp_path / "a.unq").read_bytes() == precious
 
 
 def test_interrupt_at_work(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
@@ -505,7 +507,8 @@ def test_folder_with_a_broken_image(call: Call, codec: FakeCodec, tmp_path: Path
     assert result.exit_code == Code.PARTIAL
     assert files(tmp_path / "out") == ["a.unq", "deep/b.unq", "deep/er/c.unq"]
     lines = result.stderr.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
+    assert lines[-2].startswith("unquant: note: 3 other files left out, which are no images: 1 ")
     (failure,) = [line for line in lines if line.startswith("unquant: error: in/broken.png: ")]
     assert "image" in failure
     assert lines[-1] == "unquant: error: 1 of 4 files failed"

@@ -7,20 +7,24 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import typer
 
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_bytes, write_line
-from unquant.cli.paths import Job
-from unquant.errors import InputError, OptionError
+from unquant.cli.paths import Job, Plan
+from unquant.errors import InputError, OptionError, warn
 from unquant.files import check_target, write_whole
 
 __all__ = ["Batch", "Done", "read_bytes"]
+
+
+_HEAD_BYTES: Final = 32
+"""What a file begins with that tells its format."""
 
 
 class Done(NamedTuple):
@@ -38,11 +42,14 @@ class Batch:
     """The jobs of one command.
 
     workers: files at a time. force: overwrite outputs. as_json: one object per file on the standard output.
-    quiet: errors only on the standard error.
+    quiet: errors only on the standard error. preserve_times: outputs get the times of their inputs.
     """
 
-    def __init__(self, jobs: Sequence[Job], *, workers: int, force: bool, as_json: bool, quiet: bool) -> None:
-        self.jobs, self.force, self.as_json, self.quiet = list(jobs), force, as_json, quiet
+    def __init__(
+        self, plan: Plan, *, workers: int, force: bool, as_json: bool, quiet: bool, preserve_times: bool = False
+    ) -> None:
+        self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
+        self.preserve_times, self._note = preserve_times, plan.note
         self.workers = max(1, min(workers, len(self.jobs)))
         self._lock = threading.Lock()
         self._stopped = False
@@ -61,7 +68,7 @@ class Batch:
             raise job.problem
         if job.target is None:
             return
-        check_target(job.target, force=self.force, hint="--force overwrites")
+        _check_output(job.target, force=self.force)
         if not job.make_folder and not job.target.parent.is_dir():
             raise InputError(f"{job.target}: cannot be written: its folder does not exist")
 
@@ -73,7 +80,10 @@ class Batch:
             if job.target is None:
                 write_bytes(data)
                 return
+            _check_output(job.target, force=self.force)
             write_whole(job.target, data, force=self.force)
+            if self.preserve_times and job.source is not None:
+                _copy_times(job.source, job.target)
 
     def run(self, work: Work) -> None:
         """Does all jobs and reports each. Raises typer.Exit if one fails: with its own code if nothing was written and
@@ -88,6 +98,8 @@ class Batch:
                     self._report(job, outcome)
                 else:
                     codes.add(self._report_failure(job, outcome))
+        if self._note and not self.quiet:
+            say(self._note, "note")
         if not codes:
             return
         if len(self.jobs) > 1:
@@ -179,6 +191,29 @@ def read_bytes(source: Path | None, limit: int) -> bytes:
             return file.read(limit + 1)
     except OSError as error:
         raise InputError(f"{source or 'standard input'}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_output(target: Path, *, force: bool) -> None:
+    """Raises InputError for an output that may not be written. Even by force no file is overwritten that is not of the kind
+    which its name says, `.unq` where the name is none of a picture: it is no earlier output."""
+    from unquant.container import MAGIC
+    from unquant.images import FORMATS, is_of_format
+
+    path = check_target(target, force=force, hint="--force overwrites")
+    if not path.exists():
+        return
+    head = read_bytes(path, _HEAD_BYTES)
+    kind = FORMATS.get(target.suffix.lower())
+    if head and not (head.startswith(MAGIC) if kind is None else is_of_format(head, kind)):
+        raise InputError(f"{target}: exists, and is no {kind or '.unq'} file: --force overwrites earlier outputs alone")
+
+
+def _copy_times(source: Path, target: Path) -> None:
+    try:
+        times = source.stat()
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    except OSError as error:
+        warn(f"{target}: its times could not be set: {error.strerror}")
 
 
 def _names(job: Job) -> dict[str, str]:

@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
-from unquant.cli.paths import FILES, Job, plan
+from unquant.cli.paths import FILES, Job, Naming, plan
 from unquant.cli.transcode import (
     FILES_PANEL,
     Device,
     Force,
     Jobs,
     Json,
+    KeepSuffix,
     Output,
+    PreserveTimes,
     Quiet,
     Recursive,
     is_avif_output,
@@ -42,6 +44,8 @@ def decode(
     output: Output = None,
     recursive: Recursive = False,
     force: Force = False,
+    keep_suffix: KeepSuffix = False,
+    preserve_times: PreserveTimes = False,
     image_format: Annotated[
         str | None,
         typer.Option(
@@ -90,10 +94,10 @@ def decode(
     if preview and realism is not None:
         raise OptionError("--preview and --realism exclude each other")
     extension = (image_format or "png").lower().lstrip(".")
-    work = plan(inputs, output, recursive=recursive, kind=FILES, suffix=f".{extension}")
-    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet)
-    _check_format(work[0].target, image_format, extension)
-    to_avif = is_avif_output(work[0].target, image_format, extension)
+    work = plan(inputs, output, recursive=recursive, naming=Naming(FILES, f".{extension}", keep_suffix))
+    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet, preserve_times=preserve_times)
+    _check_format(work.jobs[0].target, image_format, extension)
+    to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
     drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}
     batch.run(_Decoder(batch, model, device, drawing, extension, to_avif=to_avif))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
-from unquant.cli.paths import IMAGES, Job, plan
+from unquant.cli.paths import IMAGES, Job, Naming, plan, without_clashes
 from unquant.cli.quantities import parse_size
 from unquant.cli.transcode import (
     FILES_PANEL,
@@ -19,14 +21,16 @@ from unquant.cli.transcode import (
     Force,
     Jobs,
     Json,
+    KeepSuffix,
     Output,
+    PreserveTimes,
     Quiet,
     Recursive,
     is_avif_output,
     row_of,
 )
 from unquant.codecs.registry import DEFAULT_MODEL
-from unquant.errors import OptionError, UnsupportedVersion, warn
+from unquant.errors import OptionError, UnquantError, UnsupportedVersion, warn
 from unquant.families import FAMILIES, Family, family_of
 
 if TYPE_CHECKING:
@@ -49,6 +53,8 @@ def encode(
     output: Output = None,
     recursive: Recursive = False,
     force: Force = False,
+    keep_suffix: KeepSuffix = False,
+    preserve_times: PreserveTimes = False,
     file_format: Annotated[
         str | None,
         typer.Option(
@@ -59,6 +65,20 @@ def encode(
             rich_help_panel=FILES_PANEL,
         ),
     ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Of several frames or pages the one to take, from 0.",
+            show_default="the first, with a warning",
+            rich_help_panel=FILES_PANEL,
+        ),
+    ] = None,
+    all_frames: Annotated[
+        bool,
+        typer.Option("--all-frames", help="One output a frame or page: a-0000.unq, …", rich_help_panel=FILES_PANEL),
+    ] = False,
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
     ] = DEFAULT_MODEL,
@@ -119,14 +139,20 @@ def encode(
     extension = (file_format or "unq").lower().lstrip(".")
     if extension not in ("unq", "avif"):
         raise OptionError(f"--format {file_format}: unq or avif")
-    work = plan(inputs, output, recursive=recursive, kind=IMAGES, suffix=f".{extension}")
-    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet)
+    if frame is not None and all_frames:
+        raise OptionError("--frame and --all-frames exclude each other")
+    work = plan(inputs, output, recursive=recursive, naming=Naming(IMAGES, f".{extension}", keep_suffix))
+    if all_frames:
+        work = replace(work, jobs=without_clashes(list(_frames(work.jobs))))
+    elif frame is not None:
+        work = replace(work, jobs=[replace(job, frame=frame) for job in work.jobs])
+    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet, preserve_times=preserve_times)
     own: dict[str, Any] = {} if effort is None else {"effort": effort}  # what not every family takes
-    to_avif = is_avif_output(work[0].target, file_format, extension)
+    to_avif = is_avif_output(work.jobs[0].target, file_format, extension)
     if to_avif:
         _check_writes_avif(model)
         own["container"] = "avif"
-    if len(work) > 1:
+    if len(work.jobs) > 1:
         loaded(model, device)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
     wishes = {"metadata": not no_metadata, "realism": realism, "steps": steps, "seed": seed}
@@ -156,12 +182,13 @@ class _Encoder:
         limit = DEFAULT_LIMITS.max_file
         source = read_bytes(None, limit) if job.source is None else job.source
         head = source if isinstance(source, bytes) else read_bytes(source, _HEAD_BYTES)
-        repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked()
+        repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked(job.frame)
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        image = None if repacked else open_image(stream, name=job.source_name)
+        image = None if repacked else open_image(stream, name=job.source_name, frame=job.frame)
         codec = loaded(self.model, self.device)
         start = perf_counter()
         if image is None:
+            _warn_of_frames(stream)
             data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))
         else:
             data = codec.encode(image, **self.options, **self.wishes)
@@ -172,23 +199,55 @@ class _Encoder:
         line = f"{how}{len(data)} bytes, {info.bpp:.3f} bpp, q index {info.q_index}, {seconds:.1f} s"
         return Done(line, row_of(info, seconds, repacked=repacked))
 
-    def _is_repacked(self) -> bool:
-        """Whether an AVIF file is repacked; with a warning where it is coded a second time, because a rate is given. Raises
-        CodecMissing where that cannot be, and OptionError for an AVIF file that shall become one."""
+    def _is_repacked(self, frame: int | None) -> bool:
+        """Whether an AVIF file is repacked; with a warning where it is coded a second time, because a rate is given or one
+        of its frames asked for. Raises CodecMissing where that cannot be, and OptionError for an AVIF file that shall become
+        one."""
         from unquant.codecs.avif import require_avif
 
-        if self.rated:
+        if self.rated or frame is not None:
             require_avif()
-            warn("this is an AVIF file: with a rate given it is coded a second time")
+            warn(f"this is an AVIF file: with {'a rate' if self.rated else 'a frame'} given it is coded a second time")
         elif self.to_avif:
             raise OptionError(f"it is an AVIF file already; {_ANEW} it is coded a second time")
-        return not self.rated
+        return not self.rated and frame is None
 
     def _repack(self, codec: Codec, avif: bytes) -> bytes:
         try:
             return codec.repack(avif, **self.wishes)
         except UnsupportedVersion as error:
             raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
+
+
+def _frames(jobs: Sequence[Job]) -> Iterator[Job]:
+    """The jobs, in place of one whose source has several frames a job for each. Raises OptionError for a pipe."""
+    from unquant.images import frame_count
+
+    for job in jobs:
+        if job.source is None:
+            raise OptionError("--all-frames: for files, not for the standard input")
+        count = 1
+        if job.problem is None:
+            with suppress(UnquantError):  # which comes up again where it is encoded
+                count = frame_count(job.source)
+        if count == 1:
+            yield job
+            continue
+        if job.target is None:
+            raise OptionError(f"{job.source_name}: its {count} frames cannot all go to the standard output")
+        for frame in range(count):
+            target = job.target.with_name(f"{job.target.stem}-{frame:04}{job.target.suffix}")
+            yield replace(job, target=target, frame=frame)
+
+
+def _warn_of_frames(avif: Path | BinaryIO) -> None:
+    """As `open_image` does, of a file whose AV1 stream is repacked."""
+    from unquant.images import frame_count
+
+    with suppress(UnquantError):  # the repack says more
+        count = frame_count(avif)
+        if count > 1:
+            warn(f"has {count} frames or pages, of which the first is read")
 
 
 def _family(model: str) -> Family:

@@ -3,44 +3,91 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from unquant.errors import InputError, OptionError, UnquantError
-from unquant.files import IMAGE_SUFFIXES
 
-__all__ = ["FILES", "IMAGES", "Job", "Kind", "plan"]
+__all__ = ["FILES", "IMAGES", "Job", "Kind", "Naming", "Plan", "plan", "without_clashes"]
 
 PIPE: Final = "-"
 _EITHER: Final = frozenset([".avif"])
 """Suffixes of inputs that an output may have as well."""
+_SORTS: Final = 6
+"""Of what is left out, that are named."""
 
 
-@dataclass(frozen=True)
 class Kind:
-    """What a command takes from a folder. noun: for messages. suffixes: in lower case, with the dot."""
+    """What a command takes from a folder. noun: for messages."""
 
-    noun: str
-    suffixes: frozenset[str]
+    noun = ".unq and .avif files"
+
+    @cached_property
+    def suffixes(self) -> frozenset[str]:
+        """Of the files that are taken; in lower case, with the dot."""
+        return frozenset([".unq", ".avif"])
+
+    def takes(self, path: Path) -> bool:
+        """Whether a file in a folder is taken."""
+        return path.suffix.lower() in self.suffixes
+
+    def is_missed(self, path: Path) -> bool:
+        """Whether a file that is not taken is to be named as a failure."""
+        return False
 
 
-IMAGES: Final = Kind("images", IMAGE_SUFFIXES)
-FILES: Final = Kind(".unq and .avif files", frozenset([".unq", ".avif"]))
+class _Images(Kind):
+    noun = "images"
+
+    @cached_property
+    def suffixes(self) -> frozenset[str]:
+        """Of what the image library opens."""
+        from unquant.images import readable_suffixes
+
+        return readable_suffixes()
+
+    def takes(self, path: Path) -> bool:
+        """By its suffix, and where it has none by its first bytes."""
+        return super().takes(path) or (not path.suffix and path.is_file() and self._begins_as_image(path))
+
+    def is_missed(self, path: Path) -> bool:
+        """An image by its name, of a kind that is not read."""
+        from unquant.images import names_picture
+
+        return names_picture(path)
+
+    @staticmethod
+    def _begins_as_image(path: Path) -> bool:
+        from unquant.images import has_picture_magic
+
+        try:
+            with path.open("rb") as file:
+                return has_picture_magic(file.read(12))
+        except OSError:
+            return False
+
+
+IMAGES: Final = _Images()
+FILES: Final = Kind()
 
 
 @dataclass(frozen=True)
 class Job:
     """One file to read and one to write.
 
-    source, target: None for a pipe. make_folder: the target's folder may be made. problem: why it cannot be done.
+    source, target: None for a pipe. make_folder: the target's folder may be made. problem: why it cannot be done. frame: of
+    the source, from 0; None where nobody asks for one.
     """
 
     source: Path | None
     target: Path | None
     make_folder: bool = False
     problem: UnquantError | None = None
+    frame: int | None = None
 
     @property
     def source_name(self) -> str:
@@ -53,10 +100,43 @@ class Job:
         return "standard output" if self.target is None else str(self.target)
 
 
-def plan(arguments: Sequence[str], output: str | None, *, recursive: bool, kind: Kind, suffix: str) -> list[Job]:
+@dataclass(frozen=True)
+class Naming:
+    """How an output is called whose name is not given. kind: of the inputs. suffix: in place of the input's, or after it
+    (keep)."""
+
+    kind: Kind
+    suffix: str
+    keep: bool = False
+
+    def of(self, source: Path) -> Path:
+        """The output beside its input."""
+        replaced = not self.keep and source.suffix.lower() in self.kind.suffixes
+        return source.with_suffix(self.suffix) if replaced else Path(f"{source}{self.suffix}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a command, and how many files of each sort in its folders are none of its kind (noun)."""
+
+    jobs: list[Job]
+    left_out: Counter[str]
+    noun: str
+
+    @property
+    def note(self) -> str:
+        """One line on what is left out, empty for nothing."""
+        if not self.left_out:
+            return ""
+        sorts = [f"{count} {sort}" for sort, count in self.left_out.most_common(_SORTS)]
+        more = ["and others"] if len(self.left_out) > _SORTS else []
+        return f"{self.left_out.total()} other files left out, which are no {self.noun}: {', '.join(sorts + more)}"
+
+
+def plan(arguments: Sequence[str], output: str | None, *, recursive: bool, naming: Naming) -> Plan:
     """The jobs of `IN... [OUT]`, or of `IN... -o OUT`; nothing is written yet.
 
-    suffix: of an output whose name is not given, which lies beside its input. The output of several inputs, and of a
+    naming: of an output whose name is not given, which lies beside its input. The output of several inputs, and of a
     folder (`recursive`), is a folder; the tree of a single folder goes straight into it, those of several under their
     names.
     Raises OptionError, or InputError for a folder with nothing in it.
@@ -66,18 +146,19 @@ def plan(arguments: Sequence[str], output: str | None, *, recursive: bool, kind:
     if not named and len(inputs) > 1:
         output = inputs.pop()
     if PIPE in inputs:
-        return [_pipe(inputs, output)]
+        return Plan([_pipe(inputs, output)], Counter(), naming.kind.noun)
     folders = [name for name in inputs if Path(name).is_dir()]
     if folders and not recursive:
-        raise OptionError(f"{folders[0]}: is a folder; -r takes the {kind.noun} in it")
+        raise OptionError(f"{folders[0]}: is a folder; -r takes the {naming.kind.noun} in it")
+    left_out: Counter[str] = Counter()
     if not folders and len(inputs) == 1:
         if not named and output is not None:
             _check_no_input(Path(inputs[0]), Path(output))
-        jobs = [_single(Path(inputs[0]), output, kind, suffix)]
+        jobs = [_single(Path(inputs[0]), output, naming)]
     else:
-        _check_folder(output, kind, must_exist=len(inputs) > 1 and not named)
-        jobs = list(_several(inputs, output, kind, suffix))
-    return _without_clashes(jobs)
+        _check_folder(output, must_exist=len(inputs) > 1 and not named)
+        jobs = list(_several(inputs, output, naming, left_out))
+    return Plan(without_clashes(jobs), left_out, naming.kind.noun)
 
 
 def _pipe(inputs: list[str], output: str | None) -> Job:
@@ -90,14 +171,14 @@ def _pipe(inputs: list[str], output: str | None) -> Job:
     return Job(None, Path(output))
 
 
-def _single(source: Path, output: str | None, kind: Kind, suffix: str) -> Job:
+def _single(source: Path, output: str | None, naming: Naming) -> Job:
     if output is None:
-        return Job(source, _renamed(source, kind, suffix))
+        return Job(source, naming.of(source))
     if output == PIPE:
         return Job(source, None)
     if _is_folder(output):
-        return Job(source, Path(output) / _renamed(source, kind, suffix).name, make_folder=True)
-    if Path(output).suffix.lower() in kind.suffixes - _EITHER:
+        return Job(source, Path(output) / naming.of(source).name, make_folder=True)
+    if Path(output).suffix.lower() in naming.kind.suffixes - _EITHER:
         raise OptionError(f"{output}: this is the name of an input, not of an output; several inputs need -o FOLDER")
     return Job(source, Path(output))
 
@@ -109,7 +190,7 @@ def _check_no_input(source: Path, output: Path) -> None:
         raise OptionError(f"{output}: a file like the input, which exists: an output of that name needs -o")
 
 
-def _check_folder(output: str | None, kind: Kind, *, must_exist: bool) -> None:
+def _check_folder(output: str | None, *, must_exist: bool) -> None:
     """Raises OptionError if `output` cannot be the folder of several files. must_exist: or end in a slash."""
     if output is None:
         return
@@ -121,70 +202,88 @@ def _check_folder(output: str | None, kind: Kind, *, must_exist: bool) -> None:
         raise OptionError(f"{output}: no such folder; several inputs need -o FOLDER")
 
 
-def _several(inputs: list[str], output: str | None, kind: Kind, suffix: str) -> Iterator[Job]:
+def _several(inputs: list[str], output: str | None, naming: Naming, left_out: Counter[str]) -> Iterator[Job]:
+    """The jobs of files and folders; what a folder holds beside them is counted in left_out."""
     for name in inputs:
         source = Path(name)
         if not source.is_dir():
-            target = _renamed(source, kind, suffix)
+            target = naming.of(source)
             yield Job(source, target if output is None else Path(output) / target.name, make_folder=True)
             continue
         root = None if output is None else Path(output)
         if root is not None and len(inputs) > 1:
             root = root / source.resolve().name
         found = False
-        for path, problem in _walk(source, kind):
+        for path, problem in _walk(source, naming, left_out):
             found = True
-            target = _renamed(path, kind, suffix)
+            target = naming.of(path)
             yield Job(path, target if root is None else root / target.relative_to(source), True, problem)
         if not found:
-            raise InputError(f"{name}: no {kind.noun} in this folder")
+            raise InputError(f"{name}: no {naming.kind.noun} in this folder")
 
 
-def _walk(folder: Path, kind: Kind) -> Iterator[tuple[Path, UnquantError | None]]:
-    """The files of a kind under a folder, in order of their names; hidden ones are left out. A subfolder that cannot be
-    read comes with its error."""
+def _walk(folder: Path, naming: Naming, left_out: Counter[str]) -> Iterator[tuple[Path, UnquantError | None]]:
+    """The files under a folder that are taken, in order of their names, and with the reason those that should be but cannot:
+    of a kind that is not read, no regular file, a subfolder that cannot be read."""
+    kind = naming.kind
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
+        left_out.update("hidden folders" for name in folders if name.startswith("."))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in kind.suffixes:
-                yield Path(parent, name), None
+        left_out.update("links to folders" for name in folders if Path(parent, name).is_symlink())
+        for path in (Path(parent, name) for name in sorted(names)):
+            if path.name.startswith("."):
+                left_out["hidden"] += 1
+            elif kind.takes(path):
+                yield (
+                    path,
+                    None if path.is_file() else InputError(f"{path}: is not a regular file, or a link to nothing"),
+                )
+            elif kind.is_missed(path):
+                yield path, InputError(f"{path}: an image of a kind ({path.suffix}) that cannot be read")
+            elif path.suffix.lower() != naming.suffix:  # what was encoded before
+                left_out[path.suffix.lower() or "without suffix"] += 1
     for error in unreadable:
         yield Path(error.filename), InputError(f"{error.filename}: cannot be read: {error.strerror}")
-
-
-def _renamed(source: Path, kind: Kind, suffix: str) -> Path:
-    return source.with_suffix(suffix) if source.suffix.lower() in kind.suffixes else Path(f"{source}{suffix}")
 
 
 def _is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
 
-def _without_clashes(jobs: list[Job]) -> list[Job]:
+def without_clashes(jobs: list[Job]) -> list[Job]:
     """The jobs, those with a problem that would write over an input, or over what a job before them writes."""
-    inputs = {os.path.realpath(job.source): job for job in jobs if job.source is not None}
-    outputs: dict[str, Job] = {}
+    inputs = {file for job in jobs if job.source is not None for file in _identities(job.source)}
+    outputs: dict[str | tuple[int, int], Job] = {}
     checked: list[Job] = []
     for job in jobs:
         if job.target is None or job.problem is not None:
             checked.append(job)
             continue
-        real = os.path.realpath(job.target)
-        first = outputs.setdefault(real, job)
-        if real in inputs or _same_file(job.source, job.target):
+        files = _identities(job.target)
+        first = next((outputs[file] for file in files if file in outputs), job)
+        outputs.update((file, job) for file in files if file not in outputs)
+        problem = None
+        if inputs.intersection(files):
             problem = OptionError(f"{job.source_name}: would be written over an input, {job.target}")
-            checked.append(replace(job, problem=problem))
         elif first is not job:
-            problem = OptionError(f"{job.source_name}: its output {job.target} is that of {first.source_name} as well")
-            checked.append(replace(job, problem=problem))
-        else:
-            checked.append(job)
+            hint = "" if first.source == job.source else " (--keep-suffix tells them apart)"
+            problem = OptionError(
+                f"{job.source_name}: its output {job.target} is that of {first.source_name} as well{hint}"
+            )
+        checked.append(job if problem is None else replace(job, problem=problem))
     return checked
 
 
-def _same_file(source: Path | None, target: Path) -> bool:
+def _identities(path: Path) -> list[str | tuple[int, int]]:
+    """What tells that two paths are one file: where the path leads, and the file there, which may have other names."""
+    real = os.path.realpath(path)
     try:
-        return source is not None and os.path.samefile(source, target)
-    except OSError:
-        return False
+        found = os.stat(real)
+    except (OSError, ValueError):
+        return [real]
+    return [real, (found.st_dev, found.st_ino)]
+
+
+def _same_file(source: Path, target: Path) -> bool:
+    return bool(set(_identities(source)) & set(_identities(target)))

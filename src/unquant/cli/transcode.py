@@ -20,7 +20,9 @@ __all__ = [
     "Force",
     "Jobs",
     "Json",
+    "KeepSuffix",
     "Output",
+    "PreserveTimes",
     "Quiet",
     "Recursive",
     "is_avif_output",
@@ -55,7 +57,18 @@ Recursive = Annotated[
         "-r", "--recursive", help="Take folders, all levels; OUT gets the same tree.", rich_help_panel=FILES_PANEL
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.", rich_help_panel=FILES_PANEL)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite earlier outputs, and nothing else.", rich_help_panel=FILES_PANEL)
+]
+KeepSuffix = Annotated[
+    bool,
+    typer.Option(
+        "--keep-suffix", help="Name outputs a.png.unq rather than a.unq, and so on.", rich_help_panel=FILES_PANEL
+    ),
+]
+PreserveTimes = Annotated[
+    bool, typer.Option("--preserve-times", help="Outputs get the times of their inputs.", rich_help_panel=FILES_PANEL)
+]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=_RUN)
 ]

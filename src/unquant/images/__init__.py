@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
 from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
+from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
 
@@ -21,9 +22,13 @@ __all__ = [
     "Picture",
     "frame_count",
     "from_arrays",
+    "has_picture_magic",
     "image_bytes",
+    "is_of_format",
+    "names_picture",
     "open_image",
     "read_rgb",
+    "readable_suffixes",
     "split_orientation",
     "to_picture",
     "with_orientation",

@@ -24,8 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from unquant.errors import ImageTooLarge, InputError, TrainingError
-from unquant.files import IMAGE_SUFFIXES
-from unquant.images import read_rgb
+from unquant.images import read_rgb, readable_suffixes
 
 __all__ = ["CANVAS", "SMALLEST", "Photos", "Refreshed", "held_out", "read_shard"]
 
@@ -47,7 +46,7 @@ def read_shard(path: Path) -> list[NamedImage]:
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                if not member.isfile() or Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
+                if not member.isfile() or Path(member.name).suffix.lower() not in readable_suffixes():
                     continue
                 handle = tar.extractfile(member)
                 assert handle is not None

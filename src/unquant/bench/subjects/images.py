@@ -8,8 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from unquant.errors import InputError
-from unquant.files import IMAGE_SUFFIXES
-from unquant.images import read_rgb
+from unquant.images import read_rgb, readable_suffixes
 
 __all__ = ["find_images", "pixels_id", "read_image"]
 
@@ -25,7 +24,7 @@ def find_images(folder: Path, *, recursive: bool = False, without: Path | None =
     paths = [
         path
         for path in sorted(folder.rglob("*") if recursive else folder.glob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in readable_suffixes()
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (excluded is None or excluded not in path.resolve().parents)
