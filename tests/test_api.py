@@ -38,12 +38,22 @@ def installed(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exported_members() -> None:
-    names = {"Codec", "Info", "ModelInfo", "__version__", "decode", "encode", "info", "load"} | ERRORS
+    names = {
+        "Codec",
+        "Info",
+        "ModelInfo",
+        "__version__",
+        "decode",
+        "encode",
+        "info",
+        "load",
+        "register_opener",
+    } | ERRORS
     assert set(unquant.__all__) == names == set(dir(unquant))
     assert {name: getattr(unquant, name) for name in ERRORS} == {name: getattr(errors, name) for name in ERRORS}
     assert unquant.Codec is Codec
     assert set(codecs.__all__) >= {"Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"}
-    for name in ("decode", "encode", "info", "load"):
+    for name in ("decode", "encode", "info", "load", "register_opener"):
         assert inspect.isfunction(getattr(unquant, name))  # not a folder of the package that has the same name
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = unquant.nothing_such
@@ -112,7 +122,8 @@ def test_an_image_by_its_path_or_as_a_stream(tiny: AnyCodec, picture: Image.Imag
     path = tmp_path / "a.png"
     picture.save(path)
     right = tiny.encode(picture, quality=30)
-    for image in (path, str(path), io.BytesIO(path.read_bytes())):
+    data = path.read_bytes()
+    for image in (path, str(path), io.BytesIO(data), data, bytearray(data), memoryview(data)):
         assert tiny.encode(image, quality=30) == right
     with path.open("rb") as stream:
         assert tiny.encode([stream, path], quality=30) == [right, right]
@@ -150,9 +161,19 @@ def test_what_is_no_file(tiny: AnyCodec, tmp_path: Path) -> None:
         for missing in (tmp_path / "none.unq", str(tmp_path), "\0", closed):
             with pytest.raises(unquant.InputError, match="cannot be read"):
                 read(missing)
-        for wrong in (None, 3, 1.5, io.StringIO("text")):
-            with pytest.raises(unquant.OptionError, match="a binary stream"):
+        for wrong in (None, 30_000_000, 1.5, io.StringIO("text")):
+            with pytest.raises(unquant.OptionTypeError, match="a binary stream") as caught:
                 read(wrong)  # type: ignore[arg-type]
+            assert isinstance(caught.value, TypeError)
+
+
+def test_what_is_no_image(tiny: AnyCodec) -> None:
+    for wrong in (None, 30_000_000, 1.5, object(), [3], ({"a": 1},), io.StringIO("text")):
+        with pytest.raises(unquant.OptionTypeError, match="image: expected") as caught:
+            tiny.encode(wrong)  # type: ignore[call-overload]
+        assert isinstance(caught.value, TypeError)
+    with pytest.raises(unquant.InputError, match="image stream"):
+        tiny.encode(b"no image")
 
 
 # --- codecs ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     image = unquant.decode(data)                  # PIL.Image; realism=0..1
     unquant.info(data)                            # header only; a path or a stream in place of the bytes will do
     codec = unquant.load("av1")                   # keep it loaded for many images
+    unquant.register_opener()                     # from here on Image.open("a.unq") and im.save("a.unq", bpp=0.15) work
 
 Importing this module is cheap: torch is imported when a codec is loaded.
 """
@@ -23,6 +24,7 @@ from unquant.errors import (
     ModelMissing,
     NotUnquant,
     OptionError,
+    OptionTypeError,
     RateUnreachable,
     UnquantError,
     UnquantWarning,
@@ -32,6 +34,7 @@ from unquant.errors import (
 
 if TYPE_CHECKING:
     from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load
+    from unquant.pillow_plugin import register_opener
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "ModelMissing",
     "NotUnquant",
     "OptionError",
+    "OptionTypeError",
     "RateUnreachable",
     "UnquantError",
     "UnquantWarning",
@@ -56,10 +60,13 @@ __all__ = [
     "encode",
     "info",
     "load",
+    "register_opener",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "register_opener":
+        return import_module("unquant.pillow_plugin").register_opener
     if name in __all__:
         return getattr(import_module("unquant.codecs"), name)
     raise AttributeError(f"module 'unquant' has no attribute {name!r}")

@@ -11,6 +11,7 @@ UnquantError
 ├── CodecMissing            a codec of the image library that is needed and not built in
 ├── WeightsError            a weights file that is damaged or of another format
 ├── OptionError             an argument outside its range, or two that exclude each other (also a ValueError)
+│   ├── OptionTypeError     an argument of a type that is not taken (also a TypeError)
 │   └── RateUnreachable     a target size below the smallest that the codec can reach
 └── TrainingError           a training run that cannot start or go on
 
@@ -32,6 +33,7 @@ __all__ = [
     "ModelMissing",
     "NotUnquant",
     "OptionError",
+    "OptionTypeError",
     "RateUnreachable",
     "TrainingError",
     "UnquantError",
@@ -84,6 +86,10 @@ class WeightsError(UnquantError):
 
 class OptionError(UnquantError, ValueError):
     """An argument is outside its range or excludes another one."""
+
+
+class OptionTypeError(OptionError, TypeError):
+    """An argument is of a type that is not taken."""
 
 
 class RateUnreachable(OptionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ from unquant.codecs.options import (
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
-from unquant.errors import ModelMissing, OptionError, WeightsError
+from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
 from unquant.models.common import Config, Model
@@ -130,8 +131,8 @@ class Codec(ABC, Generic[C, M]):
     ) -> bytes | list[bytes]:
         """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
 
-        image: PIL.Image of any mode, numpy (h, w, 3) uint8, torch (3, h, w) float in [0, 1], or an image file by its path or
-        as a binary stream; see `unquant.images`.
+        image: PIL.Image of any mode, numpy (h, w, 3) uint8, torch (3, h, w) float in [0, 1], or an image file: its bytes, its
+        path or a binary stream; see `unquant.images`.
         At most one of:
         quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
         target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
@@ -162,6 +163,10 @@ class Codec(ABC, Generic[C, M]):
     @staticmethod
     def _picture(image: ImageSource, options: EncodeOptions) -> Picture:
         """The picture to be coded."""
+        if isinstance(image, bytes | bytearray | memoryview):
+            image = io.BytesIO(image)
+        if isinstance(image, io.TextIOBase):
+            raise OptionTypeError("image: expected a binary stream, not one of text")
         if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
             image = open_image(cast("str | os.PathLike[str] | BinaryIO", image))
         return to_picture(cast(ImageInput, image), keep_metadata=options.metadata)

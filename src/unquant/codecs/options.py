@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 from unquant.errors import OptionError
 
@@ -37,10 +37,10 @@ QUALITY_MAX: Final = 100
 DEFAULT_SEED: Final = 0
 """Seed of the noise of a decode that names none."""
 
-Source: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO"
+Source: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]"
 """A compressed file: its bytes, its path, or a binary stream to read it from."""
-ImageSource: TypeAlias = "ImageInput | str | os.PathLike[str] | BinaryIO"
-"""An image, or an image file by its path or as a binary stream."""
+ImageSource: TypeAlias = "ImageInput | Source"
+"""An image, or an image file: its bytes, its path, or a binary stream to read it from."""
 QIndex: TypeAlias = "int | npt.NDArray[np.integer[Any]]"
 """A quantisation step by its index, or one for each latent position, (⌈h/16⌉, ⌈w/16⌉)."""
 ContainerName: TypeAlias = Literal["unq", "avif"]

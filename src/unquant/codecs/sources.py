@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from unquant.codecs.options import Source
 from unquant.container import DEFAULT_LIMITS
-from unquant.errors import InputError, OptionError
+from unquant.errors import InputError, OptionTypeError
 
 __all__ = ["file_bytes"]
 
@@ -15,7 +15,7 @@ __all__ = ["file_bytes"]
 def file_bytes(source: Source) -> bytes:
     """The bytes of a compressed file, given as bytes, a path or a binary stream; one beyond the limit of the format at most.
 
-    Raises InputError, naming it, for what cannot be read, and OptionError for anything else than those.
+    Raises InputError, naming it, for what cannot be read, and OptionTypeError for anything else than those.
     """
     if isinstance(source, bytes):
         return source
@@ -33,4 +33,4 @@ def file_bytes(source: Source) -> bytes:
     except (OSError, ValueError) as e:  # a closed stream, or a path with a zero byte in it
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "stream")
         raise InputError(f"{name}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    raise OptionError(f"a file: its bytes, its path or a binary stream of it, not {type(source).__name__}")
+    raise OptionTypeError(f"a file: its bytes, its path or a binary stream of it, not {type(source).__name__}")

@@ -13,7 +13,7 @@ from unquant.images.checks import MAX_PIXELS
 from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes
 from unquant.images.orientation import split_orientation, with_orientation
-from unquant.images.picture import ImageInput, Picture, from_arrays, to_picture
+from unquant.images.picture import ImageInput, Picture, from_arrays, metadata_info, to_picture
 
 __all__ = [
     "FORMATS",
@@ -25,6 +25,7 @@ __all__ = [
     "has_picture_magic",
     "image_bytes",
     "is_of_format",
+    "metadata_info",
     "names_picture",
     "open_image",
     "read_rgb",

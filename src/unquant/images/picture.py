@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unquant.errors import OptionError
+from unquant.errors import OptionError, OptionTypeError
 from unquant.images.checks import check_size, typed_errors
 from unquant.images.colour import split_alpha, to_srgb, unless_opaque
 from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, parsed_exif
@@ -20,7 +20,7 @@ from unquant.images.orientation import transpose_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImageInput", "Picture", "from_arrays", "to_picture"]
+__all__ = ["ImageInput", "Picture", "from_arrays", "metadata_info", "to_picture"]
 
 ImageInput: TypeAlias = "Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | Tensor"
 """PIL image, numpy (h, w) or (h, w, 1 | 3 | 4), or torch (1 | 3 | 4, h, w) in [0, 1]."""
@@ -54,8 +54,8 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
     keep_metadata: False drops EXIF and XMP. A profile that cannot be used is ignored with an UnquantWarning, and so is
     broken EXIF. Colours under transparent pixels are left as they are.
 
-    Raises OptionError (a type, shape or value range other than the above), InputError (an image file that was opened
-    but turns out damaged), ImageTooLarge (more than MAX_PIXELS pixels).
+    Raises OptionError (a shape or value range other than the above), OptionTypeError (another type), InputError (an image
+    file that was opened but turns out damaged), ImageTooLarge (more than MAX_PIXELS pixels).
     """
     if isinstance(image, Image.Image):
         return _from_pil(image, keep_metadata)
@@ -64,7 +64,7 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(image, torch.Tensor):
         return _from_channels(tensor_to_8_bit(image))
-    raise OptionError(f"image: expected a PIL image, a numpy array or a torch tensor, not {type(image).__name__}")
+    raise OptionTypeError(f"image: expected a PIL image, a numpy array or a torch tensor, not {type(image).__name__}")
 
 
 def from_arrays(
@@ -80,13 +80,14 @@ def from_arrays(
     if alpha is not None and (alpha.shape != rgb.shape[:2] or alpha.dtype != np.uint8):
         raise OptionError(f"alpha: expected {rgb.shape[:2]} of uint8, not {alpha.shape} of {alpha.dtype}")
     image = Image.fromarray(rgb if alpha is None else np.dstack([rgb, alpha]))
-    if icc:
-        image.info["icc_profile"] = icc
-    if exif:
-        image.info["exif"] = exif if exif.startswith(EXIF_PREFIX) else EXIF_PREFIX + exif
-    if xmp:
-        image.info["xmp"] = xmp
+    image.info.update(metadata_info(icc, exif, xmp))
     return image
+
+
+def metadata_info(icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> dict[str, bytes]:
+    """What `.info` of a PIL image says of a `Picture`'s metadata: "icc_profile", "exif" (with its prefix) and "xmp"."""
+    prefixed = EXIF_PREFIX + exif if exif and not exif.startswith(EXIF_PREFIX) else exif
+    return {key: value for key, value in (("icc_profile", icc), ("exif", prefixed), ("xmp", xmp)) if value}
 
 
 def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
