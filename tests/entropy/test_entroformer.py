@@ -265,7 +265,7 @@ def test_default_size(monkeypatch: pytest.MonkeyPatch) -> None:
             model.hyper_prior(cond, (16, 16))
             features = model.hyper_synthesis(z, cond, (64, 64))
             for i in (0, 1):
-                model.pass_params(i, features, v if i else None, cond, log2_q, positions_of(i, 64, 64))
+                model.group_params(i, features, v, cond, log2_q, positions_of(i, 64, 64))
     assert parameter_count(model) <= 4.0e6
     # every product, those of the attention too, is a dense one that the counter knows
     assert 10_000 < counter.get_total_flops() / 2 / 1024**2 <= 15_000
@@ -288,10 +288,11 @@ def test_width_is_a_multiple_of_heads() -> None:
 def both_passes(net: Entroformer, z_hat: Tensor, v: Tensor, size: tuple[int, int], log2_q: Tensor) -> list[Params]:
     cond = net.condition_of(log2_q)
     features = net.hyper_synthesis(z_hat, cond, size)
-    known = torch.where(checkerboard(*size), v, torch.zeros_like(v))
+    nothing = torch.zeros_like(v)
+    known = [nothing, torch.where(checkerboard(*size), v, nothing)]
     places = [positions_of(i, *size) for i in (0, 1)]
     # one position alone is of the second pass
-    return [net.pass_params(i, features, known if i else None, cond, log2_q, p) for i, p in enumerate(places) if len(p)]
+    return [net.group_params(i, features, known[i], cond, log2_q, p) for i, p in enumerate(places) if len(p)]
 
 
 def given(net: Entroformer, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -327,7 +328,7 @@ def test_shifted_windows_carry_across_borders(net: Entroformer) -> None:
     _, features, v, cond, log2_q = given(net, size)
     known = torch.where(checkerboard(*size), v, torch.zeros_like(v))
     positions = positions_of(1, *size)
-    params = net.pass_params(1, features, known, cond, log2_q, positions)
+    params = net.group_params(1, features, known, cond, log2_q, positions)
     corner = (positions // 16 - 8 < 4) & (positions // 16 >= 8) & (positions % 16 >= 8) & (positions % 16 < 12)
     (gradient,) = torch.autograd.grad(params.mu[:, :, corner].square().sum(), v)
     assert bool(gradient[..., :4, :4].any())
@@ -387,7 +388,7 @@ def test_the_two_passes_are_a_mask(net: Entroformer, size: tuple[int, int]) -> N
     positions = positions_of(1, *size)
     known = torch.where(checkerboard(*size), v, torch.zeros_like(v))
     masked = net.masked_params(features, v, cond, log2_q, positions)
-    for a, b in zip(net.pass_params(1, features, known, cond, log2_q, positions), masked, strict=True):
+    for a, b in zip(net.group_params(1, features, known, cond, log2_q, positions), masked, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 

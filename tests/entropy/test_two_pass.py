@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
-from unquant.entropy.base import PASSES, Params, positions_of
+from unquant.entropy.base import Params, positions_of
 from unquant.entropy.two_pass import TwoPassEntropy
 
 SIZE = (7, 6)
@@ -23,7 +23,7 @@ def net(tiny: RatevarCodec) -> TwoPassEntropy:
 
 
 def places(size: tuple[int, int]) -> list[Tensor]:
-    return [positions_of(i, *size) for i in range(PASSES)]
+    return [positions_of(i, *size) for i in range(2)]
 
 
 def class_mask(classes: tuple[tuple[int, int], ...], size: tuple[int, int]) -> Tensor:
@@ -44,7 +44,7 @@ def params_of(
     for i, classes in enumerate(CLASSES):
         positions = positions_of(i, *size)
         if len(positions):
-            params.append(net.pass_params(i, features, known if i else None, cond, log2_q, positions))
+            params.append(net.group_params(i, features, known, cond, log2_q, positions))
         known = torch.where(class_mask(classes, size), v, known)
     return params
 
@@ -129,7 +129,7 @@ def test_a_map_acts_where_it_is(net: TwoPassEntropy) -> None:
     maps[1, :, :, 12:] = 4.0
     columns = [np.asarray(p) % size[1] for p in places(size)]
     a, b = (params_of(net, z_hat, v, m[None], size) for m in maps)
-    for i in range(PASSES):
+    for i in range(2):
         changed = (a[i].mu != b[i].mu).any(dim=1).flatten().numpy()
         assert not changed[columns[i] < 10].any()
         assert changed[columns[i] >= 12].all()

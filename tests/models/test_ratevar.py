@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
-from unquant.entropy.base import PASSES, hyper_size, positions_of
+from unquant.entropy.base import hyper_size, positions_of
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.quantise import quantise
 from unquant.errors import OptionError, WeightsError
@@ -84,9 +84,8 @@ def test_budgets_of_computation(default: Ratevar, mapped: bool) -> None:
         cond = net.condition_of(log2_q)
         net.hyper_prior(cond, hyper_size(*latent))
         features = net.hyper_synthesis(z, cond, latent)
-        for number in range(PASSES):
-            positions = positions_of(number, *latent)
-            net.pass_params(number, features, y if number else None, cond, log2_q, positions)
+        for number, group in enumerate(net.groups):
+            net.group_params(number, features, y, cond, log2_q, group.positions(latent))
 
     costs = {
         "g_a": kilo_macs(lambda: default.g_a(x), side * side)[1],
@@ -209,7 +208,7 @@ def test_the_networks_start_silent(photo: Image.Image) -> None:
     model.entropy.start_from(std)
     cond = model.entropy.condition_of(scalar(2.0))
     features = torch.randn(1, 14, 3, 4)
-    params = model.entropy.pass_params(0, features, None, cond, scalar(2.0), positions_of(0, 3, 4))
+    params = model.entropy.group_params(0, features, torch.zeros(1, 12, 3, 4), cond, scalar(2.0), positions_of(0, 3, 4))
     assert not bool(params.mu.any())
     sigma = model.entropy.grid.sigma(params.t)[0, :, 0, 0]
     assert bool((sigma[1:] > sigma[:-1]).all())

@@ -25,7 +25,7 @@ from unquant.container import parse
 from unquant.entropy import exact
 from unquant.errors import BitstreamError
 
-NETWORKS = ("condition_of", "hyper_prior", "hyper_synthesis", "pass_params")
+NETWORKS = ("condition_of", "hyper_prior", "hyper_synthesis", "group_params")
 """What the exact path asks of the networks. The rest of it, k + μ and the snap, is exact in any IEEE arithmetic."""
 _COPIES = {"cat", "clone", "_to_copy", "copy_", "contiguous", "detach"}
 _MOVES_DATA = _COPIES | {"index", "index_select", "gather", "pad", "pixel_shuffle", "repeat"}

@@ -1,4 +1,4 @@
-"""What every entropy model is: passes of a checkerboard, parameters of Gaussian symbols, and the parts that all share."""
+"""What every entropy model is: groups of symbols, parameters of Gaussian symbols, and the parts that all share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, resize_map
 from unquant.shapes import Hyper, Latent, QMap
 
-__all__ = ["HYPER_STRIDE", "PASSES", "T_MIN", "T_SOFT", "EntropyModel", "Params", "hyper_size", "positions_of"]
+__all__ = ["HYPER_STRIDE", "T_MIN", "T_SOFT", "EntropyModel", "Group", "Params", "hyper_size", "positions_of"]
 
 HYPER_STRIDE: Final = 4
 """Latent positions per hyper-latent position, in each direction."""
-PASSES: Final = 2
-"""Groups of latent positions that are coded one after the other."""
 T_MIN: Final = -6.0
 """The lowest t that a head can give: a soft floor."""
 T_SOFT: Final = 4.0
@@ -39,24 +37,38 @@ class Params(NamedTuple):
     t: Tensor
 
 
-def positions_of(pass_index: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, " n"]:
-    """Flat row-major positions of a pass, ascending: those with odd i + j in pass 0, with even i + j in pass 1.
+def positions_of(parity: int, height: int, width: int, device: torch.device | None = None) -> Int[Tensor, " n"]:
+    """Flat row-major positions of half a checkerboard, ascending: with parity 0 those with odd i + j, with 1 the others.
 
-    Of a tile of one position pass 0 has none.
+    Of a tile of one position parity 0 has none.
     """
     # in closed form: picking them from a mask would make a GPU wait and break a compiled graph
     if width % 2:
-        return torch.arange(1 - pass_index, height * width, 2, device=device)
+        return torch.arange(1 - parity, height * width, 2, device=device)
     i = torch.arange(height, device=device)[:, None]
     j = torch.arange(0, width, 2, device=device)[None, :]
-    return (i * width + j + (i + 1 + pass_index) % 2).flatten()
+    return (i * width + j + (i + 1 + parity) % 2).flatten()
+
+
+class Group(NamedTuple):
+    """Coefficients of a latent that are coded together: some channels at half the positions.
+
+    parity: which half, as `positions_of` takes it. channels: a slice with whole numbers as its ends.
+    """
+
+    parity: int
+    channels: slice
+
+    def positions(self, size: tuple[int, int], device: torch.device | None = None) -> Int[Tensor, " n"]:
+        """Flat row-major positions in a latent of size (h16, w16), ascending; there may be none."""
+        return positions_of(self.parity, *size, device)
 
 
 class EntropyModel(nn.Module, ABC):
     """What the models and the exact path ask of the entropy networks, and the parts that all of them share.
 
-    latent, hyper: channels of y and of z, z of size `hyper_size`. Symbols are coded z first, then the positions of
-    `positions_of` in `PASSES` passes. A subclass makes the attributes below; what only the encoder needs lies in `analysis`.
+    latent, hyper: channels of y and of z, z of size `hyper_size`. Symbols are coded z first, then the `groups` of y. A
+    subclass makes the attributes below; what only the encoder needs lies in `analysis`.
     """
 
     latent: int
@@ -66,6 +78,11 @@ class EntropyModel(nn.Module, ABC):
     prior: nn.Sequential
     log2_std: nn.Parameter
     """log2 of each channel's standard deviation in latent units: the scale before any network speaks."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of y in coding order, every coefficient in one of them: by default two, of all channels."""
+        return tuple(Group(parity, slice(0, self.latent)) for parity in (0, 1))
 
     def start_from(self, std: Float[Tensor, " c"]) -> None:
         """Start the scales from the standard deviations of the latents (c,), latent units."""
@@ -92,18 +109,18 @@ class EntropyModel(nn.Module, ABC):
         """Features h_s(ẑ) at the latent size (h16, w16): (b, width, h16, w16)."""
 
     @abstractmethod
-    def pass_params(
+    def group_params(
         self,
-        pass_index: int,
+        number: int,
         features: Float[Tensor, "b f h16 w16"],
-        v: Latent | None,
+        v: Latent,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
         positions: Int[Tensor, " n"],
     ) -> Params:
-        """Means and scales of one pass, only at its `positions` (flat, row-major): (b, c, n, 1) each.
+        """Means and scales of one group, of its channels at its `positions` (flat, row-major): (b, g, n, 1) each.
 
-        features: h_s(ẑ). v: k + μ at the positions of the first pass and 0 elsewhere; None for the first pass itself.
+        number: in `groups`. features: h_s(ẑ). v: k + μ of all groups before and 0 elsewhere.
         """
 
     def masked_params(
@@ -124,11 +141,22 @@ class EntropyModel(nn.Module, ABC):
     def _soft_floor(self, t: Tensor) -> Tensor:
         return T_MIN + T_SOFT * F.softplus((t - T_MIN) / T_SOFT)
 
-    def _scaled(self, out: Float[Tensor, "b c2 n 1"], log2_q: Float[Tensor, "b 1 _ _"]) -> Params:
-        """A head's output (b, 2c, n, 1) as parameters; at 0 the scale is that of `log2_std` in steps of q.
+    @staticmethod
+    def _at(
+        positions: Int[Tensor, " n"], cond: Float[Tensor, "b e hq wq"], log2_q: QMap
+    ) -> tuple[Float[Tensor, "b e _ 1"], Float[Tensor, "b 1 _ 1"]]:
+        """Condition and log2 q at positions, (b, e, n, 1) and (b, 1, n, 1); one for the image stays (b, e, 1, 1)."""
+        if cond.shape[-2:] == (1, 1):
+            return cond, log2_q
+        return cond.flatten(2)[:, :, positions, None], log2_q.flatten(2)[:, :, positions, None]
 
-        log2_q: (b, 1, 1, 1) or, gathered at the positions, (b, 1, n, 1).
+    def _scaled(
+        self, out: Float[Tensor, "b g2 n 1"], log2_q: Float[Tensor, "b 1 _ _"], channels: slice = slice(None)
+    ) -> Params:
+        """A head's output (b, 2g, n, 1) as parameters; at 0 the scale is that of `log2_std` in steps of q.
+
+        log2_q: (b, 1, 1, 1) or, gathered at the positions, (b, 1, n, 1). channels: whose output it is.
         """
         mu, t = out.chunk(2, dim=1)
-        octaves = self.log2_std[:, None, None].to(out.dtype) - log2_q.to(out.dtype)
+        octaves = self.log2_std[channels, None, None].to(out.dtype) - log2_q.to(out.dtype)
         return Params(mu, self._soft_floor(20.0 + octaves * (0.6931471805599453 / self.grid.log_ratio) + 10.0 * t))

@@ -111,18 +111,17 @@ class Entroformer(EntropyModel):
     ) -> Float[Tensor, "b f h16 w16"]:
         return self.synthesis(z_hat, cond, size)
 
-    def pass_params(
+    def group_params(
         self,
-        pass_index: int,
+        number: int,
         features: Float[Tensor, "b f h16 w16"],
-        v: Latent | None,
+        v: Latent,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
         positions: Int[Tensor, " n"],
     ) -> Params:
         context = None
-        if pass_index == 1:
-            assert v is not None
+        if number:
             context = self._context(v, features, cond, Sight(odd=True)).flatten(2)[:, :, positions, None]
         return self._params_at(positions, features, context, cond, log2_q)
 
@@ -153,9 +152,7 @@ class Entroformer(EntropyModel):
         log2_q: QMap,
     ) -> Params:
         """Parameters (b, c, n, 1). context: of those positions, None where they have none."""
-        if cond.shape[-2:] != (1, 1):
-            cond = cond.flatten(2)[:, :, positions, None]
-            log2_q = log2_q.flatten(2)[:, :, positions, None]
+        cond, log2_q = self._at(positions, cond, log2_q)
         return self._scaled(self.params(features.flatten(2)[:, :, positions, None], context, cond), log2_q)
 
 

@@ -1,11 +1,11 @@
 """The one path from the entropy networks to the coder, run alike by encoder and decoder (docs/design.md).
 
-    log2 q ──►┤prior├──► snap ──► code ẑ ──►┤h_s├──►┤pass 1├──► snap ──► code ──►┤context, pass 2├──► snap ──► code …
+    log2 q ──►┤prior├──► snap ──► code ẑ ──►┤h_s├──►┤group 1├──► snap ──► code ──►┤context, group 2├──► snap ──► code …
 
 Networks run in float64 on one tile at a time; their outputs are snapped to grids (μ to 1/64 of a step, the scale to a
-table index), and only the snapped integers reach the coder and the next pass. float64 results differ between machines by
+table index), and only the snapped integers reach the coder and the next group. float64 results differ between machines by
 about 1e-13 relative, so a snap could differ only within about 1e-9 of a rounding boundary. The encoder does not trust
-values within GUARD of one: it writes (position, side) into the tile before each pass, and the decoder takes the side from
+values within GUARD of one: it writes (position, side) into the tile before each group, and the decoder takes the side from
 there. Nothing here knows q itself, only k + μ and log2 q = index/64.
 """
 
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
-from unquant.entropy.base import PASSES, EntropyModel, Params, hyper_size, positions_of
+from unquant.entropy.base import EntropyModel, Group, Params, hyper_size
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -74,12 +74,26 @@ def snap(grid: Float[Tensor, " n"], overrides: Overrides) -> Float[Tensor, " n"]
     return snapped
 
 
+class _Place(NamedTuple):
+    """A group of y, and its positions in the tile: at least one."""
+
+    group: Group
+    positions: Tensor
+
+    def of(self, plane: Float[Tensor, "1 c hw"]) -> Float[Tensor, "1 g n 1"]:
+        """What a plane holds there."""
+        return plane[:, self.group.channels, self.positions, None]
+
+    def put(self, plane: Float[Tensor, "1 c hw"], values: Float[Tensor, "1 g n 1"]) -> None:
+        plane[:, self.group.channels, self.positions] = values[..., 0]
+
+
 class _Snapped(NamedTuple):
     mu: Tensor
     table: npt.NDArray[np.int64]
 
 
-_Stage = Callable[[Params, int], Tensor]
+_Stage = Callable[[Params, _Place | None], Tensor]
 
 
 class ExactCoder:
@@ -97,7 +111,7 @@ class ExactCoder:
         self.tables = tables
 
     def _walk(self, size: tuple[int, int], log2_q: QMap, stage: _Stage) -> Latent:
-        """The passes in order. stage(params, pass number) codes or decodes one group of symbols and returns k + μ."""
+        """z, without a place, then the groups in order. stage(params, place) codes or decodes symbols and returns k + μ."""
         net = self.networks
         h16, w16 = size
         log2_q = log2_q.to(self.device, torch.float64)
@@ -105,16 +119,14 @@ class ExactCoder:
         z_size = hyper_size(h16, w16)
         prior = net.hyper_prior(cond, z_size)
         shape = (1, net.hyper, *z_size)
-        z_hat = stage(Params(prior.mu.expand(shape), prior.t.expand(shape)), 0)
+        z_hat = stage(Params(prior.mu.expand(shape), prior.t.expand(shape)), None)
         features = net.hyper_synthesis(z_hat, cond, size)
         v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)
-        for pass_index in range(PASSES):
-            positions = positions_of(pass_index, h16, w16, self.device)
-            if not len(positions):
-                continue
-            known = v_hat.unflatten(2, size) if pass_index else None
-            params = net.pass_params(pass_index, features, known, cond, log2_q, positions)
-            v_hat[:, :, positions] = stage(params, pass_index + 1)[..., 0]
+        for number, group in enumerate(net.groups):
+            place = _Place(group, group.positions(size, self.device))
+            if len(place.positions):
+                known = v_hat.unflatten(2, size)
+                place.put(v_hat, stage(net.group_params(number, features, known, cond, log2_q, place.positions), place))
         return v_hat.unflatten(2, size)
 
     def _snap(self, params: Params, overrides: Callable[[Tensor], Overrides]) -> _Snapped:
@@ -133,14 +145,14 @@ class ExactCoder:
         flat = v.to(self.device, torch.float64).flatten(2)
         z = z.to(self.device, torch.float64)
 
-        def stage(params: Params, number: int) -> Tensor:
+        def stage(params: Params, place: _Place | None) -> Tensor:
             def overrides(grid: Tensor) -> Overrides:
                 found = unsafe(grid)
                 encoder.encode_overrides(*found, grid.numel())
                 return found
 
             mu, index = self._snap(params, overrides)
-            value = z if number == 0 else flat[:, :, positions_of(number - 1, *size, self.device), None]
+            value = z if place is None else place.of(flat)
             k = (value - mu).round().clamp(-(2.0**30), 2.0**30)
             k = torch.where(torch.from_numpy(index >= 0).to(k.device).view(k.shape), k, torch.zeros_like(k))
             coded = k.flatten().cpu().numpy().astype(np.int32)
@@ -156,26 +168,22 @@ class ExactCoder:
         """Decode one tile of latent size (h16, w16). Raises CorruptStream; the caller compares the symbols' checksum."""
         decoder = SymbolDecoder(self.tables, stream)
         symbols: list[npt.NDArray[np.int32]] = []
-        sides: list[tuple[Tensor, Tensor]] = []
+        shape = (1, self.networks.latent, size[0] * size[1])
+        mu_y, t_y = (torch.zeros(shape, device=self.device, dtype=torch.float64) for _ in range(2))
 
-        def stage(params: Params, number: int) -> Tensor:
+        def stage(params: Params, place: _Place | None) -> Tensor:
             mu, index = self._snap(params, lambda grid: decoder.decode_overrides(grid.numel()))
             coded = decoder.decode(index)
             symbols.append(coded)
             if np.abs(coded.astype(np.int64)).max(initial=0) > 2**30:
                 raise CorruptStream("a symbol beyond 2^30")
-            if number:
-                sides.append((mu, torch.from_numpy(index).to(mu).view(mu.shape)))
+            if place is not None:
+                place.put(mu_y, mu)
+                place.put(t_y, torch.from_numpy(index).to(mu).view(mu.shape))
             return torch.from_numpy(coded).to(mu).view(mu.shape) + mu
 
         v_hat = self._walk(size, log2_q, stage)
-        both = [torch.zeros_like(v_hat).flatten(2) for _ in range(2)]
-        passes = [p for p in (positions_of(i, *size, self.device) for i in range(PASSES)) if len(p)]
-        for positions, pair in zip(passes, sides, strict=True):
-            for target, value in zip(both, pair, strict=True):
-                target[:, :, positions] = value[..., 0]
-        mu, t = (b.unflatten(2, size) for b in both)
-        return DecodedTile(_little_endian(symbols), v_hat, mu, t)
+        return DecodedTile(_little_endian(symbols), v_hat, mu_y.unflatten(2, size), t_y.unflatten(2, size))
 
 
 def _little_endian(symbols: list[npt.NDArray[np.int32]]) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unquant.entropy.base import PASSES, EntropyModel, positions_of
+from unquant.entropy.base import EntropyModel, Group
 from unquant.entropy.gaussian import gaussian_bits, round_ste
 from unquant.shapes import Hyper, Latent, QMap
 
@@ -42,7 +42,7 @@ def quantise(
     Symbols are round(y/q − μ), straight-through in the gradient. With `noise` the bits are those of y/q − μ + U(−½, ½)
     (the training surrogate, an upper bound on average), the gradient of σ being that of the symbols' own bits; without
     it they are the bits of the symbols, 0 where σ is below the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
-    hidden: positions (flat, ascending) of the second pass in place of the checkerboard's, the first has the others; for
+    hidden: positions (flat, ascending) of the second group in place of the checkerboard's, the first has the others; for
     random-mask pretraining. Raises OptionError where the model has no `masked_params`.
     """
     grid = entropy.grid
@@ -73,26 +73,34 @@ def quantise(
     b, c = y.shape[:2]
     v_hat = torch.zeros(b, c, size[0] * size[1], device=y.device, dtype=torch.float32)
     bits_y, all_mu, all_t = (torch.zeros_like(v_hat) for _ in range(3))
-    for pass_index in range(PASSES):
+    for number, group in enumerate(entropy.groups):
         if hidden is None:
-            positions = positions_of(pass_index, *size, device=y.device)
+            positions = group.positions(size, y.device)
         else:
-            positions = hidden if pass_index else _others(hidden, size[0] * size[1])
-        if not len(positions):  # of a single position all is in the second pass
+            positions = hidden if number else _others(hidden, size[0] * size[1])
+        if not len(positions):  # of a single position all is in the second half of the checkerboard
             continue
-        known = v_hat.unflatten(2, size) if pass_index else None
-        if hidden is not None and known is not None:
+        known = v_hat.unflatten(2, size)
+        if hidden is not None and number:
             params = entropy.masked_params(features, known, cond, log2_q, hidden)
         else:
-            params = entropy.pass_params(pass_index, features, known, cond, log2_q, positions)
-        decoded, bits = code(v.flatten(2)[:, :, positions, None], *params)
-        v_hat = v_hat.index_copy(2, positions, decoded[..., 0])
-        bits_y = bits_y.index_copy(2, positions, bits[..., 0])
-        all_mu = all_mu.index_copy(2, positions, params.mu.detach().float()[..., 0])
-        all_t = all_t.index_copy(2, positions, params.t.detach().float()[..., 0])
+            params = entropy.group_params(number, features, known, cond, log2_q, positions)
+        decoded, bits = code(v.flatten(2)[:, group.channels, positions, None], *params)
+        v_hat = _put(v_hat, decoded, group, positions)
+        bits_y = _put(bits_y, bits, group, positions)
+        all_mu = _put(all_mu, params.mu.detach().float(), group, positions)
+        all_t = _put(all_t, params.t.detach().float(), group, positions)
     planes = (plane.unflatten(2, size) for plane in (bits_y, v_hat, all_mu, all_t))
     bits_y, v_hat, all_mu, all_t = planes
     return EntropyOutput(bits_y, bits_z, v_hat, z_hat, all_mu, all_t.round().clamp(-1, grid.count - 1))
+
+
+def _put(
+    plane: Float[Tensor, "b c hw"], values: Float[Tensor, "b g n 1"], group: Group, positions: Int[Tensor, " n"]
+) -> Float[Tensor, "b c hw"]:
+    """`plane` with the values of a group in their places."""
+    part = plane[:, group.channels].index_copy(2, positions, values[..., 0])
+    return plane.slice_scatter(part, 1, group.channels.start, group.channels.stop)
 
 
 def _others(hidden: Int[Tensor, " n"], count: int) -> Int[Tensor, " m"]:

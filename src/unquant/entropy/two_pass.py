@@ -1,56 +1,30 @@
-"""The rate-variable entropy model: hyperprior, factorised hyper-latent prior, checkerboard context in two passes.
+"""The checkerboard: a hyperprior and a context of 3×3 positions, in two passes.
 
-    y/q ──►┤h_a├──► z ──► ẑ ──►┤h_s├──► features ──►┤pass 1├──► μ, σ of positions with odd i+j ──► v = k + μ
-                                     └──────────────►┤pass 2├◄──┤3×3 context├◄── v (odd positions, 0 elsewhere)
-                                                        └──► μ, σ of positions with even i+j
+    features ─┬─►┤pass 1├──► μ, σ of positions with odd i+j ──► v = k + μ
+              └─►┤pass 2├◄──┤3×3 context├◄── v (odd positions, 0 elsewhere)
+                    └──► μ, σ of positions with even i+j
 
-Everything is in units of q and sees log2 q (Film). Ballé et al. 2018 (hyperprior), He et al. 2021, arXiv 2103.15306
-(checkerboard context). All of it but h_a runs in float64 on the exact path (`unquant.entropy.exact`), so every operation
-is continuous and the layers are 1×1 or small dense convolutions.
+He et al. 2021, arXiv 2103.15306, on the features of `unquant.entropy.hyperprior`.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unquant.entropy.base import HYPER_STRIDE, EntropyModel, Params
+from unquant.entropy.base import Params
 from unquant.entropy.gaussian import ScaleGrid
-from unquant.nn.blocks import Condition, Film, ResBlock, resize_map, zero_init
-from unquant.shapes import Hyper, Latent, QMap
+from unquant.entropy.hyperprior import INPUT_SCALE, HyperpriorEntropy, ParamNet
+from unquant.shapes import Latent, QMap
 
 __all__ = ["TwoPassEntropy"]
 
-_INPUT_SCALE = 0.25
-_HYPER_GAIN = 32.0
-"""z in steps per unit of h_a's output: without it z starts below half a step, rounds to 0 and never comes to life."""
 
-
-class _ParamNet(nn.Module):
-    """Per-position MLP from features to (μ, t); the last layer in float32 at least, for μ reaches ±200."""
-
-    def __init__(self, inputs: int, hidden: int, latent: int, cond: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, hidden, 1)
-        self.film = Film(cond, hidden)
-        self.second = nn.Conv2d(hidden, hidden, 1)
-        self.head = nn.Conv2d(hidden, 2 * latent, 1)
-        zero_init(self.head)
-
-    def forward(self, x: Float[Tensor, "b c n 1"], cond: Float[Tensor, "b e _ 1"]) -> Float[Tensor, "b c2 n 1"]:
-        h = F.leaky_relu(self.film(self.first(x), cond), 0.1)
-        h = F.leaky_relu(self.second(h), 0.1)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.head(h.to(self.head.weight.dtype))
-
-
-class TwoPassEntropy(EntropyModel):
+class TwoPassEntropy(HyperpriorEntropy):
     """Hyperprior with a checkerboard context in two passes over `latent` channels.
 
-    hyper: channels of z. width: channels of the hyper-synthesis features. context: channels of the 3×3 context. hidden: width
-    of each pass's MLP. cond: of the conditioning on q.
+    hyper, width, cond: as in `HyperpriorEntropy`. context: channels of the 3×3 context. hidden: width of each pass's MLP.
     """
 
     def __init__(
@@ -63,75 +37,22 @@ class TwoPassEntropy(EntropyModel):
         cond: int,
         grid: ScaleGrid | None = None,
     ) -> None:
-        super().__init__()
-        self.latent = latent
-        self.hyper = hyper
-        self.grid = grid or ScaleGrid()
-        # h_a (encoder only) and its own condition: not part of what the decoder needs
-        self.analysis = _HyperAnalysis(latent, hyper, width, cond)
-        self.condition = Condition(1, cond)
-        self.prior = nn.Sequential(nn.Conv2d(cond, cond, 1), nn.LeakyReLU(0.1), nn.Conv2d(cond, 2 * hyper, 1))
-        self.stem = nn.Conv2d(hyper, 4 * width, 1)
-        self.film32 = Film(cond, width)
-        self.up = nn.Conv2d(width, 4 * width, 1)
-        self.film16 = Film(cond, width)
-        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        super().__init__(latent, hyper, width, cond, grid)
         self.context = nn.Conv2d(latent, context, 3, padding=1)
-        self.passes = nn.ModuleList([_ParamNet(n, hidden, latent, cond) for n in (width, width + context)])
+        self.passes = nn.ModuleList([ParamNet(n, hidden, latent, cond) for n in (width, width + context)])
         self.log2_std = nn.Parameter(torch.full((latent,), 2.0))
 
-    def hyper_analysis(self, v: Latent, log2_q: QMap) -> Hyper:
-        return self.analysis(v, log2_q)
-
-    def hyper_synthesis(
-        self, z_hat: Hyper, cond: Float[Tensor, "b e hq wq"], size: tuple[int, int]
-    ) -> Float[Tensor, "b f h16 w16"]:
-        h16, w16 = size
-        h = F.pixel_shuffle(self.stem(z_hat), 2)
-        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:], 2)), 0.1)
-        h = F.pixel_shuffle(self.up(h), 2)[..., :h16, :w16]
-        h = F.leaky_relu(self.film16(h, cond), 0.1)
-        return h + F.leaky_relu(self.mix(h), 0.1)
-
-    def pass_params(
+    def group_params(
         self,
-        pass_index: int,
+        number: int,
         features: Float[Tensor, "b f h16 w16"],
-        v: Latent | None,
+        v: Latent,
         cond: Float[Tensor, "b e hq wq"],
         log2_q: QMap,
         positions: Int[Tensor, " n"],
     ) -> Params:
         gathered = [features.flatten(2)[:, :, positions]]
-        if pass_index:
-            assert v is not None
-            gathered.append(self.context(v * _INPUT_SCALE).flatten(2)[:, :, positions])
-        if cond.shape[-2:] != (1, 1):
-            cond = cond.flatten(2)[:, :, positions, None]
-            log2_q = log2_q.flatten(2)[:, :, positions, None]
-        return self._scaled(self.passes[pass_index](torch.cat(gathered, dim=1)[..., None], cond), log2_q)
-
-
-class _HyperAnalysis(nn.Module):
-    """h_a: y/q at 1/16 to z at 1/64, two 2×2 foldings."""
-
-    def __init__(self, latent: int, hyper: int, width: int, cond: int) -> None:
-        super().__init__()
-        self.condition = Condition(1, cond)
-        self.stem = nn.Conv2d(latent, width, 1)
-        self.block = ResBlock(width, cond)
-        self.down32 = nn.Conv2d(4 * width, width, 1)
-        self.film32 = Film(cond, width)
-        self.down64 = nn.Conv2d(4 * width, width, 1)
-        self.head = nn.Conv2d(width, hyper, 1)
-
-    def forward(self, v: Latent, log2_q: QMap) -> Hyper:
-        cond = self.condition(log2_q / 3 - 1)
-        h16, w16 = v.shape[-2:]
-        h = self.block(self.stem(v * _INPUT_SCALE), cond)
-        if h16 % HYPER_STRIDE or w16 % HYPER_STRIDE:
-            h = F.pad(h, (0, -w16 % HYPER_STRIDE, 0, -h16 % HYPER_STRIDE), mode="replicate")
-        h = self.down32(F.pixel_unshuffle(h, 2))
-        h = F.leaky_relu(self.film32(h, resize_map(cond, *h.shape[-2:], 2)), 0.1)
-        h = F.leaky_relu(self.down64(F.pixel_unshuffle(h, 2)), 0.1)
-        return _HYPER_GAIN * self.head(h).float()
+        if number:
+            gathered.append(self.context(v * INPUT_SCALE).flatten(2)[:, :, positions])
+        cond, log2_q = self._at(positions, cond, log2_q)
+        return self._scaled(self.passes[number](torch.cat(gathered, dim=1)[..., None], cond), log2_q)
