@@ -46,6 +46,20 @@ def tiny(tiny_weights: Path) -> RatevarCodec:
 
 
 @pytest.fixture(scope="session")
+def tiny_sliced_weights() -> Path:
+    """As `tiny_weights`, with three slices of the channels: 2, 4 and 10."""
+    return HERE / "golden" / "tiny_sliced.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_sliced(tiny_sliced_weights: Path) -> RatevarCodec:
+    """The codec of `tiny_sliced_weights`; tests must leave it as it is."""
+    from unquant.codecs.ratevar import RatevarCodec
+
+    return RatevarCodec.from_file(tiny_sliced_weights)
+
+
+@pytest.fixture(scope="session")
 def tiny_cdc_weights() -> Path:
     """The same of the family `cdc`: an Entroformer of several windows a tile, two steps of DDIM."""
     return HERE / "golden" / "tiny_cdc.safetensors"

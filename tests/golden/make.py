@@ -1,8 +1,9 @@
 """Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
 
     python tests/golden/make.py NAME             NAME-*.unq and their part of golden.json. NAME: that of a model of the
-                                                 package, such as ratevar, or tiny, tiny_cdc or tiny_av1, which lie here
-    python tests/golden/make.py weights tiny     trains tiny.safetensors (or tiny_cdc) anew, in minutes, then as above
+                                                 package, such as ratevar, or one that lies here: tiny, tiny_sliced,
+                                                 tiny_cdc or tiny_av1
+    python tests/golden/make.py weights tiny     trains tiny.safetensors (or another) anew, in minutes, then as above
 
 A golden file that no longer decodes to its recorded symbols means that files in users' hands are lost: the change is
 wrong unless it comes with a new stream id. `weights` never gives the same bytes twice across versions of torch, which is
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,22 +50,24 @@ FOLDER = Path(__file__).parent
 RECORD = FOLDER / "golden.json"
 PHOTO = SHIPPED_FOLDER.parent / "demo" / "coffee.png"
 
+TWO_PASS = RatevarConfig(
+    latent=16,
+    analysis_width8=12,
+    analysis_depth8=1,
+    analysis_width16=16,
+    analysis_depth16=1,
+    synthesis_width16=16,
+    synthesis_depth16=1,
+    synthesis_width8=12,
+    synthesis_depth8=1,
+    cond=8,
+    tile=8,
+    default_realism=0.5,
+    entropy=EntropyConfig(hyper=8, width=16, context=16, hidden=24, cond=8, scale_high=32.0, scales=32),
+)
 TINY: dict[str, RatevarConfig | CdcConfig | Av1Config] = {
-    "tiny": RatevarConfig(
-        latent=16,
-        analysis_width8=12,
-        analysis_depth8=1,
-        analysis_width16=16,
-        analysis_depth16=1,
-        synthesis_width16=16,
-        synthesis_depth16=1,
-        synthesis_width8=12,
-        synthesis_depth8=1,
-        cond=8,
-        tile=8,
-        default_realism=0.5,
-        entropy=EntropyConfig(hyper=8, width=16, context=16, hidden=24, cond=8, scale_high=32.0, scales=32),
-    ),
+    "tiny": TWO_PASS,
+    "tiny_sliced": replace(TWO_PASS, entropy=replace(TWO_PASS.entropy, slices=(0.125, 0.25, 0.625))),
     # several attention windows in a tile
     "tiny_cdc": CdcConfig(
         tile=8,

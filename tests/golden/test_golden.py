@@ -64,7 +64,7 @@ def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: An
 def test_the_record_is_whole() -> None:
     files = {entry["file"] for entry in RECORD}
     assert files == {path.name for kind in ("unq", "avif") for path in FOLDER.glob(f"*.{kind}")}
-    assert {f"{model}-{name}" for model in ("tiny", "tiny_cdc") for name in NAMES} <= files
+    assert {f"{model}-{name}" for model in ("tiny", "tiny_sliced", "tiny_cdc") for name in NAMES} <= files
     assert "tiny-metadata.unq" in files
     assert {f"tiny_av1-{name}" for name in AV1_NAMES} <= files
     assert {entry["picture"] for entry in AV1} == {path.name for path in FOLDER.glob("*.png")}
