@@ -23,6 +23,7 @@ def test_shipped_recipes_load(configs: Path) -> None:
     paths = sorted(configs.glob("*.toml"))
     names = {
         "ratevar",
+        "ratevar-2",
         "ratevar-cpu",
         "ratevar-smoke",
         "ratevar-smoke-reverse",
@@ -83,7 +84,7 @@ def test_cpu_recipe_fixes_what_it_trains_with(configs: Path) -> None:
     given = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
     inherited = {"latent", "q_index_min", "q_index_max", "tile", "default_realism", "entropy", "reverse"}
     assert set(model.to_dict()) - given == inherited
-    assert set(model.to_dict()["entropy"]) - given == {"scale_low", "scale_high", "scales", "entroformer"}
+    assert set(model.to_dict()["entropy"]) - given == {"scale_low", "scale_high", "scales", "slices", "entroformer"}
     assert (model.latent, model.q_index_min, model.q_index_max, model.tile) == (320, 16, 344, 64)
     assert (model.entropy.scale_low, model.entropy.scale_high, model.entropy.scales) == (0.12, 64.0, 64)
 

@@ -31,14 +31,17 @@ class Stage:
 
     objective: makes it for a model, of the family's class, from the recipe's tables and the networks that were wanted.
     wanted: those networks. config: the model's configuration for a stage that goes on from weights, from the recipe and the
-    weights, may raise TrainingError; None for one that begins with the recipe's model, with or without weights. fill: loads
-    weights into a new model, may raise TrainingError. from_klt: starts a new model from photographs' principal directions,
-    with crops of so many pixels by a generator; None where it needs no such start.
+    weights, may raise TrainingError; None for one that begins with the recipe's model, with or without weights. adapt:
+    makes weights of another kind fit a new model, by photographs in crops of so many pixels, and says in a line what it did,
+    None where nothing; may raise TrainingError. fill: loads weights into a new model, may raise TrainingError. from_klt:
+    starts a new model from photographs' principal directions, with crops of so many pixels by a generator; None where it
+    needs no such start.
     """
 
     objective: Callable[[Any, Recipe, Judges], Objective[Any]]
     wanted: Callable[[Recipe], Wanted] = _nothing
     config: Callable[[Recipe, Weights], Config] | None = None
+    adapt: Callable[[Any, Weights, Photos, int], tuple[Weights, str | None]] | None = None
     fill: Callable[[Any, Weights], Filled] = fill
     from_klt: Callable[[Any, Photos, int, torch.Generator], None] | None = None
 

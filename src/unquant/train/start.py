@@ -68,6 +68,9 @@ class Start:
         if found.family != family:
             raise TrainingError(f"{self.source}: weights of {found.family}, the recipe is of {family}")
         try:
+            if self.stage.adapt is not None:
+                found, did = self.stage.adapt(model, found, photos, self.recipe.loop.crop)
+                self.notes += [did] if did else []
             filled = self.stage.fill(model, found)
         except TrainingError as e:
             raise TrainingError(f"{self.source}: these weights do not fit the recipe's model: {e}") from None

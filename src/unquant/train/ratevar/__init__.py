@@ -2,6 +2,7 @@
 
 from unquant.train.judges import Wanted
 from unquant.train.klt import start_from_klt
+from unquant.train.ratevar.another import adapt
 from unquant.train.ratevar.stage1 import Stage1, Stage1Config
 from unquant.train.ratevar.stage2 import Stage2, Stage2Config
 from unquant.train.ratevar.stage3 import Stage3, Stage3Config
@@ -28,6 +29,7 @@ TRAINING = Training(
         1: Stage(
             objective=lambda model, recipe, judges: Stage1(model, recipe.table(Stage1Config), judges.one),
             wanted=_wanted1,
+            adapt=adapt,
             fill=fill_codec,
             from_klt=start_from_klt,
         ),
