@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import unquant
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.windows import run_windowed, spans
+from unquant.nn.redraw import RedrawSizes
 from unquant.nn.transforms import Analysis, Synthesis
 
 
@@ -77,6 +78,10 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
     scalar = torch.ones(1, 1, 1, 1)
     felt = reach(g_s(other, scalar, scalar, scalar) - g_s(y, scalar, scalar, scalar), 15, 16)
     assert felt == (g_s.halo, g_s.halo)
+    sizes = RedrawSizes(width8=6, depth8=1, width16=6, depth16=1, width2=4, cond=4)
+    with_redraw = Synthesis(4, 6, depth16, 6, depth8, 4, sizes)
+    assert with_redraw.redraw is not None
+    assert with_redraw.halo == g_s.halo + with_redraw.redraw.halo
 
 
 # --- in the codec ---------------------------------------------------------------------------------------------------

@@ -114,3 +114,10 @@ def test_no_layer_looks_at_spatial_statistics() -> None:
             assert module.kernel_size in ((1, 1), (3, 3))
             assert module.padding == tuple(side // 2 for side in module.kernel_size)
             assert module.padding_mode == "zeros"
+
+
+def test_a_constant_map_is_the_number() -> None:
+    network = shaken(redraw())
+    x_q, scalars, strength, realism, *noise = given(3, 4, batch=2)
+    maps = (each.expand(-1, -1, 3, 4).contiguous() for each in (scalars, strength, realism))
+    torch.testing.assert_close(network(x_q, *maps, *noise), network(x_q, scalars, strength, realism, *noise))

@@ -26,25 +26,22 @@ from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
 from unquant.codecs.sources import file_bytes
-from unquant.codecs.windows import run_windowed
+from unquant.codecs.windows import redraw_noise, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, parse, stream_crc
 from unquant.container.avif import is_avif, parse_avif
 from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
-from unquant.diffusion.noise import seeded_noise
 from unquant.diffusion.samplers import sample_deterministic
 from unquant.errors import OptionError
 from unquant.images import Picture, from_arrays
 from unquant.models.av1 import Av1, Av1Config, Coding, told
-from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE
+from unquant.nn.redraw import REDRAW_STRIDE
 
 __all__ = ["DEFAULT_EFFORT", "Av1Codec"]
 
 DEFAULT_EFFORT: Final = 4
 """libaom's speed 6; an effort e is the speed 10 − e."""
-_COARSE, _FINE = 0, 1
-"""Streams of the seeded noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +179,17 @@ class Av1Codec(Codec[Av1Config, Av1]):
         ends = [end for end, counts in ((0.0, realism < 1), (1.0, realism > 0)) if counts]
         schedule = torch.tensor([coding.step / 8 / 255, 0.0], device=self.device)
 
-        def noise(stream: int, channels: int, scale: int, place: tuple[int, int, int, int]) -> Tensor:
-            top, bottom, left, right = (scale * side for side in place)
-            size = bottom - top, right - left
-            return seeded_noise(drawing.seed, 0, channels, *size, stream=stream, top=top, left=left).to(self.device)
-
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
             place, s = (top, bottom, left, right), REDRAW_STRIDE
             part = plane[..., top * s : bottom * s, left * s : right * s].to(self.device).float().div_(255)
             part = part.contiguous(memory_format=torch.channels_last)
-            coarse = torch.zeros(1, COARSE_NOISE, 2 * (bottom - top), 2 * (right - left), device=self.device)
-            fine = torch.zeros(1, FINE_NOISE, 8 * (bottom - top), 8 * (right - left), device=self.device)
-            if realism > 0:
-                coarse, fine = noise(_COARSE, COARSE_NOISE, 2, place), noise(_FINE, FINE_NOISE, 8, place)
+            noise = redraw_noise(drawing.seed if realism > 0 else None, place, self.device, 0)
 
             def drawn(end: float) -> Tensor:
                 def denoise(x_q: Tensor, q: Tensor) -> Tensor:
                     with self._autocast():
                         rho = torch.full((1, 1, 1, 1), end, device=self.device)
-                        return self.model(x_q, table, rho, coarse, fine)
+                        return self.model(x_q, table, rho, *noise)
 
                 return sample_deterministic(denoise, part, schedule).clamp_(0, 1)
 

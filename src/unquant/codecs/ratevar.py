@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unquant.codecs.interface import Drawing
 from unquant.codecs.latent import LatentCodec
-from unquant.codecs.windows import run_windowed
+from unquant.codecs.windows import redraw_noise, run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
@@ -24,6 +24,9 @@ from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 
 __all__ = ["RatevarCodec"]
+
+_REDRAW_STREAM = 2
+"""Of the seeded noise, after those of the reverse path."""
 
 
 class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
@@ -60,7 +63,7 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
         elif realism > 0:
             ends.append((y_file, log2_q_file, 1.0))
         del side, y_file  # planes as large as y
-        return self._synthesise(ends, log2_q_file, realism, drawing.height, drawing.width)
+        return self._synthesise(ends, log2_q_file, drawing)
 
     def _reverse(self, side: SideInfo, steps: int, seed: int) -> tuple[Tensor, Tensor]:
         """The latent at the end of the reverse path, and log2 of the step left in it."""
@@ -85,7 +88,7 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
         return self.model.reverse(side, noise, steps=steps, network=denoise)
 
     def _synthesise(
-        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, realism: float, height: int, width: int
+        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, drawing: Drawing
     ) -> npt.NDArray[np.uint8]:
         """(1−ρ)·x̂_0 + ρ·x̂_1 as (height, width, 3) uint8. ends: y, log2 q and 0 or 1 of those of the two that count."""
         g_s = self.model.g_s
@@ -94,16 +97,19 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
             def cut(plane: Tensor) -> Tensor:
                 return plane if plane.shape[-2:] == (1, 1) else plane[..., top:bottom, left:right]
 
+            place = top, bottom, left, right
+            seed = drawing.seed if drawing.realism > 0 else None
+            noise = redraw_noise(seed, place, self.device, _REDRAW_STREAM) if g_s.redraw is not None else None
             decoded: list[Tensor] = []
             for y, log2_q, end in ends:
                 part = cut(y).contiguous(memory_format=torch.channels_last)
                 rho = torch.full((1, 1, 1, 1), end, device=self.device)
                 with self._autocast():
-                    decoded.append(g_s(part, cut(log2_q), cut(log2_q_file), rho).clamp_(0, 1))
-            x = decoded[0] if len(decoded) == 1 else torch.lerp(decoded[0], decoded[1], realism)
+                    decoded.append(g_s(part, cut(log2_q), cut(log2_q_file), rho, noise).clamp_(0, 1))
+            x = decoded[0] if len(decoded) == 1 else torch.lerp(decoded[0], decoded[1], drawing.realism)
             return x.mul_(255).round_().byte()
 
         h16, w16 = ends[0][0].shape[-2:]
         out = torch.empty(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, dtype=torch.uint8, device=self.device)
         run_windowed(network, out, (h16, w16), self.window, g_s.halo, LATENT_STRIDE)
-        return out[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+        return out[0, :, : drawing.height, : drawing.width].permute(1, 2, 0).cpu().contiguous().numpy()

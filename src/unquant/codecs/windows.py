@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["run_windowed", "run_windows", "spans"]
+from unquant.diffusion.noise import seeded_noise
+from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
+
+__all__ = ["redraw_noise", "run_windowed", "run_windows", "spans"]
 
 
 def spans(length: int, window: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
@@ -57,3 +61,18 @@ def run_windowed(
     """
     run_windows(lambda *part: [network(*part)], [out], [scale], size, window, halo)
     return out
+
+
+def redraw_noise(seed: int | None, part: tuple[int, int, int, int], device: torch.device, stream: int) -> RedrawNoise:
+    """Noise of a `Redraw` for the part (top, bottom, left, right) of a picture, in its positions; of the streams `stream` and
+    `stream` + 1. Without a seed it is 0.
+    """
+
+    def plane(channels: int, scale: int, stream: int) -> Tensor:
+        top, bottom, left, right = (scale * side for side in part)
+        size = bottom - top, right - left
+        if seed is None:
+            return torch.zeros(1, channels, *size, device=device)
+        return seeded_noise(seed, 0, channels, *size, stream=stream, top=top, left=left).to(device)
+
+    return RedrawNoise(plane(COARSE_NOISE, 2, stream), plane(FINE_NOISE, 8, stream + 1))

@@ -20,6 +20,7 @@ from unquant.models.common import SideInfo, log2_q_of
 from unquant.models.config import EntropyConfig, entropy_model, read_config
 from unquant.models.latent import LatentModel
 from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
+from unquant.nn.redraw import RedrawSizes
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.settings import Share, settings
 from unquant.shapes import Image, Latent, QMap
@@ -38,7 +39,8 @@ class RatevarConfig:
     """Everything that fixes the networks' shapes and the meaning of a latent.
 
     q indices run from q_index_min (finest, most bits) to q_index_max. Widths and depths (in residual blocks) are given for
-    1/8 and 1/16 of the image. default_realism: ρ of a decode that asks for none. reverse: None without a reverse network.
+    1/8 and 1/16 of the image. default_realism: ρ of a decode that asks for none. redraw: of the network in pixel space that
+    ends g_s, None without one. reverse: None without a reverse network.
     Raises OptionError for a default_realism outside [0, 1].
     """
 
@@ -57,6 +59,7 @@ class RatevarConfig:
     tile: int = 64
     default_realism: Share = 1.0
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
+    redraw: RedrawSizes | None = None
     reverse: ReverseConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
         c = config
         self.g_a = Analysis(c.latent, c.analysis_width8, c.analysis_depth8, c.analysis_width16, c.analysis_depth16)
         self.g_s = Synthesis(
-            c.latent, c.synthesis_width16, c.synthesis_depth16, c.synthesis_width8, c.synthesis_depth8, c.cond
+            c.latent, c.synthesis_width16, c.synthesis_depth16, c.synthesis_width8, c.synthesis_depth8, c.cond, c.redraw
         )
         self.entropy = entropy_model(c.latent, c.entropy)
         self.f = Reverse(c.latent, c.reverse, self.entropy.grid) if c.reverse is not None else None
@@ -102,15 +105,19 @@ class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
         coded = self.quantise(y, log2_q, noise=False)
         return y, SideInfo(coded.v_hat * torch.exp2(log2_q), log2_q, coded.mu, coded.t)
 
-    def forward(self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"]) -> RatevarOutput:
+    def forward(
+        self, x: Image, log2_q: QMap, realism: Float[Tensor, "b 1 _ _"], pull: Float[Tensor, "b 1 1 1"] | float = 1.0
+    ) -> RatevarOutput:
         """One training pass: image → latent → symbols (straight-through) → image, with noise-surrogate bits.
 
         x: (b, 3, h, w) in [0, 1], h, w multiples of 16. log2_q: (b, 1, 1, 1) or (b, 1, h/16, w/16). realism: 0 or 1.
+        pull: the share of the image's gradient that goes on from g_s into the latent.
         """
         y = self.g_a(x)
         coded = self.quantise(y, log2_q, noise=True)
         y_hat = coded.v_hat * torch.exp2(log2_q)
-        return RatevarOutput(self.g_s(y_hat, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
+        seen = y_hat.detach() + pull * (y_hat - y_hat.detach())
+        return RatevarOutput(self.g_s(seen, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
 
     def reverse(
         self,

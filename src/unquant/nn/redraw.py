@@ -1,4 +1,4 @@
-"""f of the family `av1`: from a decoded AV1 picture to what it was coded from, a residual network in pixel space.
+"""From a decoded picture to what it was coded from, a residual network in pixel space: f of `av1`, end of `ratevar`'s g_s.
 
     x_q ──►┤unshuffle 8├──►┤blocks at 1/8├──┬──►┤unshuffle 2├──►┤blocks at 1/16├──►┤shuffle 2├──►(+)──►┤blocks at 1/8├──┐
      │                                      └────────────────────────────────────────────────────►┘                       │
@@ -12,20 +12,49 @@ Without the norms, each over one position's channels, the ends of realism part u
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from unquant.nn.blocks import Condition, PositionNorm, ResBlock, zero_init
+from unquant.nn.blocks import Condition, PositionNorm, ResBlock, resize_map, zero_init
+from unquant.settings import settings
 from unquant.shapes import Image
 
-__all__ = ["COARSE_NOISE", "FINE_NOISE", "REDRAW_STRIDE", "Redraw"]
+__all__ = ["COARSE_NOISE", "FINE_NOISE", "REDRAW_STRIDE", "Redraw", "RedrawNoise", "RedrawSizes", "fresh_noise"]
 
 REDRAW_STRIDE = 16
 """Pixels per position of the coarsest level; the sides of an input are multiples of it."""
 COARSE_NOISE, FINE_NOISE = 4, 1
 """Channels of the noise at 1/8 and at 1/2."""
+
+
+class RedrawNoise(NamedTuple):
+    """Standard normal noise at 1/8 and at 1/2 of the picture."""
+
+    coarse: Float[Tensor, "b 4 h8 w8"]
+    fine: Float[Tensor, "b 1 h2 w2"]
+
+
+def fresh_noise(count: int, height: int, width: int, device: torch.device) -> RedrawNoise:
+    """Noise of torch's default generator for `count` pictures; height, width: in positions of `REDRAW_STRIDE` pixels."""
+    coarse = torch.randn(count, COARSE_NOISE, 2 * height, 2 * width, device=device)
+    return RedrawNoise(coarse, torch.randn(count, FINE_NOISE, 8 * height, 8 * width, device=device))
+
+
+@settings
+class RedrawSizes:
+    """Sizes of a `Redraw`, as named there."""
+
+    width8: PositiveInt = 160
+    depth8: PositiveInt = 3
+    width16: PositiveInt = 192
+    depth16: PositiveInt = 2
+    width2: PositiveInt = 16
+    cond: PositiveInt = 64
 
 
 class Redraw(nn.Module):
@@ -65,31 +94,34 @@ class Redraw(nn.Module):
     def forward(
         self,
         x_q: Image,
-        scalars: Float[Tensor, "b k 1 1"],
-        strength: Float[Tensor, "b 1 1 1"],
-        realism: Float[Tensor, "b 1 1 1"],
+        scalars: Float[Tensor, "b k _ _"],
+        strength: Float[Tensor, "b 1 _ _"],
+        realism: Float[Tensor, "b 1 _ _"],
         coarse_noise: Float[Tensor, "b 4 h8 w8"],
         fine_noise: Float[Tensor, "b 1 h2 w2"],
     ) -> Image:
         """x_q + strength · residual, float32, not clamped.
 
-        x_q: (b, 3, h, w) in [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]. strength: what a unit of the last
-        layer's output is worth. realism: 0 or 1 each. coarse_noise, fine_noise: standard normal at 1/8 and 1/2 of the
-        picture, or zeros.
+        x_q: (b, 3, h, w) in about [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]; strength: what a unit of the
+        last layer's output is worth; realism: 0 or 1; each for the picture, or at 1/16 of it. coarse_noise, fine_noise:
+        standard normal at 1/8 and 1/2 of the picture, or zeros.
         """
+        h16, w16 = x_q.shape[-2] // REDRAW_STRIDE, x_q.shape[-1] // REDRAW_STRIDE
         centred = x_q - 0.5
         cond = self.condition(scalars)
+        cond8 = resize_map(cond, 2 * h16, 2 * w16)
         h = self.stem(torch.cat([F.pixel_unshuffle(centred, 8), coarse_noise], 1))
         for block in self.before:
-            h = block(h, cond)
+            h = block(h, cond8)
         c = self.down(F.pixel_unshuffle(h, 2))
         for block in self.coarse:
             c = block(c, cond)
         h = h + F.pixel_shuffle(self.up(c), 2)
         for block in self.after:
-            h = block(h, cond)
+            h = block(h, cond8)
         h = F.pixel_shuffle(self.fine(F.silu(self.norm(h))), 4)
         h = F.silu(h + self.inject(torch.cat([F.pixel_unshuffle(centred, 2), fine_noise], 1)))
-        h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, cond))), 2)
+        h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, resize_map(cond, 8 * h16, 8 * w16)))), 2)
         mean, sample = self.head(F.silu(h)).float().chunk(2, dim=1)
+        strength, realism = (resize_map(m, x_q.shape[-2], x_q.shape[-1]) for m in (strength, realism))
         return x_q + strength * torch.lerp(mean, sample, realism.to(mean))

@@ -3,9 +3,9 @@
     x ──►┤unshuffle 8├──►┤blocks at 1/8├──►┤unshuffle 2├──►┤blocks at 1/16├──►(+)──► y
      └───►┤unshuffle 16├──►┤P_a├───────────────────────────────────────────────┘
 
-The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path. With the last layer of
-each network at zero the pair is a working transform codec at the first step of training (docs/design.md,
-"Linear paths").
+The synthesis runs the same way back, and its blocks at 1/8 also see the image of the linear path; a `Redraw` may follow.
+With the last layer of each network at zero the pair is a working transform codec at the first step of training
+(docs/design.md, "Linear paths").
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unquant.nn.blocks import Condition, ResBlock, resize_map, zero_init
+from unquant.nn.redraw import Redraw, RedrawNoise, RedrawSizes, fresh_noise
 from unquant.shapes import Image, Latent
 
 __all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "dct_directions", "klt_basis"]
@@ -25,6 +26,8 @@ LATENT_STRIDE = 16
 """Pixels per latent position, in each direction."""
 LATENT_GAIN = 16.0
 """Latent units per unit of an orthonormal transform of an image in [0, 1]."""
+_HALF_STRENGTH = 6.0
+"""Step at which the output of a `Redraw` counts half."""
 
 
 def dct_directions(count: int) -> Float[Tensor, "c d"]:
@@ -93,9 +96,21 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g_s(y_q; q, q_T, ρ): latent to image, conditioned on the noise left in its input, the file's step and realism."""
+    """g_s(y_q; q, q_T, ρ): latent to image, conditioned on the noise left in its input, the file's step and realism.
 
-    def __init__(self, latent: int, width16: int, depth16: int, width8: int, depth8: int, cond: int) -> None:
+    redraw: sizes of the network in pixel space that ends it, None without one.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        width16: int,
+        depth16: int,
+        width8: int,
+        depth8: int,
+        cond: int,
+        redraw: RedrawSizes | None = None,
+    ) -> None:
         super().__init__()
         # held at the analysis path's scale, so that one learning rate suits both: the step of Adam does not know scales
         self.linear = nn.Parameter(dct_directions(latent) * LATENT_GAIN)
@@ -107,7 +122,9 @@ class Synthesis(nn.Module):
         self.blocks8 = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
         self.head = nn.Conv2d(width8, 192, 3, padding=1)
         zero_init(self.head)
-        self.halo = 2 * depth16 + -(-(2 * depth8 + 1) // 2)
+        r = redraw
+        self.redraw = Redraw(3, r.width8, r.depth8, r.width16, r.depth16, r.width2, r.cond) if r is not None else None
+        self.halo = 2 * depth16 + -(-(2 * depth8 + 1) // 2) + (self.redraw.halo if self.redraw is not None else 0)
         """Receptive field beyond a latent position, in latent positions."""
 
     def start_from(self, basis: Float[Tensor, "c d"]) -> None:
@@ -131,11 +148,13 @@ class Synthesis(nn.Module):
         log2_q: Float[Tensor, "b 1 _ _"],
         log2_q_file: Float[Tensor, "b 1 _ _"],
         realism: Float[Tensor, "b 1 _ _"],
+        noise: RedrawNoise | None = None,
     ) -> Image:
         """Returns the image (b, 3, 16·h16, 16·w16), float32, not clamped.
 
         y: (b, c, h16, w16), latent units. log2_q, log2_q_file: log2 of the step left in y and of the file's step, each
-        (b, 1, 1, 1) or (b, 1, h16, w16). realism: ρ in [0, 1], same shapes.
+        (b, 1, 1, 1) or (b, 1, h16, w16). realism: ρ in [0, 1], same shapes. noise: counts where there is a `Redraw`, at
+        ρ > 0; None draws it by torch's default generator.
         """
         h16, w16 = y.shape[-2:]
         with torch.autocast(y.device.type, enabled=False):
@@ -152,4 +171,13 @@ class Synthesis(nn.Module):
         for block in self.blocks8:
             h = block(h, cond8)
         residual = F.pixel_shuffle(self.head(F.silu(h)), 8)
-        return 0.5 + linear + residual.float()
+        picture = 0.5 + linear + residual.float()
+        if self.redraw is None:
+            return picture
+        coarse, fine = fresh_noise(y.shape[0], h16, w16, y.device) if noise is None else noise
+        coarse = coarse * resize_map(realism, 2 * h16, 2 * w16)
+        fine = fine * resize_map(realism, 8 * h16, 8 * w16)
+        q = torch.exp2(log2_q_file)
+        # tends to the identity as the step falls
+        strength = q / (q + _HALF_STRENGTH)
+        return self.redraw(picture, torch.cat(scalars, dim=1), strength, realism, coarse, fine)

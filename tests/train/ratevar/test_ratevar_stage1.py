@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from torch import Tensor
 
 from unquant.errors import OptionError
 from unquant.models.common import log2_q_of
-from unquant.models.ratevar import RatevarConfig, RatevarOutput
+from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
-from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
+from unquant.train.ratevar.stage1 import Draw, Stage1, Stage1Config, draw_conditions, stage1_loss
+from unquant.train.ratevar.start import fill_codec
+from unquant.weights_file import read_weights
 
 CPU = torch.device("cpu")
 MODEL = RatevarConfig()
@@ -96,6 +100,29 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     expected = 500 * 0.05 * math.sqrt(0.12) / 8 / 2
     assert float(terms.loss - without.loss) == pytest.approx(expected, rel=1e-3)
     assert float(terms.lpips) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_the_mean_weighs_more_in_g_s_alone(tiny_weights: Path) -> None:
+    """Gradients at ρ = 0: those of g_s grow by the weight, those of g_a and of the entropy model stay; at ρ = 1 all do."""
+    weights = read_weights(tiny_weights)
+    config = replace(RatevarConfig.from_dict(weights.config), reverse=None)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+    def gradients(weight: float, rho: float) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = Ratevar(config)
+        fill_codec(model, weights)
+        objective = Stage1(model, Stage1Config(mean_weight=weight), None)
+        realism = torch.full((1, 1, 1, 1), rho)
+        objective(x, Draw(torch.full((1, 1, 1, 1), 2.0), realism, 1, SHIFT))["loss"].backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    for rho, factor in ((0.0, 5.0), (1.0, 1.0)):
+        once, weighed = gradients(1.0, rho), gradients(5.0, rho)
+        assert any(bool(g.any()) for name, g in once.items() if name.startswith("g_a."))
+        for name, gradient in once.items():
+            expected = gradient * (factor if name.startswith("g_s.") else 1.0)
+            torch.testing.assert_close(weighed[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_tints_are_weighed_apart(batch: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
+from unquant.nn.redraw import RedrawSizes
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train.energy import feature_energy_score
 from unquant.train.loop import train
@@ -95,6 +96,26 @@ def test_what_the_gradient_reaches(
     terms["loss"].backward()
     assert trainable(model) | ({"companion"} if stage.companion and trainable(stage.companion) else set()) == reached
     assert not any(p.requires_grad for p in stage.structure.lpips.parameters())
+
+
+@pytest.mark.slow
+def test_a_redraw_draws_the_samples(stage2_run: Callable[..., Any]) -> None:
+    """Without a reverse network: two samples of each image, by fresh noise, whose losses reach g_s alone."""
+    trainer = stage2_run("energy").trainer
+    sizes = RedrawSizes(width8=6, depth8=1, width16=7, depth16=1, width2=4, cond=3)
+    torch.manual_seed(0)
+    model = type(trainer.model)(replace(trainer.model.config, reverse=None, redraw=sizes))
+    for parameter in model.g_s.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    stage = Stage3(model, Stage3Config(nets="alex"), {"alex": LPIPS("alex")})
+    drawn: list[Tensor] = []
+    model.g_s.register_forward_hook(lambda module, given, out: drawn.append(out))
+    draw = stage.draw(4, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
+    stage(trainer.photos.crops(4, 64, torch.Generator().manual_seed(1)), draw)["loss"].backward()
+    first, second = drawn[0][draw.zeros :].chunk(2)
+    assert len(first) == 4 - draw.zeros
+    assert float((first - second).detach().abs().mean()) > 1e-3
+    assert trainable(model) == {"g_s"}
 
 
 @pytest.mark.slow
@@ -305,7 +326,9 @@ def test_weights_that_do_not_serve(
     tiny_weights: Path,
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(TrainingError, match=r"tiny\.safetensors: these weights have no reverse network"):
+    with pytest.raises(
+        TrainingError, match="needs samples: weights with a reverse network, or whose g_s ends in a redraw"
+    ):
         start(recipe, tmp_path, init=str(tiny_weights))
     with pytest.raises(TrainingError, match="needs samples: a reverse network of the training energy"):
         start(recipe, tmp_path, init=str(stage2_run("mse").out / "export"))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unquant.models.av1 import Av1
-from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE
+from unquant.nn.redraw import REDRAW_STRIDE, fresh_noise
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image
 from unquant.train.av1.pairs import PairBatch, Pairs, PairsConfig, fixed_pairs
@@ -31,9 +31,7 @@ _OFF_GRID = 6
 def redrawn(model: Av1, x_q: Image, coding: Float[Tensor, "b k"], realism: Float[Tensor, "b 1 1 1"]) -> Image:
     """f of coded crops with noise of the default generator; not clamped."""
     b, _, h, w = x_q.shape
-    coarse = torch.randn(b, COARSE_NOISE, h // 8, w // 8, device=x_q.device)
-    fine = torch.randn(b, FINE_NOISE, h // 2, w // 2, device=x_q.device)
-    return model(x_q, coding, realism, coarse, fine)
+    return model(x_q, coding, realism, *fresh_noise(b, h // REDRAW_STRIDE, w // REDRAW_STRIDE, x_q.device))
 
 
 def weight_of(base: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

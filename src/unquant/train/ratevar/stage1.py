@@ -30,8 +30,9 @@ class Stage1Config:
 
     lambda0: λ = lambda0/q². lpips_weight: w of ρ·w·LPIPS (network lpips_net), next to 255²·MSE; 0 turns LPIPS off.
     tint_weight: of 255²·MSE of the means over 16×16 pixels, for the tints and shades of smooth areas that MSE gives up.
-    realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1 (between the two decodes are blended). q_map: fraction of
-    batches whose step differs across the image.
+    realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1 (between the two decodes are blended). mean_weight: how
+    much more 255²·MSE of the images with ρ = 0 weighs in what g_s learns; y and its bits keep the balance that λ sets.
+    q_map: fraction of batches whose step differs across the image.
     """
 
     lambda0: PositiveFloat = 0.12
@@ -39,6 +40,7 @@ class Stage1Config:
     lpips_net: Network = "alex"
     tint_weight: NonNegativeFloat = 0.0
     realism_zero: Share = 0.5
+    mean_weight: PositiveFloat = 1.0
     q_map: Share = 0.125
 
 
@@ -52,6 +54,10 @@ class Draw(NamedTuple):
     realism: Float[Tensor, "b 1 1 1"]
     zeros: int
     shift: Int[Tensor, " 2"]
+
+    def weight(self, config: Stage1Config) -> Float[Tensor, "b 1 1 1"]:
+        """What the squared error of each image weighs."""
+        return torch.where(self.realism == 0, config.mean_weight, 1.0)
 
 
 class Stage1Terms(NamedTuple):
@@ -81,7 +87,7 @@ def draw_conditions(
 
 def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, lpips: LPIPS | None) -> Stage1Terms:
     """mean[(R + λ·d)/sqrt(λ)], λ = λ0/q², d = 255²·(MSE + tint_weight·MSE of means over 16×16) + ρ·w·LPIPS, the first two
-    per latent position where q is a map.
+    per latent position where q is a map; times `mean_weight` where ρ = 0.
     """
     root_lambda = math.sqrt(config.lambda0) * torch.exp2(-draw.log2_q)
     pixels = x.shape[-2] * x.shape[-1]
@@ -94,7 +100,7 @@ def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, 
     if config.tint_weight:
         means = torch.nn.functional.avg_pool2d(out.x_hat - x, x.shape[-1] // bits_y.shape[-1])
         penalty = distortion + config.tint_weight * means.square().mean(1, keepdim=True) * 255.0**2
-    loss = ((rate + rate_z) / root_lambda + root_lambda * penalty).mean()
+    loss = ((rate + rate_z) / root_lambda + root_lambda * draw.weight(config) * penalty).mean()
     perceptual = torch.zeros((), device=x.device)
     if lpips is not None and draw.zeros < x.shape[0]:
         distance = lpips(shifted(out.x_hat[draw.zeros :], draw.shift), shifted(x[draw.zeros :], draw.shift))
@@ -121,7 +127,7 @@ class Stage1(Objective[Ratevar]):
 
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         """`loss` and its parts: `bpp`, `distortion`, and `lpips` where it is trained for."""
-        out = self.model(x, draw.log2_q, draw.realism)
+        out = self.model(x, draw.log2_q, draw.realism, 1 / draw.weight(self.config))
         terms = stage1_loss(x, out, draw, self.config, self.lpips)._asdict()
         return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
 

@@ -37,7 +37,7 @@ class Stage3Config(StructureConfig):
     Per image, times √λ with λ = lambda0/q_T²: 255²·MSE of the mean decode, and at ρ = 1 the terms of `StructureConfig`, whose
     discriminator knows ŷ_T. q_map: fraction of batches whose step differs across the image. reverse_lr: learning rate of f
     over that of g_s, which is trained already. reverse: False leaves f out and trains g_s alone in the same way: the control
-    that tells what f is worth.
+    that tells what f is worth; without effect where there is none.
     """
 
     lambda0: PositiveFloat = 0.12
@@ -68,15 +68,19 @@ class Stage3(Objective[Ratevar]):
         self, model: Ratevar, config: Stage3Config, lpips: dict[str, LPIPS], dists: DISTS | None = None
     ) -> None:
         super().__init__(model)
-        if model.f is None:
-            raise TrainingError("stage 3 trains f and g_s together: the weights it starts from need a reverse network")
-        if not model.f.config.noise_channels:
+        self.reverse = config.reverse and model.f is not None
+        if model.f is None and model.g_s.redraw is None:
+            raise TrainingError("stage 3 needs samples: weights with a reverse network, or whose g_s ends in a redraw")
+        if self.reverse and model.f is not None and not model.f.config.noise_channels:
             raise TrainingError("stage 3 needs samples: a reverse network of the training energy")
         self.config, self.q_map = config, config.q_map
+        # without noise both would be the same
+        self.samples = 2 if self.reverse or model.g_s.redraw is not None else 1
         self.structure = Structure(config, lpips, dists)
         self.companion = config.adversary(model.config.latent, LATENT_STRIDE)
         model.requires_grad_(False)
-        model.f.requires_grad_(config.reverse)
+        if model.f is not None:
+            model.f.requires_grad_(self.reverse)
         model.g_s.requires_grad_(True)
 
     def draw(
@@ -93,7 +97,7 @@ class Stage3(Objective[Ratevar]):
         _, side = self.model.encode(x, draw.log2_q)
         plain = SideInfo(*(part[:zeros] for part in side))
         drawn = SideInfo(*(part[zeros:] for part in side))
-        samples = 2 if c.reverse else 1  # without noise both would be the same
+        samples = self.samples
         several = SideInfo(*(torch.cat([part] * samples) for part in drawn))
         y, log2_q_end = self._latents(self.model, several)
         realism = (torch.arange(zeros + len(y), device=x.device) >= zeros).float().view(-1, 1, 1, 1)
@@ -128,7 +132,7 @@ class Stage3(Objective[Ratevar]):
 
     def _latents(self, model: Ratevar, side: SideInfo) -> tuple[Tensor, Tensor]:
         """What g_s decodes at ρ = 1, with fresh noise, and log2 of the step left in it."""
-        if not self.config.reverse:
+        if not self.reverse:
             return side.y_file, side.log2_q_file
         b, _, h, w = side.y_file.shape
 
@@ -165,14 +169,14 @@ class Stage3(Objective[Ratevar]):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": list(self.model.g_s.parameters()), "lr_scale": 1.0}]
-        if self.config.reverse and self.model.f is not None:
+        if self.reverse and self.model.f is not None:
             groups.append({"params": list(self.model.f.parameters()), "lr_scale": self.config.reverse_lr})
         if self.companion is not None:
             groups.append(self.config.adversary_group(self.companion))
         return groups
 
     def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
-        save_samples(model, photos, size, path, reverse=self.config.reverse)
+        save_samples(model, photos, size, path, reverse=self.reverse)
 
     def notes(self) -> dict[str, Any]:
         return {"lambda0": self.config.lambda0, **self.config.notes()}

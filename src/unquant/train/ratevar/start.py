@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from unquant.codecs.registry import SHIPPED_FOLDER
 from unquant.errors import TrainingError
 from unquant.models.ratevar import Ratevar, RatevarConfig
 from unquant.models.reverse import ReverseConfig
 from unquant.train.growth import Filled, grow, trained_tensors
 from unquant.train.recipe import Recipe
-from unquant.weights_file import Weights
+from unquant.weights_file import Weights, read_weights
 
 __all__ = ["fill_codec", "fill_realism", "fill_reverse", "realism_config", "reverse_config"]
 
@@ -36,21 +40,58 @@ def reverse_config(recipe: Recipe, weights: Weights) -> RatevarConfig:
 def realism_config(recipe: Recipe, weights: Weights) -> RatevarConfig:
     """Of stage 3: the same, but the networks must be one, only driven in another way. Raises TrainingError."""
     wanted, found = _wanted(recipe), RatevarConfig.from_dict(weights.config).reverse
-    if found is None and wanted is None:
-        raise TrainingError("these weights have no reverse network, and the recipe has no table [model.reverse]")
     if None not in (wanted, found) and not _same_network(found, wanted):
         raise TrainingError("another reverse network than that of the recipe's [model.reverse]")
     return reverse_config(recipe, weights)
 
 
+_REDRAW = "g_s.redraw."
+_BLOCK = re.compile(r"(g_s\.blocks(?:8|16))\.(\d+)\.")
+
+
 def fill_codec(model: Ratevar, weights: Weights) -> Filled:
-    """Stage 1: g_a and g_s may have grown. A reverse network that the recipe does not have is left to the later stages, which
-    need a new one then.
+    """Stage 1: g_a and g_s may have grown, and residual blocks of g_s gone, the last ones. A reverse network that the recipe
+    does not have is left to the later stages, which need a new one then. A `Redraw` that the weights do not have is that of
+    the package's `av1`, where its sizes are the same.
     """
-    state = trained_tensors(weights)
+    state = _without_surplus_blocks(model, trained_tensors(weights))
     if model.f is None:
         state = _without_reverse(state)
+    if model.g_s.redraw is not None and not any(name.startswith(_REDRAW) for name in state):
+        state |= _redraw_of_av1(model.g_s.redraw.state_dict())
     return Filled(grow(model, state, ("g_a.", "g_s.")))
+
+
+def _without_surplus_blocks(model: Ratevar, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    depths = {"g_s.blocks8": len(model.g_s.blocks8), "g_s.blocks16": len(model.g_s.blocks16)}
+
+    def surplus(name: str) -> bool:
+        found = _BLOCK.match(name)
+        return found is not None and int(found[2]) >= depths[found[1]]
+
+    return {name: tensor for name, tensor in state.items() if not surplus(name)}
+
+
+def _redraw_of_av1(fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of g_s.redraw that draw as f of `av1` does, told AV1's numbers for a picture of step q_T; none where the sizes
+    differ.
+
+    Measured (docs/training-log.md): a picture of step q has the errors that AV1 makes at log2 ac_q = log2 q + 5.3, and the
+    codec's bits a pixel are 2^(2.84 − 1.337·log2 q).
+    """
+    state = {
+        name.removeprefix("f."): tensor
+        for name, tensor in trained_tensors(read_weights(SHIPPED_FOLDER / "av1.safetensors")).items()
+    }
+    weight = state["condition.first.weight"]  # of log2 ac_q / 3 − 7/3, log2 bpp / 3 + 2/3, flags, 2ρ − 1: see `told`
+    step, bits, matrices, deltas, realism = (weight[:, i : i + 1] for i in (0, 1, 2, 3, 7))
+    state["condition.first.weight"] = torch.cat([torch.zeros_like(step), step - 1.337 * bits, realism], dim=1)
+    state["condition.first.bias"] = (
+        state["condition.first.bias"] + (0.433 * step + 0.277 * bits + matrices + deltas)[:, 0, 0, 0]
+    )
+    if any(tensor.shape != state[name].shape for name, tensor in fresh.items()):
+        return {}
+    return {_REDRAW + name: tensor for name, tensor in state.items()}
 
 
 def fill_reverse(model: Ratevar, weights: Weights) -> Filled:
