@@ -25,6 +25,7 @@ from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes, parse
 from unquant.entropy.exact import ExactCoder
+from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError
 from unquant.families import AVIF_FAMILY
 from unquant.images import Picture, from_arrays
@@ -71,7 +72,9 @@ class LatentCodec(Codec[C, M]):
     def __init__(self, weights: Weights, device: str | torch.device = "cpu", name: str | None = None) -> None:
         super().__init__(weights, device, name)
         arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
-        self.exact = ExactCoder(self.model.entropy, Tables.from_arrays(arrays), self.device)
+        tables = Tables.from_arrays(arrays)
+        self.exact = ExactCoder(self.model.entropy, tables, self.device)
+        self.rdoq = Rdoq(tables)
 
     @property
     def q_index_range(self) -> tuple[int, int]:
@@ -146,7 +149,7 @@ class LatentCodec(Codec[C, M]):
         h16, w16 = y.shape[-2:]
         log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
         for rows, columns in tile_slices(h16, w16, self.config.tile):
-            coded = self.model.quantise(y[..., rows, columns], log2_q, noise=False)
+            coded = self.model.quantise(y[..., rows, columns], log2_q, noise=False, rdoq=self.rdoq)
             bits += float(coded.bits_y.sum() + coded.bits_z.sum())
             tiles += 1
         return bits / 8 + _TILE_BYTES * tiles
@@ -164,7 +167,8 @@ class LatentCodec(Codec[C, M]):
             steps=wishes.steps,
             seed=wishes.seed,
         )
-        tiles = encode_tiles(self.exact, self.model.entropy.hyper_analysis, header, plan.y, self.config.tile)
+        h_a = self.model.entropy.hyper_analysis
+        tiles = encode_tiles(self.exact, h_a, header, plan.y, self.config.tile, self.rdoq)
         p = plan.picture
         return Container(header, tiles, alpha=plan.alpha, icc=p.icc, exif=p.exif, xmp=p.xmp).to_bytes()
 

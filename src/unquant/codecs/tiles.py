@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
 from unquant.entropy.exact import ExactCoder
+from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.models.common import SideInfo, log2_q_of
 
@@ -41,11 +42,17 @@ def log2_q_in(header: Header, device: torch.device) -> Tensor:
 
 
 def encode_tiles(
-    exact: ExactCoder, hyper_analysis: Callable[[Tensor, Tensor], Tensor], header: Header, y: Tensor, side: int
+    exact: ExactCoder,
+    hyper_analysis: Callable[[Tensor, Tensor], Tensor],
+    header: Header,
+    y: Tensor,
+    side: int,
+    rdoq: Rdoq | None = None,
 ) -> tuple[Tile, ...]:
     """The tiles of a latent y, (1, c, h16, w16) float32, in the header's steps.
 
-    hyper_analysis: h_a of the entropy model, in float32: it decides symbols, but need not be exact.
+    hyper_analysis: h_a of the entropy model, in float32: it decides symbols, but need not be exact. rdoq: see
+    `ExactCoder.encode`.
     """
     log2_q = log2_q_in(header, y.device)
     h16, w16 = y.shape[-2:]
@@ -53,7 +60,7 @@ def encode_tiles(
     for number, place in enumerate(tile_slices(h16, w16, side)):
         step = _part(log2_q, place)
         v = _part(y, place).double() * torch.exp2(-step)
-        coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step)
+        coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step, rdoq)
         tiles.append(Tile(coded.stream, symbols_crc(header.to_bytes(), number, coded.symbols)))
     return tuple(tiles)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from unquant.coding import SymbolDecoder, SymbolEncoder, Tables
 from unquant.entropy.base import EntropyModel, Group, Params, hyper_size
+from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.shapes import Latent, QMap
 
@@ -137,8 +138,11 @@ class ExactCoder:
         return _Snapped((snapped[:n] / MU_GRID).view(params.mu.shape), index)
 
     @torch.no_grad()
-    def encode(self, v: Latent, z: Tensor, log2_q: QMap) -> CodedTile:
-        """Code one tile. v = y/q: (1, c, h16, w16). z = h_a(v): (1, m, ⌈h16/4⌉, ⌈w16/4⌉). log2_q: index/64, or a map."""
+    def encode(self, v: Latent, z: Tensor, log2_q: QMap, rdoq: Rdoq | None = None) -> CodedTile:
+        """Code one tile. v = y/q: (1, c, h16, w16). z = h_a(v): (1, m, ⌈h16/4⌉, ⌈w16/4⌉). log2_q: index/64, or a map.
+
+        rdoq: chooses the symbols of v, each group sees what was chosen before. Without it they are rounded, as z always is.
+        """
         encoder = SymbolEncoder(self.tables)
         symbols: list[npt.NDArray[np.int32]] = []
         size = (v.shape[-2], v.shape[-1])
@@ -154,7 +158,10 @@ class ExactCoder:
             mu, index = self._snap(params, overrides)
             value = z if place is None else place.of(flat)
             k = (value - mu).round().clamp(-(2.0**30), 2.0**30)
-            k = torch.where(torch.from_numpy(index >= 0).to(k.device).view(k.shape), k, torch.zeros_like(k))
+            table = torch.from_numpy(index).to(k.device).view(k.shape)
+            k = torch.where(table >= 0, k, torch.zeros_like(k))
+            if rdoq is not None and place is not None:
+                k = rdoq(value - mu, k, table)
             coded = k.flatten().cpu().numpy().astype(np.int32)
             encoder.encode(coded, index)
             symbols.append(coded)

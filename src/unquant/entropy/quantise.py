@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unquant.entropy.base import EntropyModel, Group
 from unquant.entropy.gaussian import gaussian_bits, round_ste
+from unquant.entropy.rdoq import Rdoq
 from unquant.shapes import Hyper, Latent, QMap
 
 __all__ = ["EntropyOutput", "quantise"]
@@ -35,7 +36,13 @@ class EntropyOutput(NamedTuple):
 
 
 def quantise(
-    entropy: EntropyModel, y: Latent, log2_q: QMap, *, noise: bool, hidden: Int[Tensor, " n"] | None = None
+    entropy: EntropyModel,
+    y: Latent,
+    log2_q: QMap,
+    *,
+    noise: bool,
+    hidden: Int[Tensor, " n"] | None = None,
+    rdoq: Rdoq | None = None,
 ) -> EntropyOutput:
     """Quantise y with step q and count bits, in the networks' own precision (training, rate search).
 
@@ -43,17 +50,20 @@ def quantise(
     (the training surrogate, an upper bound on average), the gradient of σ being that of the symbols' own bits; without
     it they are the bits of the symbols, 0 where σ is below the lowest table. log2_q: (b, 1, 1, 1) or (b, 1, h16, w16).
     hidden: positions (flat, ascending) of the second group in place of the checkerboard's, the first has the others; for
-    random-mask pretraining. Raises OptionError where the model has no `masked_params`.
+    random-mask pretraining. Raises OptionError where the model has no `masked_params`. rdoq: chooses the symbols of y, as
+    in a file: for the rate search; training and its validation round.
     """
     grid = entropy.grid
     size = (y.shape[-2], y.shape[-1])
     v = y * torch.exp2(-log2_q)
     cond = entropy.condition_of(log2_q)
 
-    def code(value: Tensor, mu: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def code(value: Tensor, mu: Tensor, t: Tensor, rdoq: Rdoq | None = None) -> tuple[Tensor, Tensor]:
         mu, t = mu.float(), t.float().clamp(max=grid.count - 1)
         offset = value.float() - mu
         k = round_ste(offset)
+        if rdoq is not None:
+            k = rdoq(offset, k, t.round().clamp(min=-1).long())
         # an uncoded position decodes to its mean: there the mean learns from the distortion, and y does not
         v_hat = torch.where(t >= -0.5, k, torch.zeros_like(k)) + mu
         if not noise:
@@ -85,7 +95,7 @@ def quantise(
             params = entropy.masked_params(features, known, cond, log2_q, hidden)
         else:
             params = entropy.group_params(number, features, known, cond, log2_q, positions)
-        decoded, bits = code(v.flatten(2)[:, group.channels, positions, None], *params)
+        decoded, bits = code(v.flatten(2)[:, group.channels, positions, None], *params, rdoq)
         v_hat = _put(v_hat, decoded, group, positions)
         bits_y = _put(bits_y, bits, group, positions)
         all_mu = _put(all_mu, params.mu.detach().float(), group, positions)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unquant.entropy.base import EntropyModel
 from unquant.entropy.quantise import EntropyOutput, quantise
+from unquant.entropy.rdoq import Rdoq
 from unquant.models.common import Config, Model
 from unquant.models.config import EntropyConfig
 from unquant.nn.compressor import CompressorEncoder, ContextDecoder
@@ -66,7 +67,13 @@ class LatentModel(Model[C], Generic[C, A, S]):
         self.entropy.start_from(std)
 
     def quantise(
-        self, y: Latent, log2_q: QMap, *, noise: bool, hidden: Int[Tensor, " n"] | None = None
+        self,
+        y: Latent,
+        log2_q: QMap,
+        *,
+        noise: bool,
+        hidden: Int[Tensor, " n"] | None = None,
+        rdoq: Rdoq | None = None,
     ) -> EntropyOutput:
         """Quantise y with step q and count bits: `unquant.entropy.quantise` with this model's entropy networks."""
-        return quantise(self.entropy, y, log2_q, noise=noise, hidden=hidden)
+        return quantise(self.entropy, y, log2_q, noise=noise, hidden=hidden, rdoq=rdoq)
