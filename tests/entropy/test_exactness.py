@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "mkl compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
 SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
-TINY = ("tiny", "tiny_cdc")
+TINY = ("tiny", "tiny_sliced", "tiny_cdc")
 WEIGHTS = (*TINY, *SHIPPED)
 
 
@@ -199,7 +199,7 @@ def test_the_files_hold_what_is_hard(
     monkeypatch.setattr(exact, "SymbolEncoder", Recorder)
     encoded(either, photo)
     symbols, index = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
-    assert len(seen) == 3 * 4 * 4  # stages, tiles, files
+    assert len(seen) == (1 + len(either.model.entropy.groups)) * 4 * 4  # z and groups, tiles, files
     assert (index == -1).sum() >= 5
     assert len(np.unique(index)) > 25
     widths = either.exact.tables.half_widths[np.maximum(index, 0)]
@@ -226,10 +226,11 @@ def plant(coder: exact.ExactCoder, log2_q: float) -> None:
     prior.bias.copy_(torch.cat([means(net.hyper), head_for(np.arange(net.hyper) % 9 + 3.5, np.zeros(net.hyper))]))
     octaves = net.log2_std.numpy() - log2_q
     heads = [net.params.head] if isinstance(net, Entroformer) else [net_pass.head for net_pass in net.passes]
-    for number, head in enumerate(heads):
+    for number, (head, group) in enumerate(zip(heads, net.groups, strict=False)):
         head.weight.zero_()
-        t = np.arange(net.latent) % 13 + number - 0.5  # −½, between coded and not coded, is among them
-        head.bias.copy_(torch.cat([means(net.latent), head_for(t, octaves)]))
+        part = group.channels
+        t = np.arange(part.stop - part.start) % 13 + number % 2 - 0.5  # −½, between coded and not coded, is among them
+        head.bias.copy_(torch.cat([means(len(t)), head_for(t, octaves[part])]))
 
 
 @pytest.fixture

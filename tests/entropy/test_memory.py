@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,15 @@ from unquant.codecs.cdc import CdcCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import Container, Header, Tile, symbols_crc
 from unquant.models.cdc import Cdc, CdcConfig
+from unquant.models.config import EntropyConfig
+from unquant.settings import read_settings
 from unquant.weights_file import Weights
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 torch.manual_seed(0)
-config = CdcConfig()
+config = CdcConfig(entropy=read_settings(EntropyConfig, json.loads(sys.argv[1]), "entropy"))
 with torch.inference_mode():
     tensors = dict(Cdc(config).state_dict())
     grid = scale_grid(config.entropy.scale_low, config.entropy.scale_high, config.entropy.scales)
@@ -52,12 +55,13 @@ print(json.dumps(peaks))
 
 
 @pytest.mark.slow
-def test_the_entropy_stage_of_a_large_picture() -> None:
-    """Of 4096×4096 pixels with the default Entroformer at most 2 GB, the planes that it fills included; four times the
-    pixels take little more than the difference of those, as no network sees more than a tile.
+@pytest.mark.parametrize("entropy", [{"entroformer": {}}, {"slices": [0.06, 0.16, 0.28, 0.5]}], ids=str)
+def test_the_entropy_stage_of_a_large_picture(entropy: dict[str, Any]) -> None:
+    """Of 4096×4096 pixels at most 2 GB, with default sizes, the planes that it fills included; four times the pixels take
+    little more than the difference of those, as no network sees more than a tile.
     """
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, json.dumps(entropy)],
         env=os.environ | {"PYTHONPATH": str(Path(unquant.__file__).parents[1])},
         capture_output=True,
         text=True,

@@ -62,7 +62,7 @@ def cross_entropy(
         return float(out.bits_y.double().sum() + out.bits_z.double().sum()) / 8
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny_cdc", "shipped", "shipped_cdc"])
+@pytest.fixture(scope="module", params=["tiny", "tiny_sliced", "tiny_cdc", "shipped", "shipped_cdc"])
 def codec(request: pytest.FixtureRequest) -> AnyLatentCodec:
     path: Path = request.getfixturevalue(f"{request.param}_weights")
     codec = unquant.load(str(path))

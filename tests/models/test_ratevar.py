@@ -41,12 +41,13 @@ SMALL = RatevarConfig(
     entropy=EntropyConfig(hyper=5, width=14, context=9, hidden=11, cond=7),
 )
 """No two widths alike, so that one taken for another does not fit."""
+SLICED = replace(SMALL, entropy=replace(SMALL.entropy, slices=(0.25, 0.75)))
 
 
-def small(seed: int = 0, *, shaken: bool = True) -> Ratevar:
+def small(config: RatevarConfig = SMALL, seed: int = 0, *, shaken: bool = True) -> Ratevar:
     """A small model, its weights moved off their start, where the last layers are 0."""
     torch.manual_seed(seed)
-    model = Ratevar(SMALL)
+    model = Ratevar(config)
     if shaken:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -273,13 +274,15 @@ def test_quantise(photo: Image.Image) -> None:
         assert bool(torch.isfinite(noisy.bits_y).all())
 
 
-def test_quantising_by_masks_is_for_models_that_know_them() -> None:
-    with pytest.raises(OptionError, match="TwoPassEntropy"):
-        quantise(small().entropy, torch.zeros(1, 12, 3, 4), scalar(1.0), noise=False, hidden=torch.tensor([1, 5]))
+@pytest.mark.parametrize(("config", "name"), [(SMALL, "TwoPassEntropy"), (SLICED, "SlicedEntropy")])
+def test_quantising_by_masks_is_for_models_that_know_them(config: RatevarConfig, name: str) -> None:
+    with pytest.raises(OptionError, match=name):
+        quantise(small(config).entropy, torch.zeros(1, 12, 3, 4), scalar(1.0), noise=False, hidden=torch.tensor([1, 5]))
 
 
-def test_every_weight_learns(photo: Image.Image) -> None:
-    model = small()
+@pytest.mark.parametrize("config", [SMALL, SLICED])
+def test_every_weight_learns(photo: Image.Image, config: RatevarConfig) -> None:
+    model = small(config)
     x = plane(photo, (100, 100, 228, 196))
     out = model(x, scalar(1.0), scalar(0.5))
     loss = out.bits_y.mean() + out.bits_z.mean() + (out.x_hat - x).square().mean()

@@ -76,6 +76,21 @@ def test_full_size_model_keeps_its_budgets() -> None:
     assert sum(p.numel() for p in model.parameters()) <= 16_500_000
 
 
+def test_the_second_generation_keeps_its_budgets_and_fits_the_first(configs: Path) -> None:
+    """Of the weights of ratevar-cpu.toml all of g_a and the first blocks of g_s have a place in it."""
+    model, first = (load_recipe(configs / f"{name}.toml").model for name in ("ratevar-2", "ratevar-cpu"))
+    assert isinstance(model, RatevarConfig)
+    assert isinstance(first, RatevarConfig)
+    assert model.synthesis_depth8 < first.synthesis_depth8
+    same = {"synthesis_depth16": first.synthesis_depth16, "synthesis_depth8": first.synthesis_depth8}
+    assert replace(model, **same, entropy=first.entropy) == first
+    assert model.entropy.slices is not None
+    net = Ratevar(model)
+    assert 10_000_000 <= sum(p.numel() for p in net.parameters()) <= 12_000_000
+    y, q = torch.zeros(1, 320, 4, 4), torch.ones(1, 1, 1, 1)
+    assert kilo_macs(lambda: net.quantise(y, q, noise=False), 64 * 64)[1] <= 15
+
+
 def test_cpu_recipe_fixes_what_it_trains_with(configs: Path) -> None:
     """Its weights are trained: its numbers may not follow a change of the defaults."""
     model = load_recipe(configs / "ratevar-cpu.toml").model
