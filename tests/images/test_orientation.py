@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from image_files import (
     XMP,
     make_exif,
     parse_exif,
+    png_chunk,
+    raw_png,
     saved,
 )
 from PIL import ExifTags, Image
 
-from unquant.images import open_image, to_picture
+from unquant.container.avif import build_avif, parse_avif
+from unquant.images import from_arrays, image_bytes, open_image, to_picture
 from unquant.images.orientation import orientation_of, split_orientation, with_orientation
 
 UPRIGHT = {
@@ -62,10 +66,43 @@ def test_orientation_changes_no_other_byte() -> None:
     assert image.getexif()[ExifTags.Base.Orientation] == 6
 
 
-def test_orientation_in_xmp_only() -> None:
-    picture = to_picture(saved(Image.new("RGB", (8, 4)), "JPEG", xmp=XMP))
-    assert picture.rgb.shape == (8, 4, 3)
-    assert picture.exif is None
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_orientation_in_xmp_alone_turns_nothing(kind: str) -> None:
+    for exif in (None, make_exif()):  # without an orientation
+        data = image_bytes(from_arrays(np.zeros((4, 8, 3), np.uint8), exif=exif, xmp=XMP), f"x.{kind.lower()}")
+        for found in (Image.open(io.BytesIO(data)), open_image(io.BytesIO(data))):
+            picture = to_picture(found)
+            assert picture.rgb.shape == (4, 8, 3)
+            assert (picture.exif is None) == (exif is None)
+            assert picture.xmp is not None
+
+
+@pytest.mark.parametrize("turns", ["eXIf", "text"])
+def test_png_is_turned_by_its_chunk_alone(turns: str) -> None:
+    exif = make_exif(6)[6:]
+    text = b"Raw profile type exif\0\0" + zlib.compress(
+        b"\nexif\n%8d\n%s\n" % (len(exif) + 6, (b"Exif\0\0" + exif).hex().encode())
+    )
+    chunk = png_chunk(b"eXIf", exif) if turns == "eXIf" else png_chunk(b"zTXt", text)
+    data = raw_png(8, 4, 8, 0, bytes(9 * 4), chunk)
+    for found in (Image.open(io.BytesIO(data)), open_image(io.BytesIO(data))):
+        picture = to_picture(found)
+        assert picture.rgb.shape == ((8, 4, 3) if turns == "eXIf" else (4, 8, 3))
+        assert picture.exif is not None
+        assert parse_exif(picture.exif).get(ExifTags.Base.Orientation, 1) == 1
+        assert parse_exif(picture.exif)[ExifTags.Base.Make] == "Maker"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_is_turned_by_its_boxes(orientation: int) -> None:
+    """Whatever EXIF says beside them."""
+    smooth = np.linspace(0, 250, 24).astype(np.uint8).reshape(4, 6).repeat(16, 0).repeat(16, 1)
+    rgb = np.dstack([smooth, smooth.T.reshape(smooth.shape), smooth[::-1]])
+    obus = parse_avif(image_bytes(from_arrays(rgb), "x.avif")).obus
+    assert obus is not None
+    avif = build_avif(obus, exif=make_exif(9 - orientation)[6:], orientation=orientation)
+    expected = UPRIGHT[orientation](to_picture(open_image(io.BytesIO(build_avif(obus)))).rgb)
+    np.testing.assert_array_equal(to_picture(open_image(io.BytesIO(avif))).rgb, expected)
 
 
 PLAIN, TURNED = make_exif()[6:], make_exif(6)[6:]

@@ -103,3 +103,27 @@ def with_icc(image: Image.Image, icc: bytes) -> Image.Image:
 def difference(a: Image.Image, b: Image.Image) -> int:
     """The largest difference of two pictures of one mode and size, in levels of 255."""
     return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+def png_rows(values: np.ndarray) -> bytes:
+    """The rows of a PNG file, unfiltered, of (h, w, c) uint8 or uint16."""
+    rows = values.astype(f">u{values.itemsize}").reshape(len(values), -1)
+    return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+def png_of(values: np.ndarray, extra: bytes = b"") -> bytes:
+    """A PNG file of (h, w, 1..4) uint8 or uint16. extra: chunks after the header."""
+    height, width, channels = values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    return raw_png(width, height, 8 * values.itemsize, colour, png_rows(values), extra)
+
+
+def icc_chunk(icc: bytes) -> bytes:
+    return png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc))
+
+
+def smooth(channels: int, dtype: type = np.uint8, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    """(h, w, channels) of slow waves over the whole range of the type, no two channels alike."""
+    y, x = np.mgrid[0 : size[0], 0 : size[1]] / max(size)
+    waves = [0.5 + 0.5 * np.sin(3 * x * (n + 1) + 2 * y * (4 - n) + n) for n in range(channels)]
+    return np.rint(np.dstack(waves) * np.iinfo(dtype).max).astype(dtype)

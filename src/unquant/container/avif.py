@@ -11,7 +11,7 @@ property that strict readers insist on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from unquant.container.avif_writer import (
     ALPHA_URNS,
@@ -28,7 +28,7 @@ from unquant.container.obu import StillPicture, parse_obus
 from unquant.container.varint import BytesLike, Reader, byte_view
 from unquant.errors import CorruptStream, UnsupportedVersion
 
-__all__ = ["UUID", "AvifFile", "Nclx", "build_avif", "is_avif", "parse_avif"]
+__all__ = ["UUID", "AvifColour", "AvifFile", "Nclx", "build_avif", "is_avif", "parse_avif", "read_colour"]
 
 _BRANDS: Final = (b"avif", b"avis")
 _TRANSFER_NAMES: Final = {16: "PQ", 18: "HLG"}
@@ -107,6 +107,13 @@ class AvifFile:
         return self.nclx or described(self.picture)
 
 
+class AvifColour(NamedTuple):
+    """Bits a sample, 8, 10 or 12, and the colour description that holds."""
+
+    depth: int
+    nclx: Nclx
+
+
 def is_avif(data: BytesLike) -> bool:
     """Whether the file type box, all of which must be in `data`, names an AVIF brand: `avif` or `avis` (a sequence)."""
     return not set(_BRANDS).isdisjoint(_brands(byte_view(data)))
@@ -132,6 +139,25 @@ def parse_avif(data: BytesLike, limits: Limits = DEFAULT_LIMITS) -> AvifFile:
     if meta is None or meta.primary is None:
         raise CorruptStream("AVIF: no primary item")
     return _File(view, meta, limits).read(payload)
+
+
+def read_colour(data: BytesLike) -> AvifColour:
+    """What a file says of its colours, of a grid its first cell, whatever `parse_avif` would say of the rest of it.
+
+    Raises BitstreamError where the boxes so far cannot be followed, and ImageTooLarge for a profile beyond the limits.
+    """
+    view = byte_view(data)
+    meta, _, _ = _top_level(view)
+    if meta is None or meta.primary is None:
+        raise CorruptStream("AVIF: no primary item")
+    item = next(iter(meta.targets(b"dimg", meta.primary)), meta.primary)
+    config = meta.property(item, b"av1C")
+    if config is None:
+        raise CorruptStream(f"AVIF: item {item} has no av1C")
+    depths = Reader(config).take(3, "av1C")[2]
+    depth = 8 if not depths & 0x40 else 12 if depths & 0x20 else 10
+    nclx, _ = _File(view, meta, DEFAULT_LIMITS).colour(meta.primary)
+    return AvifColour(depth, nclx or described(parse_obus(meta.data(item, view))))
 
 
 def _brands(view: memoryview) -> tuple[bytes, ...]:
@@ -181,7 +207,7 @@ class _File:
             coded_bytes = len(obus)
         if meta.handler != b"pict":
             raise CorruptStream("AVIF: the items are not pictures")
-        nclx, icc = self._colour(item)
+        nclx, icc = self.colour(item)
         colour = nclx or described(picture)
         if colour.transfer in _TRANSFER_NAMES:
             raise UnsupportedVersion(f"AVIF: {_TRANSFER_NAMES[colour.transfer]} transfer (high dynamic range)")
@@ -298,7 +324,8 @@ class _File:
             raise CorruptStream(f"AVIF: {columns}x{rows} cells of {first.width}x{first.height} for {width}x{height}")
         return first, total
 
-    def _colour(self, item: int) -> tuple[Nclx | None, bytes | None]:
+    def colour(self, item: int) -> tuple[Nclx | None, bytes | None]:
+        """The boxes `colr` of an item: code points, and a profile."""
         nclx, icc = None, None
         for body in self.meta.properties(item, b"colr"):
             reader = Reader(body)

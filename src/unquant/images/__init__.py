@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS
 from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
+from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, metadata_info, to_picture
@@ -30,6 +31,7 @@ __all__ = [
     "open_image",
     "read_rgb",
     "readable_suffixes",
+    "register_formats",
     "split_orientation",
     "to_picture",
     "with_orientation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
@@ -11,9 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from unquant.container import DEFAULT_LIMITS
 from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantError
 
-__all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors"]
+__all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors", "without_pillows_limit"]
 
 MAX_PIXELS: Final = DEFAULT_LIMITS.max_pixels
+_PILLOW_LIMIT: Final = RLock()
 
 
 @contextmanager
@@ -27,6 +29,18 @@ def typed_errors(name: str, action: str = "cannot be read") -> Generator[None]:
         raise ImageTooLarge(f"{name}: {cause_of(error)}") from error
     except Exception as error:  # third-party parsers on hostile bytes raise nearly everything
         raise InputError(f"{name}: {action}: {cause_of(error)}") from error
+
+
+@contextmanager
+def without_pillows_limit() -> Generator[None]:
+    """Pillow's own limit on pixels does not hold within, so that ours is the only one. The limit is Pillow's for the whole
+    process: keep it short."""
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def cause_of(error: BaseException) -> str:

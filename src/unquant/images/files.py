@@ -9,13 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from unquant.errors import InputError, OptionError, warn
-from unquant.images.checks import MAX_PIXELS, check_size, typed_errors
-from unquant.images.metadata import descriptive_exif, metadata_options, parsed_exif
+from unquant.errors import InputError, OptionError, UnquantError, warn
+from unquant.images.checks import MAX_PIXELS, check_size, typed_errors, without_pillows_limit
+from unquant.images.cicp import find_cicp
+from unquant.images.damage import is_cut_png, mended
+from unquant.images.deep import deepen, scale_gray
+from unquant.images.formats import HEAD_BYTES, check_known, register_for
+from unquant.images.jxl import jxl_size
+from unquant.images.metadata import descriptive_exif, load_pixels, metadata_options, parsed_exif
 from unquant.images.numbers import U8
+from unquant.images.orientation import ORIENTATION, exif_with_orientation, transpose_by
 from unquant.images.picture import from_arrays, to_picture
+from unquant.images.profiles import space_of
 
 __all__ = ["FORMATS", "frame_count", "image_bytes", "open_image", "read_rgb"]
 
@@ -54,24 +61,29 @@ def open_image(
     """Opens an image file and decodes one frame (or page); the file is closed (or no longer needed) on return.
 
     source: a path or a binary stream. name: of a stream, for messages; its own by default. max_pixels: checked against the
-    header, before any pixel is decoded; Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well. frame:
-    from 0; None takes the first (of HEIF the primary one), with an UnquantWarning that counts the frames where there are
-    more. EXIF is found in `.info["exif"]`, whatever the format.
+    header, before any pixel is decoded; Pillow's own limit does not count. frame: from 0; None takes the first (of HEIF the
+    primary one), with an UnquantWarning that counts the frames where there are more.
 
-    Raises InputError, naming the file and the cause (missing, not readable, truncated, not an image), OptionError for a
-    frame that the file does not have, or ImageTooLarge.
+    EXIF is found in `.info["exif"]`, whatever the format (but that in a text of a PNG, which turns nothing), and code points
+    of colours (`Cicp`) in `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is
+    installed. HEIF and JPEG XL need the extra `formats`. A JPEG or PNG that is cut after its last pixel is read, with an
+    UnquantWarning.
+
+    Raises InputError, naming the file and the cause (missing, not readable, truncated, of an unknown format), CodecMissing
+    for a format whose package is not installed, OptionError for a frame that there is not, or ImageTooLarge.
     """
     with _stream(source, name) as (file, known):
         return _read(file, known, max_pixels, frame)
 
 
-def frame_count(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None) -> int:
+def frame_count(
+    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> int:
     """How many frames or pages an image file has, at least 1: `frame` of `open_image` lies below. Of a layered picture
-    (PSD) the whole counts as one. Arguments and InputError as in `open_image`; a stream is left at its start."""
+    (PSD) the whole counts as one. Arguments and errors as in `open_image`; a stream is left at its start."""
     with _stream(source, name) as (file, known):
-        count = _frames(_opened(file, known))
-        if file.seekable():
-            file.seek(0)
+        count = _frames(_opened(file, known, max_pixels))
+        file.seek(0)
         return count
 
 
@@ -120,11 +132,21 @@ def _stream(source: str | os.PathLike[str] | BinaryIO, name: str | None) -> Gene
     else:
         known = name or str(getattr(source, "name", "image stream"))
         with typed_errors(known):
-            yield source, known
+            yield source if source.seekable() else io.BytesIO(source.read()), known
 
 
-def _opened(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    image = Image.open(file)
+def _opened(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    register_for(head)
+    if (size := jxl_size(file)) is not None:
+        check_size(name, size[1], size[0], max_pixels)
+    try:
+        with without_pillows_limit():
+            image = Image.open(file)
+    except UnidentifiedImageError:
+        check_known(head, name)
+        raise
     if image.format in _PROGRAMS:
         raise InputError(f"{name}: {image.format} is a drawing, not an image")
     return image
@@ -147,16 +169,44 @@ def _pick_frame(image: Image.Image, frame: int | None, name: str) -> None:
 
 
 def _read(file: BinaryIO, name: str, max_pixels: int, frame: int | None) -> ImageFile.ImageFile:
-    image = _opened(file, name)
+    try:
+        image = _decoded(file, name, max_pixels, frame)
+    except UnquantError:
+        raise
+    except (OSError, ValueError):
+        repaired = mended(file)
+        if repaired is None:
+            raise
+        if repaired.cause:
+            warn(f"{name}: {repaired.cause}")
+        image = _decoded(io.BytesIO(repaired.data), name, max_pixels, frame, repaired.icc)
+    if image.format == "PNG" and is_cut_png(file):
+        warn(f"{name}: cut after its last pixel (no chunk IEND)")
+    image.filename = name  # for messages; now that all is read, Pillow opens it no more
+    return image
+
+
+def _decoded(
+    file: BinaryIO, name: str, max_pixels: int, frame: int | None, icc: bytes | None = None
+) -> ImageFile.ImageFile:
+    """One frame, its colours of 8 bits or grey of 16, with what is told of it in `.info`. icc: a profile that is known."""
+    image = _opened(file, name, max_pixels)
     _check(image, name, max_pixels)
     _pick_frame(image, frame, name)
     _check(image, name, max_pixels)  # pages differ in size
-    image.load()
-    if not image.info.get("exif"):  # TIFF keeps it in its own directory, which is read from the file
-        exif = parsed_exif(image, name)
-        if exif and (described := descriptive_exif(exif, name)):
-            image.info["exif"] = described
-    image.filename = name  # for messages; now that all is read, Pillow opens it no more
+    turned = getattr(image, "tag_v2", {}).get(ORIENTATION)  # of a TIFF, which Pillow turns on loading
+    load_pixels(image)
+    scale_gray(image)
+    if image.format == "JXL" and not getattr(image, "jpeg", True) and (exif := image.info.get("exif")):
+        image.info["exif"] = exif_with_orientation(exif, 1)  # the codestream says how it is turned, and has been
+    if icc is not None:
+        image.info["icc_profile"] = icc
+    if (cicp := find_cicp(image, file)) is not None:
+        image.info["cicp"] = cicp
+    exif = parsed_exif(image, name)
+    if exif and image.format != "PNG" and not image.info.get("exif") and (kept := descriptive_exif(exif, name)):
+        image.info["exif"] = kept  # TIFF keeps it in its own directory, which is read from the file
+    deepen(image, file, space_of(image, exif, name), transpose_by(turned), name)
     return image
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from PIL import Image, ImageFile
 
+from unquant.images.formats import register_formats
+
 __all__ = ["has_picture_magic", "is_of_format", "names_picture", "readable_suffixes"]
 
 # what cameras and programs write as pictures, for which the image library has no suffix or needs a plugin or a program
@@ -25,6 +27,7 @@ _HEIF: Final = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 def readable_suffixes() -> frozenset[str]:
     """The suffixes of picture files that the installed image library opens, asked of it; in lower case, with the dot."""
     Image.init()
+    register_formats()
     found = {".mpo"}  # opened as JPEG, which it is
     for suffix, kind in Image.registered_extensions().items():
         factory = Image.OPEN.get(kind, (None, None))[0]
@@ -52,6 +55,7 @@ def has_picture_magic(head: bytes) -> bool:
 def is_of_format(head: bytes, kind: str) -> bool:
     """Whether a file that begins so (16 bytes) is of a format, by Pillow's name of it."""
     Image.init()
+    register_formats()
     accept = Image.OPEN[kind][1] if kind in Image.OPEN else None
     return accept is not None and accept(head) is True
 

@@ -9,13 +9,14 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from unquant.errors import warn
 from unquant.images.checks import cause_of
-from unquant.images.orientation import ORIENTATION, exif_with_orientation
+from unquant.images.orientation import ORIENTATION, exif_with_orientation, orientation_of
 
 __all__ = [
     "EXIF_PREFIX",
     "descriptive_exif",
     "kept_exif",
     "kept_xmp",
+    "load_pixels",
     "metadata_options",
     "parsed_exif",
 ]
@@ -32,16 +33,42 @@ _JPEG_XMP_OVERHEAD: Final = 29
 
 
 def parsed_exif(source: Image.Image | bytes, name: str) -> Image.Exif | None:
-    """The EXIF of an image, or in some bytes; None if it is broken (then with a warning)."""
+    """The EXIF of an image, or in some bytes; None if it is broken (then with a warning).
+
+    To EXIF without an orientation Pillow adds what XMP asks for; that does not count here, as elsewhere.
+    """
     try:
         if isinstance(source, Image.Image):
-            return source.getexif()
+            exif = source.getexif()
+            return _without_xmp(source) if ORIENTATION in exif and _is_turned_by_xmp(source) else exif
         exif = Image.Exif()
         exif.load(source)
         return exif
     except Exception as error:  # a third-party parser on hostile bytes
         warn(f"{name}: EXIF ignored, it is broken: {cause_of(error)}")
         return None
+
+
+def load_pixels(image: Image.Image) -> None:
+    """Loads the pixels, which Pillow turns on loading where it is a TIFF: by its tag, and not, as it would, by XMP."""
+    xmp = image.info.pop("xmp", None) if image.format == "TIFF" else None
+    try:
+        image.load()
+    finally:
+        if xmp is not None:
+            image.info["xmp"] = xmp
+
+
+def _is_turned_by_xmp(image: Image.Image) -> bool:
+    if hasattr(image, "tag_v2") or not ("xmp" in image.info or "XML:com.adobe.xmp" in image.info):
+        return False
+    return orientation_of(image.info.get("exif")) is None
+
+
+def _without_xmp(image: Image.Image) -> Image.Exif:
+    plain = Image.Image()
+    plain.info = {key: image.info[key] for key in ("exif", "Raw profile type exif") if key in image.info}
+    return plain.getexif()
 
 
 def descriptive_exif(exif: Image.Exif, name: str) -> bytes:

@@ -13,9 +13,10 @@ from unquant.images.checks import check_size
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["U8", "array_to_8_bit", "gray_to_8_bit", "tensor_to_8_bit"]
+__all__ = ["U8", "U16", "array_to_8_bit", "checked_16_bit", "from_16_bit", "gray_to_8_bit", "tensor_to_8_bit"]
 
 U8: TypeAlias = npt.NDArray[np.uint8]
+U16: TypeAlias = npt.NDArray[np.uint16]
 
 
 def array_to_8_bit(values: npt.NDArray[Any]) -> U8:
@@ -28,7 +29,7 @@ def array_to_8_bit(values: npt.NDArray[Any]) -> U8:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return _from_16_bit(values)
+        return from_16_bit(values)
     raise OptionError(f"array: expected uint8 or uint16, not {values.dtype}")
 
 
@@ -43,16 +44,19 @@ def tensor_to_8_bit(tensor: Tensor) -> U8:
     return _from_unit_range(values, "tensor").transpose(1, 2, 0)
 
 
-def gray_to_8_bit(values: npt.NDArray[Any], mode: str) -> U8:
-    """(h, w) uint8 of the values of a PIL image of mode F, in [0, 1], or of I or I;16, in 0..65535. Raises OptionError."""
-    if mode == "F":
-        return _from_unit_range(values, "image of mode F")
+def gray_to_8_bit(values: npt.NDArray[Any]) -> U8:
+    """(h, w) uint8 of the values of a PIL image of mode F, in [0, 1]. Raises OptionError."""
+    return _from_unit_range(values, "image of mode F")
+
+
+def checked_16_bit(values: npt.NDArray[Any], mode: str) -> U16:
+    """(h, w) uint16 of the values of a PIL image of mode I or I;16. Raises OptionError for any outside 0..65535."""
     if values.min() < 0 or values.max() > 65_535:
         raise OptionError(f"image of mode {mode}: values must lie in 0..65535, not {values.min()}..{values.max()}")
-    return _from_16_bit(values)
+    return values.astype(np.uint16)
 
 
-def _from_16_bit(values: npt.NDArray[Any]) -> U8:
+def from_16_bit(values: npt.NDArray[Any]) -> U8:
     """round(v·255/65535) = floor((v + 128)/257): 255/65535 is 1/257, and as 257 is odd there are no ties."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 

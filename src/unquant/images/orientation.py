@@ -15,6 +15,7 @@ __all__ = [
     "exif_with_orientation",
     "orientation_of",
     "split_orientation",
+    "transpose_by",
     "transpose_of",
     "with_orientation",
 ]
@@ -34,7 +35,11 @@ _TRANSPOSE: Final = {
 
 def transpose_of(exif: Image.Exif | None) -> Image.Transpose | None:
     """What turns the picture upright; None where it is, or where nothing sensible is said of it."""
-    orientation = exif.get(ORIENTATION) if exif else None
+    return transpose_by(exif.get(ORIENTATION) if exif else None)
+
+
+def transpose_by(orientation: object) -> Image.Transpose | None:
+    """The same for the value of the tag."""
     return _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from unquant.errors import OptionError, OptionTypeError
 from unquant.images.checks import check_size, typed_errors
 from unquant.images.colour import split_alpha, to_srgb, unless_opaque
-from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, parsed_exif
+from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, load_pixels, parsed_exif
 from unquant.images.numbers import U8, array_to_8_bit, tensor_to_8_bit
 from unquant.images.orientation import transpose_of
+from unquant.images.profiles import space_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,15 +95,15 @@ def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
     name = str(getattr(image, "filename", "") or "image")
     check_size(name, image.height, image.width)
     with typed_errors(name):
-        image.load()
+        load_pixels(image)
         exif = parsed_exif(image, name)
         colour, alpha = split_alpha(image)
-        transpose = transpose_of(exif)
+        # a PNG is turned by its chunk eXIf alone, not by EXIF in a text
+        transpose = None if image.format == "PNG" and "exif" not in image.info else transpose_of(exif)
         if transpose is not None:
             colour = colour.transpose(transpose)
             alpha = None if alpha is None else np.array(Image.fromarray(alpha).transpose(transpose))
-        profile = image.info.get("icc_profile")
-        rgb = to_srgb(colour, profile if isinstance(profile, bytes) else None, name)
+        rgb = to_srgb(colour, space_of(image, exif, name), name)
         if not keep_metadata:
             return Picture(rgb, unless_opaque(alpha))
         return Picture(rgb, unless_opaque(alpha), None, kept_exif(image, exif, name), kept_xmp(image))
