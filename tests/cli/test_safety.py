@@ -53,7 +53,7 @@ def test_images_that_cannot_be_read_are_named(call: Call, codec: FakeCodec, tmp_
         save(tmp_path / "in" / name)
     save(tmp_path / "in/IMG_0001", "JPEG")
     save(tmp_path / "in/d.MPO", "JPEG")
-    for name in ("e.HEIC", "deep/f.jxl", "g.NEF", "h.svg", "i.eps"):
+    for name in ("e.CR3", "deep/f.xcf", "g.NEF", "h.svg", "i.eps"):
         write(tmp_path / "in" / name, HEIC)
     for name in ("a.xmp", "notes.txt", ".hidden.jpg", "deep/f.xmp", "Makefile", "clip.mpg"):
         write(tmp_path / "in" / name)
@@ -62,8 +62,8 @@ def test_images_that_cannot_be_read_are_named(call: Call, codec: FakeCodec, tmp_
     assert set(contents(tmp_path / "out")) == {"a.unq", "deep/b.unq", "c.unq", "IMG_0001.unq", "d.unq"}
     lines = result.stderr.splitlines()
     for name, suffix in (
-        ("e.HEIC", ".HEIC"),
-        ("deep/f.jxl", ".jxl"),
+        ("e.CR3", ".CR3"),
+        ("deep/f.xcf", ".xcf"),
         ("g.NEF", ".NEF"),
         ("h.svg", ".svg"),
         ("i.eps", ".eps"),
@@ -112,7 +112,7 @@ def test_suffixes_are_the_library_s() -> None:
 # --- --force -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["photo.xmp", "keep.heic", "photo.unq", "photo.jpg.aae", "b"])
+@pytest.mark.parametrize("name", ["photo.xmp", "keep.nef", "photo.unq", "photo.jpg.aae", "b"])
 def test_force_replaces_earlier_outputs_alone(call: Call, codec: FakeCodec, tmp_path: Path, name: str) -> None:
     save(tmp_path / "photo.jpg")
     write(tmp_path / name, HEIC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ def mended(file: BinaryIO) -> Mended | None:
     file.seek(0)
     data = file.read()
     if data.startswith(b"\xff\xd8\xff"):
+        data = data.rstrip(b"\xff")  # half a marker
         return Mended(data + _EOI, "cut after its last pixel (no end marker)") if _is_whole_jpeg(data) else None
     return _without_long_text(data) if data.startswith(SIGNATURE) else None
 
@@ -50,10 +52,16 @@ def _is_whole_jpeg(data: bytes) -> bool:
     pixels whatever these are."""
     if not _has_all_scans(data):
         return False
-    noise = np.random.default_rng(0).integers(0, 255, (16, 256), np.uint8)  # none is FF
-    other = b"".join(row.tobytes() + bytes((0xFF, 0xD0 + number % 8)) for number, row in enumerate(noise))
+    noise = [row.tobytes() for row in np.random.default_rng(0).integers(0, 255, (8, 256), np.uint8)]  # none is FF
     try:
-        return _pixels(data + _EOI) == _pixels(data + other + _EOI)
+        shown = _pixels(data + _EOI)
+        # libjpeg takes a restart marker for another, but for the two after the one that it expects
+        for first in (0, 4):
+            restarts = (bytes((0xFF, 0xD0 + (first + number) % 8)) for number in range(len(noise)))
+            other = b"".join(itertools.chain.from_iterable(zip(noise, restarts, strict=True)))
+            if _pixels(data + other + _EOI) != shown:
+                return False
+        return True
     except Exception:  # Pillow's, on a damaged file
         return False
 

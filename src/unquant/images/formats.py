@@ -82,7 +82,7 @@ def check_known(head: bytes, name: str) -> None:
     if known is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         known = "WebP"
     if known is not None:
-        raise InputError(f"{name}: is {known}, of a kind that is not read, or its header is damaged")
+        raise InputError(f"{name}: not an image that can be read: {known} of another kind, or with a damaged header")
 
 
 def _plugin_for(head: bytes) -> str | None:
