@@ -11,9 +11,11 @@ from typing import Final
 
 from unquant.errors import InputError
 
-__all__ = ["check_target", "remove_leftovers", "whole_file", "write_whole"]
+__all__ = ["check_target", "remove_leftovers", "remove_unfinished", "whole_file", "write_whole"]
 
 _TEMPORARY: Final = ".unquant-{}.tmp"
+_unfinished: set[Path] = set()
+"""Temporary files of this process."""
 
 
 def check_target(path: str | os.PathLike[str], *, force: bool = False, hint: str = "") -> Path:
@@ -55,6 +57,7 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Generato
     temporary = target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _unfinished.add(temporary)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode & 0o777
         yield temporary
@@ -70,12 +73,20 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Generato
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str, *, force: bool = False) -> None:
     """Writes a file in one step, as in `whole_file`. Text becomes UTF-8."""
     with whole_file(path, force=force) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def remove_unfinished() -> None:
+    """Removes what this process has begun to write and not finished; for one that is about to end without cleaning up."""
+    for path in list(_unfinished):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -10,28 +10,31 @@ from typing import Annotated
 import typer
 
 from unquant.cli import benchmark, listing, training
+from unquant.cli.compare import compare
 from unquant.cli.decode import decode
 from unquant.cli.encode import encode
-from unquant.cli.exits import Code, guarded, say, write_line
-from unquant.cli.transcode import FilesCommand
+from unquant.cli.exits import Code, guarded, say_stopped, write_line
+from unquant.cli.hints import FilesCommand, HintingCommand
+from unquant.cli.progress import stop_bars
+from unquant.cli.signals import Terminated, raise_on_sigterm
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="unquant",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A generative image codec: photographs in very few bytes.",
     epilog="Exit codes: 0 ok, 2 usage, 3 unreadable input or unwritable output, 4 corrupt stream, 5 model missing, "
-    "6 out of memory or beyond a limit, 7 part of a batch failed, 130 interrupted, 1 anything else.",
+    "6 out of memory or beyond a limit, 7 part of a batch failed, 130 interrupted, 143 terminated, 1 anything else.",
 )
 app.command("encode", cls=FilesCommand)(guarded(encode))
 app.command("decode", cls=FilesCommand)(guarded(decode))
-app.command("info")(guarded(listing.info))
+app.command("info", cls=HintingCommand)(guarded(listing.info))
+app.command("compare", cls=HintingCommand)(guarded(compare))
 app.command("models")(guarded(listing.models))
-app.command("bench")(guarded(benchmark.bench))
+app.command("bench", cls=HintingCommand)(guarded(benchmark.bench))
 app.add_typer(training.app, name="train")
 app.command("demo")(guarded(listing.demo))
 
@@ -47,7 +50,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("-V", "--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """A generative image codec: photographs in very few bytes."""
@@ -58,15 +62,20 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    raise_on_sigterm(_leave_at_once)
     try:
         app()
-    except KeyboardInterrupt:
-        say("interrupted", "error")
-        _leave(Code.INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _leave(say_stopped(error))
     except SystemExit as error:
-        if error.code == Code.INTERRUPTED:
-            _leave(Code.INTERRUPTED)
+        if error.code in (Code.INTERRUPTED, Code.TERMINATED):
+            _leave(Code(error.code))
         raise
+
+
+def _leave_at_once() -> None:
+    stop_bars()
+    _leave(say_stopped(Terminated()))
 
 
 def _leave(code: int) -> None:

@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import typer
 
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_bytes, write_line
+from unquant.cli.noise import caught_noise
 from unquant.cli.paths import Job, Plan
+from unquant.cli.progress import Bar
 from unquant.errors import InputError, OptionError, warn
 from unquant.files import check_target, write_whole
 
@@ -54,6 +56,8 @@ class Batch:
         self._lock = threading.Lock()
         self._stopped = False
         self._current = threading.local()
+        self._noise: Callable[[], list[str]] = list
+        self.bar = Bar(len(self.jobs), shown=not quiet and not (as_json and sys.stdout.isatty()))
         if any(job.target is None for job in self.jobs):
             if as_json:
                 raise OptionError("--json and the image cannot both go to the standard output: give an output file")
@@ -90,9 +94,15 @@ class Batch:
         all failures are alike, with 7 otherwise."""
         written = 0
         codes: set[Code] = set()
-        with self._shown_warnings(), self._progress() as advance, closing(self._outcomes(work)) as outcomes:
+        with (
+            self._shown_warnings(),
+            caught_noise() as self._noise,
+            self.bar.of_files(),
+            closing(self._outcomes(work)) as outcomes,
+        ):
             for job, outcome in outcomes:
-                advance()
+                row = outcome.row if isinstance(outcome, Done) else {}
+                self.bar.advance(row.get("width", 0) * row.get("height", 0))
                 if isinstance(outcome, Done):
                     written += 1
                     self._report(job, outcome)
@@ -131,6 +141,14 @@ class Batch:
             if code_of(error) is None and len(self.jobs) == 1:
                 raise
             return job, error
+        finally:
+            self._report_noise(job)
+
+    def _report_noise(self, job: Job) -> None:
+        """What libraries have printed, as warnings; with several files at a time nobody knows which one it is about."""
+        for line in self._noise():
+            if not self.quiet:
+                say(line if self.workers > 1 else f"{job.source_name}: {line}", "warning")
 
     def _report(self, job: Job, done: Done) -> None:
         if self.as_json:
@@ -146,21 +164,6 @@ class Batch:
         if self.as_json:
             write_line(json.dumps({**_names(job), "error": cause, "code": int(code)}))
         return code
-
-    @contextmanager
-    def _progress(self) -> Generator[Callable[[], None]]:
-        """A bar on the standard error, for several files on a terminal; gives what moves it by one."""
-        json_on_terminal = self.as_json and sys.stdout.isatty()
-        if len(self.jobs) == 1 or self.quiet or json_on_terminal or not sys.stderr.isatty():
-            yield lambda: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-            task = progress.add_task("files", total=len(self.jobs))
-            yield lambda: progress.advance(task)
 
     @contextmanager
     def _shown_warnings(self) -> Generator[None]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unquant.bench.run.measure import Results, Watch
     from unquant.bench.run.setup import Failure
 
-__all__ = ["bench"]
+__all__ = ["MetricsDir", "bench", "metric_names"]
 
 T = TypeVar("T", int, float)
 
@@ -86,7 +86,7 @@ _Distances = Annotated[
         rich_help_panel=_WHAT,
     ),
 ]
-_MetricsDir = Annotated[
+MetricsDir = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", help="Folder of the metrics' weights.", show_default="UNQUANT_METRICS", rich_help_panel=_RUN
@@ -124,7 +124,7 @@ def bench(
     realism: _Realism = "0,1",
     steps: _Steps = None,
     metrics: _Metrics = "default",
-    metrics_dir: _MetricsDir = None,
+    metrics_dir: MetricsDir = None,
     distances: _Distances = None,
     against: _Against = None,
     published: _Published = None,
@@ -150,7 +150,7 @@ def bench(
     from unquant.bench.run.measure import measure
     from unquant.bench.subjects.images import find_images
 
-    chosen = _metrics(metrics)
+    chosen = metric_names(metrics)
     if distances and not chosen:
         raise OptionError("--distances: nothing is decoded with --metrics none")
     subjects, notes = plans.resolve(names or ())
@@ -251,8 +251,8 @@ def _tell(failure: Failure) -> None:
     say(f"{describe(failure.error, name)}; left out", "error")
 
 
-def _metrics(text: str) -> tuple[str, ...]:
-    """The names of metrics. Raises OptionError for one that is none."""
+def metric_names(text: str) -> tuple[str, ...]:
+    """The names of metrics in the argument of --metrics. Raises OptionError for one that is none."""
     from unquant.bench.metrics import METRICS, SETS
 
     if text in SETS:

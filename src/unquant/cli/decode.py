@@ -135,7 +135,8 @@ class _Decoder:
             warn("what is drawn is coded a second time, as AVIF")
         codec = loaded(find_decoder(data, self.model), self.device)
         start = perf_counter()
-        image = codec.decode(data, **self.drawing)
+        with self.batch.bar.of_picture(info.width * info.height):
+            image = codec.decode(data, **self.drawing)
         seconds = perf_counter() - start
         self.batch.write(job, image_bytes(image, job.target or f"stdout.{self.extension}"))
         return Done(f"{image.width}x{image.height}, {seconds:.1f} s", row_of(info, seconds))

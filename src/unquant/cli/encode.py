@@ -191,7 +191,8 @@ class _Encoder:
             _warn_of_frames(stream)
             data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))
         else:
-            data = codec.encode(image, **self.options, **self.wishes)
+            with self.batch.bar.of_picture(image.width * image.height):
+                data = codec.encode(image, **self.options, **self.wishes)
         seconds = perf_counter() - start
         info = read_info(data)
         self.batch.write(job, data)

@@ -13,6 +13,7 @@ from typing import ParamSpec
 
 import typer
 
+from unquant.cli.signals import Terminated
 from unquant.errors import (
     BitstreamError,
     CodecMissing,
@@ -24,7 +25,18 @@ from unquant.errors import (
     WeightsError,
 )
 
-__all__ = ["Code", "code_of", "describe", "guarded", "print_traceback", "say", "write_bytes", "write_line"]
+__all__ = [
+    "Code",
+    "code_of",
+    "describe",
+    "guarded",
+    "is_debugging",
+    "print_traceback",
+    "say",
+    "say_stopped",
+    "write_bytes",
+    "write_line",
+]
 
 P = ParamSpec("P")
 
@@ -42,6 +54,7 @@ class Code(IntEnum):
     LIMIT = 6
     PARTIAL = 7
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 _CODES: tuple[tuple[type[BaseException], Code], ...] = (
@@ -113,9 +126,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except KeyboardInterrupt:
-            say("interrupted", "error")
-            raise typer.Exit(Code.INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            raise typer.Exit(say_stopped(error)) from None
         except BrokenPipeError:  # whoever reads has enough
             raise typer.Exit(Code.INPUT) from None
         except Exception as error:
@@ -129,10 +141,22 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return wrapper
 
 
+def say_stopped(error: KeyboardInterrupt) -> Code:
+    """Says that the command was stopped, and gives the exit code for it."""
+    terminated = isinstance(error, Terminated)
+    say("stopped by SIGTERM" if terminated else "interrupted", "error")
+    return Code.TERMINATED if terminated else Code.INTERRUPTED
+
+
 def print_traceback(error: BaseException) -> None:
     """The traceback of an error on the standard error, if UNQUANT_DEBUG is set."""
-    if os.environ.get("UNQUANT_DEBUG", "0") not in ("", "0"):
+    if is_debugging():
         traceback.print_exception(error)
+
+
+def is_debugging() -> bool:
+    """Whether UNQUANT_DEBUG is set."""
+    return os.environ.get("UNQUANT_DEBUG", "0") not in ("", "0")
 
 
 def _to_stdout(write: Callable[[], None]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
 
 from unquant.errors import OptionError
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FILES_PANEL",
     "Device",
-    "FilesCommand",
     "Force",
     "Jobs",
     "Json",
@@ -31,14 +29,6 @@ __all__ = [
 
 FILES_PANEL: Final = "Files"
 _RUN: Final = "Running"
-
-
-class FilesCommand(TyperCommand):
-    """A command whose usage line shows its arguments as people type them."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What follows the command's name."""
-        return ["[OPTIONS]", "IN... [OUT]"]
 
 
 Output = Annotated[

@@ -25,6 +25,7 @@ from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_
 from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
+from unquant.codecs.progress import tell
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import redraw_noise, run_windowed
 from unquant.codecs.wishes import Wishes
@@ -109,6 +110,7 @@ class Av1Codec(Codec[Av1Config, Av1]):
             if target is not None:
                 return self._encode_to_size(plan, target)
             quality = DEFAULT_QUALITY if options.quality is None else options.quality
+            tell("AV1", 0)  # libaom does not say how far it is
             return self._file(plan, _code(picture.rgb, replace(base, quality=round(quality))))
 
     def _file(self, plan: _Plan, base: _Base) -> bytes:

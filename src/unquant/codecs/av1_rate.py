@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unquant.codecs.options import QUALITY_MAX
+from unquant.codecs.progress import tell
 from unquant.codecs.rate import is_close, search_q_index, unreachable, warn_unless_close
 
 __all__ = ["largest_file", "nominal_base_q_idx"]
@@ -49,6 +50,7 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
     def at(quality: int, deltaq: int, half: bool) -> bytes:
         key = quality, deltaq, half
         if key not in files:
+            tell("trials of AV1", len(files))
             files[key] = file_at(*key)
         return files[key]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unquant.codecs.progress import counted
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
@@ -57,7 +58,8 @@ def encode_tiles(
     log2_q = log2_q_in(header, y.device)
     h16, w16 = y.shape[-2:]
     tiles: list[Tile] = []
-    for number, place in enumerate(tile_slices(h16, w16, side)):
+    places = list(tile_slices(h16, w16, side))
+    for number, place in counted(enumerate(places), "tiles", len(places)):
         step = _part(log2_q, place)
         v = _part(y, place).double() * torch.exp2(-step)
         coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step, rdoq)
@@ -79,7 +81,8 @@ def decode_tiles(exact: ExactCoder, container: Container, channels: int, side: i
     plane = 1, channels, h16, w16
     y_hat = torch.empty(plane, device=device)
     mu, t = (torch.zeros(plane if path else (1, 1, 1, 1), device=device) for _ in range(2))
-    for number, (place, tile) in enumerate(zip(places, container.tiles, strict=True)):
+    pairs = enumerate(zip(places, container.tiles, strict=True))
+    for number, (place, tile) in counted(pairs, "tiles", len(places)):
         rows, columns = place
         step = _part(log2_q, place)
         decoded = exact.decode(tile.stream, (rows.stop - rows.start, columns.stop - columns.start), step)

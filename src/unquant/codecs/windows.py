@@ -7,10 +7,12 @@ position sees exactly the inputs that it would see in one piece, padding include
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
 
+from unquant.codecs.progress import counted
 from unquant.diffusion.noise import seeded_noise
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
 
@@ -36,15 +38,17 @@ def run_windows(
 
     network(top, bottom, left, right): its outputs for that part of the plane, one for each of `outs`.
     """
-    for top, bottom, read_top, read_bottom in spans(size[0], window, halo):
-        for left, right, read_left, read_right in spans(size[1], window, halo):
-            parts = network(read_top, read_bottom, read_left, read_right)
-            for out, part, scale in zip(outs, parts, scales, strict=True):
-                out[..., top * scale : bottom * scale, left * scale : right * scale] = part[
-                    ...,
-                    (top - read_top) * scale : (bottom - read_top) * scale,
-                    (left - read_left) * scale : (right - read_left) * scale,
-                ]
+    places = list(product(*(spans(length, window, halo) for length in size)))
+    for (top, bottom, read_top, read_bottom), (left, right, read_left, read_right) in counted(
+        places, "windows", len(places)
+    ):
+        parts = network(read_top, read_bottom, read_left, read_right)
+        for out, part, scale in zip(outs, parts, scales, strict=True):
+            out[..., top * scale : bottom * scale, left * scale : right * scale] = part[
+                ...,
+                (top - read_top) * scale : (bottom - read_top) * scale,
+                (left - read_left) * scale : (right - read_left) * scale,
+            ]
 
 
 def run_windowed(
