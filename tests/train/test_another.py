@@ -96,17 +96,6 @@ def test_weights_of_the_same_kind_stay_as_they_are(weights: Weights, photos: Pho
         assert adapt(Ratevar(RatevarConfig.from_dict(same.config)), same, photos, 64) == (same, None)
 
 
-def test_blocks_that_the_model_does_not_have_are_left_out(weights: Weights, photos: Photos) -> None:
-    config = RatevarConfig.from_dict(weights.config)
-    torch.manual_seed(0)
-    deep = Ratevar(replace(config, synthesis_depth8=2))
-    state = {name: tensor.detach() for name, tensor in deep.state_dict().items()}
-    stored = replace(weights, config=deep.config.to_dict(), tensors=state)
-    new = Ratevar(config_of(weights))
-    fill_codec(new, adapt(new, stored, photos, 64)[0])
-    assert torch.equal(new.g_s.blocks8[0].conv1.weight, deep.g_s.blocks8[0].conv1.weight)
-
-
 def test_of_an_entroformer_only_the_scales_fit_and_f_is_new(weights: Weights, photos: Photos) -> None:
     config = RatevarConfig.from_dict(weights.config)
     reverse = ReverseConfig(width=16, depth=1)

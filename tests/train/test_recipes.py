@@ -97,7 +97,7 @@ def test_cpu_recipe_fixes_what_it_trains_with(configs: Path) -> None:
     assert isinstance(model, RatevarConfig)
     text = (configs / "ratevar-cpu.toml").read_text()
     given = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
-    inherited = {"latent", "q_index_min", "q_index_max", "tile", "default_realism", "entropy", "reverse"}
+    inherited = {"latent", "q_index_min", "q_index_max", "tile", "default_realism", "entropy", "redraw", "reverse"}
     assert set(model.to_dict()) - given == inherited
     assert set(model.to_dict()["entropy"]) - given == {"scale_low", "scale_high", "scales", "slices", "entroformer"}
     assert (model.latent, model.q_index_min, model.q_index_max, model.tile) == (320, 16, 344, 64)

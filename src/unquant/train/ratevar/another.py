@@ -31,8 +31,8 @@ def adapt(model: Ratevar, weights: Weights, photos: Photos, crop: int) -> tuple[
 
     The channels of y are put in the order of their bits, by the weights' own entropy model over training crops of at most
     `crop`² pixels, most first, as a `SlicedEntropy` wants them. Of the entropy model come the parts that fit (h_a, h_s,
-    prior); the rest and a reverse network are new, and steps count from 0. Residual blocks beyond those of the model are left
-    out. Weights of the same kind of entropy model stay as they are. Raises TrainingError for another number of channels.
+    prior); the rest and a reverse network are new, and steps count from 0. Weights of the same kind of entropy model stay as
+    they are. Raises TrainingError for another number of channels.
     """
     found = RatevarConfig.from_dict(weights.config)
     if _kind(found.entropy) == _kind(model.config.entropy):
@@ -41,18 +41,15 @@ def adapt(model: Ratevar, weights: Weights, photos: Photos, crop: int) -> tuple[
         raise TrainingError(f"latent: {found.latent} in the weights, {model.config.latent} in the recipe's model")
     bits = bits_of_channels(weights, photos, crop)
     old = sort_channels(trained_tensors(weights), bits.argsort(descending=True, stable=True))
-    new = model.state_dict()
     transforms = {name: tensor for name, tensor in old.items() if name.startswith(("g_a.", "g_s."))}
-    kept = {name: tensor for name, tensor in transforms.items() if name in new or ".blocks" not in name}
-    fresh = {name: tensor for name, tensor in new.items() if name.startswith(("entropy.", "f."))}
+    fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("entropy.", "f."))}
     taken = _fitting(fresh, old)
     note = (
         "another entropy model than in the weights: the channels are sorted by their bits;"
-        f" of {len(fresh)} tensors of the new one {len(taken)} are taken over,"
-        f" of {len(transforms)} of the transforms {len(kept)}"
+        f" of {len(fresh)} tensors beside g_a and g_s {len(taken)} are taken over, the rest is new"
     )
     config = replace(model.config, reverse=None).to_dict()
-    return replace(weights, config=config, tensors={**kept, **fresh, **taken}, training={}), note
+    return replace(weights, config=config, tensors={**transforms, **fresh, **taken}, training={}), note
 
 
 def _kind(config: EntropyConfig) -> tuple[object, ...]:
