@@ -145,14 +145,15 @@ def test_the_latent_definition_changes_the_stream_id_and_the_default_realism_doe
 
 
 def test_what_a_configuration_does_not_have_is_not_part_of_the_stream_id(state: dict[str, Tensor]) -> None:
-    """Weights from before there was an Entroformer, or from when there was a choice of passes, keep their stream id."""
+    """Weights from before there were slices or Entroformers, or from when passes were a choice, keep their stream id."""
     config = CONFIG.to_dict()
-    assert config["entropy"]["entroformer"] is None
-    before = {key: value for key, value in config["entropy"].items() if key != "entroformer"}
+    later = ("slices", "entroformer")
+    assert [config["entropy"][key] for key in later] == [None, None]
+    before = {key: value for key, value in config["entropy"].items() if key not in later}
     hashes = group_hashes("ratevar", config, state)
     assert hashes == group_hashes("ratevar", config | {"entropy": before}, state)
     assert hashes == group_hashes("ratevar", config | {"entropy": before | {"passes": 2}}, state)
-    for more in ({"entroformer": {}}, {"passes": 4}):
+    for more in ({"entroformer": {}}, {"slices": [0.5, 0.5]}, {"passes": 4}):
         assert hashes["stream"] != group_hashes("ratevar", config | {"entropy": before | more}, state)["stream"]
 
 

@@ -11,8 +11,10 @@ from unquant.entropy.base import EntropyModel, Params
 from unquant.entropy.quantise import quantise
 from unquant.entropy.sliced import SlicedEntropy
 from unquant.entropy.two_pass import TwoPassEntropy
-from unquant.errors import OptionError
+from unquant.errors import OptionError, WeightsError
+from unquant.models.cdc import CdcConfig
 from unquant.models.config import EntropyConfig, entropy_model
+from unquant.models.ratevar import RatevarConfig
 
 SHARES = (0.06, 0.16, 0.28, 0.5)
 SIZE = (7, 6)
@@ -152,5 +154,9 @@ def test_slices_are_shares(values: dict[str, object], words: str) -> None:
 
 
 def test_a_slice_has_a_channel() -> None:
-    with pytest.raises(OptionError, match="slices: 8 channels are too few"):
+    with pytest.raises(OptionError, match=r"^slices: 8 channels are too few"):
         entropy_model(8, EntropyConfig(slices=SHARES))
+    with pytest.raises(WeightsError, match=r"entropy\.slices: 8 channels are too few"):
+        RatevarConfig.from_dict({"latent": 8, "entropy": {"slices": list(SHARES)}})
+    with pytest.raises(WeightsError, match=r"entropy\.slices: 8 channels are too few"):
+        CdcConfig.from_dict({"compressor": {"latent": 8}, "entropy": {"slices": list(SHARES)}})

@@ -25,7 +25,15 @@ from unquant.entropy.hyperprior import INPUT_SCALE, HyperpriorEntropy, ParamNet
 from unquant.errors import OptionError
 from unquant.shapes import Latent, QMap
 
-__all__ = ["SlicedEntropy"]
+__all__ = ["SlicedEntropy", "slices_of"]
+
+
+def slices_of(channels: int, shares: Sequence[float]) -> list[slice]:
+    """Slices of so many channels by their shares, of sum 1. Raises OptionError for a slice without a channel."""
+    edges = [0, *(round(channels * share) for share in accumulate(shares))]
+    if any(start == stop for start, stop in pairwise(edges)):
+        raise OptionError(f"slices: {channels} channels are too few for {list(shares)}")
+    return [slice(*pair) for pair in pairwise(edges)]
 
 
 class SlicedEntropy(HyperpriorEntropy):
@@ -48,10 +56,7 @@ class SlicedEntropy(HyperpriorEntropy):
         grid: ScaleGrid | None = None,
     ) -> None:
         super().__init__(latent, hyper, width, cond, grid)
-        edges = [0, *(round(latent * share) for share in accumulate(shares))]
-        self.slices = [slice(*pair) for pair in pairwise(edges)]
-        if any(part.start == part.stop for part in self.slices):
-            raise OptionError(f"slices: {latent} channels are too few for {list(shares)}")
+        self.slices = slices_of(latent, shares)
         context, hidden = context // 2, hidden // 2
         self.before = nn.ModuleList([nn.Conv2d(part.start, context, 3, padding=1) for part in self.slices[1:]])
         self.own = nn.ModuleList([nn.Conv2d(part.stop - part.start, context, 3, padding=1) for part in self.slices])

@@ -63,6 +63,7 @@ class CdcConfig:
     entropy: EntropyConfig = field(default_factory=lambda: EntropyConfig(entroformer=EntroformerConfig()))
 
     def __post_init__(self) -> None:
+        self.entropy.check(self.latent)
         if self.steps > self.train_steps:
             raise OptionError(f"steps: at most train_steps ({self.train_steps}), not {self.steps}")
 

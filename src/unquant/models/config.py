@@ -10,7 +10,7 @@ from pydantic import Field
 from unquant.entropy.base import EntropyModel
 from unquant.entropy.entroformer import Entroformer, EntroformerConfig
 from unquant.entropy.gaussian import ScaleGrid
-from unquant.entropy.sliced import SlicedEntropy
+from unquant.entropy.sliced import SlicedEntropy, slices_of
 from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError, WeightsError
 from unquant.settings import read_settings, settings
@@ -49,6 +49,13 @@ class EntropyConfig:
             raise OptionError("slices: an Entroformer has none")
         if abs(sum(self.slices) - 1) > 1e-6:
             raise OptionError(f"slices: shares of sum 1, not {list(self.slices)}")
+
+    def check(self, latent: int) -> None:
+        """Raises OptionError where so many channels are too few for the slices."""
+        try:
+            slices_of(latent, self.slices or (1.0,))
+        except OptionError as e:
+            raise OptionError(f"entropy.{e}") from None
 
 
 def entropy_model(latent: int, config: EntropyConfig) -> EntropyModel:

@@ -41,7 +41,7 @@ class RatevarConfig:
     q indices run from q_index_min (finest, most bits) to q_index_max. Widths and depths (in residual blocks) are given for
     1/8 and 1/16 of the image. default_realism: ρ of a decode that asks for none. redraw: of the network in pixel space that
     ends g_s, None without one. reverse: None without a reverse network.
-    Raises OptionError for a default_realism outside [0, 1].
+    Raises OptionError for a default_realism outside [0, 1], and for fewer channels than the slices need.
     """
 
     latent: int = 320
@@ -61,6 +61,9 @@ class RatevarConfig:
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
     redraw: RedrawSizes | None = None
     reverse: ReverseConfig | None = None
+
+    def __post_init__(self) -> None:
+        self.entropy.check(self.latent)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
