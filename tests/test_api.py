@@ -21,6 +21,7 @@ import unquant
 from unquant import codecs, errors
 from unquant.codecs.interface import AnyCodec, Codec
 from unquant.codecs.options import DecodeKeywords, DecodeOptions, EncodeKeywords, EncodeOptions
+from unquant.container import Header, parse_header, pixel_limit
 
 ERRORS = set(errors.__all__) - {"TrainingError", "warn"}
 """Training is a command; what it raises is in `unquant.errors`."""
@@ -219,3 +220,29 @@ def test_warnings_are_of_one_class(tiny: AnyCodec, picture: Image.Image) -> None
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", unquant.UnquantWarning)
         tiny.encode(picture, target_bytes=10**6)
+
+
+def test_the_limit_on_pixels_is_one_number(every: AnyCodec, tmp_path: Path, picture: Image.Image) -> None:
+    path = tmp_path / "x.png"
+    picture.save(path)
+    pixels = picture.width * picture.height
+    for image in (path, picture):
+        with pytest.raises(errors.ImageTooLarge, match=rf"48x32 pixels: at most {pixels - 1} .*max_pixels="):
+            every.encode(image, max_pixels=pixels - 1)
+    data = every.encode(path, max_pixels=pixels)
+    for read in (unquant.info, every.decode):
+        with pytest.raises(errors.ImageTooLarge, match=f"at most {pixels - 1} "):
+            read(data, max_pixels=pixels - 1)
+        assert read(data, max_pixels=pixels).width == read(data).width == 48
+        for wrong in (0, -1):
+            with pytest.raises(errors.OptionError, match="max_pixels"):
+                read(data, max_pixels=wrong)
+
+
+def test_the_limit_on_pixels_can_be_raised() -> None:
+    data = Header("ratevar", b"\1\2\3\4", 20_000, 20_000, 320).to_bytes()
+    for limit in (None, 20_000**2 - 1):
+        with pixel_limit(limit), pytest.raises(errors.ImageTooLarge, match="20000x20000"):
+            parse_header(data + bytes(40))
+    with pixel_limit(20_000**2):
+        assert parse_header(data + bytes(40))[0].width == 20_000

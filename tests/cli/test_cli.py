@@ -844,3 +844,16 @@ class TestShippedWeights:
         (tmp_path / "b.unq").write_bytes(data)
         assert call("decode", "b.unq").exit_code == Code.CORRUPT
         assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_limit_on_pixels(call: Call, codec: FakeCodec, tmp_path: Path, workers: int) -> None:
+    for name in ("in/a.png", "in/b.png"):
+        save(tmp_path / name, width=64, height=48)
+    for limit, code in ((64 * 48 - 1, Code.LIMIT), (64 * 48, 0)):
+        result = call("encode", "-r", "in", "out", "-j", workers, "--max-pixels", limit)
+        assert result.exit_code == code
+        assert ("64x48 pixels: at most 3071 are accepted (--max-pixels" in result.stderr) == (code != 0)
+    for limit, code in ((64 * 48 - 1, Code.LIMIT), (64 * 48, 0)):
+        assert call("info", "out/a.unq", "--max-pixels", limit).exit_code == code
+        assert call("decode", "-r", "out", "back", "-j", workers, "--max-pixels", limit).exit_code == code

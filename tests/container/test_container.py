@@ -169,7 +169,8 @@ def test_documented_example() -> None:
 
 
 def test_documented_limits() -> None:
-    assert Limits(2**28, 65_535, 64 * 2**20, 512 * 2**20) == DEFAULT_LIMITS
+    assert Limits(None, 65_535, 64 * 2**20, 512 * 2**20) == DEFAULT_LIMITS
+    assert DEFAULT_LIMITS.pixels == 2**28
 
 
 # --- round trips ----------------------------------------------------------------------------------------------------

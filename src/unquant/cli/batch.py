@@ -19,6 +19,7 @@ from unquant.cli.exits import Code, code_of, describe, print_traceback, say, wri
 from unquant.cli.noise import caught_noise
 from unquant.cli.paths import Job, Plan
 from unquant.cli.progress import Bar
+from unquant.container import pixel_limit
 from unquant.errors import InputError, OptionError, warn
 from unquant.files import check_target, write_whole
 
@@ -44,14 +45,23 @@ class Batch:
     """The jobs of one command.
 
     workers: files at a time. force: overwrite outputs. as_json: one object per file on the standard output.
-    quiet: errors only on the standard error. preserve_times: outputs get the times of their inputs.
+    quiet: errors only on the standard error. preserve_times: outputs get the times of their inputs. max_pixels: of a picture,
+    in place of the limit of `pixel_limit`.
     """
 
     def __init__(
-        self, plan: Plan, *, workers: int, force: bool, as_json: bool, quiet: bool, preserve_times: bool = False
+        self,
+        plan: Plan,
+        *,
+        workers: int,
+        force: bool,
+        as_json: bool,
+        quiet: bool,
+        preserve_times: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
-        self.preserve_times, self._note = preserve_times, plan.note
+        self.preserve_times, self.max_pixels, self._note = preserve_times, max_pixels, plan.note
         self.workers = max(1, min(workers, len(self.jobs)))
         self._lock = threading.Lock()
         self._stopped = False
@@ -134,7 +144,8 @@ class Batch:
         self._current.name = job.source_name
         try:
             self.check(job)
-            return job, work(job)
+            with pixel_limit(self.max_pixels):
+                return job, work(job)
         except BrokenPipeError:
             raise
         except Exception as error:

@@ -19,6 +19,7 @@ from unquant.cli.transcode import (
     Jobs,
     Json,
     KeepSuffix,
+    MaxPixels,
     Output,
     PreserveTimes,
     Quiet,
@@ -83,6 +84,7 @@ def decode(
     ] = False,
     device: Device = None,
     jobs: Jobs = 1,
+    max_pixels: MaxPixels = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,7 +97,15 @@ def decode(
         raise OptionError("--preview and --realism exclude each other")
     extension = (image_format or "png").lower().lstrip(".")
     work = plan(inputs, output, recursive=recursive, naming=Naming(FILES, f".{extension}", keep_suffix))
-    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet, preserve_times=preserve_times)
+    batch = Batch(
+        work,
+        workers=jobs,
+        force=force,
+        as_json=as_json,
+        quiet=quiet,
+        preserve_times=preserve_times,
+        max_pixels=max_pixels,
+    )
     _check_format(work.jobs[0].target, image_format, extension)
     to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
     drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}

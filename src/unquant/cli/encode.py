@@ -22,6 +22,7 @@ from unquant.cli.transcode import (
     Jobs,
     Json,
     KeepSuffix,
+    MaxPixels,
     Output,
     PreserveTimes,
     Quiet,
@@ -121,6 +122,7 @@ def encode(
     ] = None,
     device: Device = None,
     jobs: Jobs = 1,
+    max_pixels: MaxPixels = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -143,10 +145,18 @@ def encode(
         raise OptionError("--frame and --all-frames exclude each other")
     work = plan(inputs, output, recursive=recursive, naming=Naming(IMAGES, f".{extension}", keep_suffix))
     if all_frames:
-        work = replace(work, jobs=without_clashes(list(_frames(work.jobs))))
+        work = replace(work, jobs=without_clashes(list(_frames(work.jobs, max_pixels))))
     elif frame is not None:
         work = replace(work, jobs=[replace(job, frame=frame) for job in work.jobs])
-    batch = Batch(work, workers=jobs, force=force, as_json=as_json, quiet=quiet, preserve_times=preserve_times)
+    batch = Batch(
+        work,
+        workers=jobs,
+        force=force,
+        as_json=as_json,
+        quiet=quiet,
+        preserve_times=preserve_times,
+        max_pixels=max_pixels,
+    )
     own: dict[str, Any] = {} if effort is None else {"effort": effort}  # what not every family takes
     to_avif = is_avif_output(work.jobs[0].target, file_format, extension)
     if to_avif:
@@ -220,7 +230,7 @@ class _Encoder:
             raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
 
 
-def _frames(jobs: Sequence[Job]) -> Iterator[Job]:
+def _frames(jobs: Sequence[Job], max_pixels: int | None) -> Iterator[Job]:
     """The jobs, in place of one whose source has several frames a job for each. Raises OptionError for a pipe."""
     from unquant.images import frame_count
 
@@ -230,7 +240,7 @@ def _frames(jobs: Sequence[Job]) -> Iterator[Job]:
         count = 1
         if job.problem is None:
             with suppress(UnquantError):  # which comes up again where it is encoded
-                count = frame_count(job.source)
+                count = frame_count(job.source, max_pixels=max_pixels)
         if count == 1:
             yield job
             continue

@@ -10,6 +10,7 @@ import typer
 
 from unquant.cli.batch import read_bytes
 from unquant.cli.exits import Code, code_of, describe, print_traceback, say, write_line
+from unquant.cli.transcode import MaxPixels
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import UnquantError
 
@@ -25,6 +26,7 @@ def info(
         typer.Argument(metavar="FILE...", help=".unq and .avif files, - for the standard input.", show_default=False),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file.")] = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """What the headers of .unq and .avif files say."""
     from unquant.codecs.info import info as read_info
@@ -34,7 +36,9 @@ def info(
     shown = 0
     for name in files:
         try:
-            found = read_info(read_bytes(None if name == "-" else Path(name), DEFAULT_LIMITS.max_file))
+            found = read_info(
+                read_bytes(None if name == "-" else Path(name), DEFAULT_LIMITS.max_file), max_pixels=max_pixels
+            )
         except (UnquantError, MemoryError) as error:
             print_traceback(error)
             cause = describe(error, name)

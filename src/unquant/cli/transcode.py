@@ -63,6 +63,17 @@ Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=_RUN)
 ]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files at a time.", rich_help_panel=_RUN)]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Width times height of a picture at most.",
+        show_default="268435456",
+        rich_help_panel=_RUN,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object per file on the standard output.", rich_help_panel=_RUN)
 ]

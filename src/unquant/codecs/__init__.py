@@ -10,6 +10,7 @@ from unquant.codecs.info import Info, info
 from unquant.codecs.options import ContainerName, ImageSource, QIndex, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
+from unquant.container import pixel_limit
 from unquant.families import family_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def encode(
     seed: int | None = None,
     effort: int | None = None,
     container: ContainerName = "unq",
+    max_pixels: int | None = None,
 ) -> bytes:
     """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
 
@@ -84,6 +86,7 @@ def encode(
         seed=seed,
         effort=effort,
         container=container,
+        max_pixels=max_pixels,
     )
 
 
@@ -96,6 +99,7 @@ def decode(
     steps: int | None = None,
     seed: int | None = None,
     preview: bool = False,
+    max_pixels: int | None = None,
 ) -> PILImage.Image:
     """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
 
@@ -105,5 +109,6 @@ def decode(
     and what `Codec.decode` raises.
     """
     data = file_bytes(data)
-    codec = loaded(find_decoder(data, model), device)
-    return codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview)
+    with pixel_limit(max_pixels):
+        codec = loaded(find_decoder(data, model), device)
+    return codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview, max_pixels=max_pixels)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from PIL import features
 
-from unquant.errors import CodecMissing, CorruptStream, ImageTooLarge, OptionError
+from unquant.errors import CodecMissing, CorruptStream, OptionError
+from unquant.images import without_pillows_limit
 
 __all__ = [
     "BASE",
@@ -128,15 +129,15 @@ def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, thre
 def decode_avif(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """The first picture of an .avif file, (h, w, 3) uint8, as coded: neither turned nor mirrored; and alpha (h, w) or None.
 
-    Raises CorruptStream, and ImageTooLarge beyond Pillow's own limit.
+    Its size has been checked (`parse_avif`). Raises CorruptStream.
     """
     require_avif()
     try:
-        with PILImage.open(io.BytesIO(data), formats=("AVIF",)) as picture:
+        with without_pillows_limit():
+            opened = PILImage.open(io.BytesIO(data), formats=("AVIF",))
+        with opened as picture:
             alpha = np.array(picture.getchannel("A")) if picture.mode == "RGBA" else None
             return np.array(picture.convert("RGB")), alpha
-    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as e:
-        raise ImageTooLarge(f"AV1 picture: {e}") from None
     except MemoryError:
         raise
     except Exception as e:  # third-party parsers on hostile bytes; the AV1 decoder's own is a RuntimeError

@@ -10,7 +10,7 @@ from unquant.codecs.options import Source
 from unquant.codecs.registry import models
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
-from unquant.container import parse
+from unquant.container import parse, pixel_limit
 from unquant.container.avif import is_avif, parse_avif
 from unquant.families import AVIF_FAMILY
 
@@ -64,14 +64,15 @@ class Info:
         return asdict(self)
 
 
-def info(data: Source) -> Info:
+def info(data: Source, *, max_pixels: int | None = None) -> Info:
     """Read a file's headers and the sizes of its parts, without decoding it.
 
-    data: its bytes, its path, or a binary stream of it. Raises BitstreamError, InputError (it cannot be read) or
-    ImageTooLarge.
+    data: its bytes, its path, or a binary stream of it. max_pixels: of the picture, in place of 2^28. Raises BitstreamError,
+    InputError (it cannot be read) or ImageTooLarge.
     """
     data = file_bytes(data)
-    return _of_avif(data) if is_avif(data) else _of_unq(data)
+    with pixel_limit(max_pixels):
+        return _of_avif(data) if is_avif(data) else _of_unq(data)
 
 
 def _of_unq(data: bytes) -> Info:

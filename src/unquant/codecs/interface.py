@@ -39,7 +39,7 @@ from unquant.codecs.options import (
 )
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
-from unquant.container import MAX_STEPS, Header
+from unquant.container import MAX_STEPS, Header, pixel_limit
 from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
@@ -128,6 +128,7 @@ class Codec(ABC, Generic[C, M]):
         seed: int | None = None,
         effort: int | None = None,
         container: ContainerName = "unq",
+        max_pixels: int | None = None,
     ) -> bytes | list[bytes]:
         """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
 
@@ -140,6 +141,7 @@ class Codec(ABC, Generic[C, M]):
         metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
         a decoder shall use by default, written to the file where it differs from the weights' own. av1 alone: effort 1..9,
         what time the encoder may take, default 4; container: "unq", or "avif" for a standard file.
+        max_pixels: of the picture, width times height, in place of 2^28.
 
         Targets are met from below. One above the highest rate gives the highest rate and an UnquantWarning; one below the
         lowest raises RateUnreachable, which names the smallest size. Raises OptionError, InputError, ImageTooLarge.
@@ -155,10 +157,12 @@ class Codec(ABC, Generic[C, M]):
             seed=seed,
             effort=effort,
             container=container,
+            max_pixels=max_pixels,
         )
-        if isinstance(image, list | tuple):
-            return [self._encode(one, options) for one in image]
-        return self._encode(cast(ImageSource, image), options)
+        with pixel_limit(max_pixels):
+            if isinstance(image, list | tuple):
+                return [self._encode(one, options) for one in image]
+            return self._encode(cast(ImageSource, image), options)
 
     @staticmethod
     def _picture(image: ImageSource, options: EncodeOptions) -> Picture:
@@ -203,6 +207,7 @@ class Codec(ABC, Generic[C, M]):
         steps: int | None = None,
         seed: int | None = None,
         preview: bool = False,
+        max_pixels: int | None = None,
     ) -> PILImage.Image | list[PILImage.Image]:
         """Decode a `.unq` file (av1: an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
 
@@ -210,14 +215,16 @@ class Codec(ABC, Generic[C, M]):
         realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
         family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
         that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
+        max_pixels: of the picture, width times height, in place of 2^28.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """
-        options = DecodeOptions(realism=realism, steps=steps, seed=seed, preview=preview)
+        options = DecodeOptions(realism=realism, steps=steps, seed=seed, preview=preview, max_pixels=max_pixels)
         if steps is not None:
             self._check_steps(steps)
-        if isinstance(data, list | tuple):
-            return [self._decode(file_bytes(one), options) for one in data]
-        return self._decode(file_bytes(cast(Source, data)), options)
+        with pixel_limit(max_pixels):
+            if isinstance(data, list | tuple):
+                return [self._decode(file_bytes(one), options) for one in data]
+            return self._decode(file_bytes(cast(Source, data)), options)
 
     @abstractmethod
     def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:

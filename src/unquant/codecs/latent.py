@@ -127,7 +127,7 @@ class LatentCodec(Codec[C, M]):
         """y = g_a(x), (1, c, h16, w16) float32 on the codec's device; the image is padded by repeating its edge."""
         height, width = rgb.shape[:2]
         limits = DEFAULT_LIMITS
-        if max(height, width) > limits.max_dimension or height * width > limits.max_pixels:
+        if max(height, width) > limits.max_dimension or height * width > limits.pixels:
             raise ImageTooLarge(f"an image of {width}×{height} is beyond the limits of the format")
         h16, w16 = latent_size(width, height)
         padded = np.pad(rgb, ((0, h16 * LATENT_STRIDE - height), (0, w16 * LATENT_STRIDE - width), (0, 0)), mode="edge")

@@ -59,6 +59,7 @@ class EncodeKeywords(TypedDict, total=False):
     seed: int | None
     effort: int | None
     container: ContainerName
+    max_pixels: int | None
 
 
 class DecodeKeywords(TypedDict, total=False):
@@ -68,6 +69,7 @@ class DecodeKeywords(TypedDict, total=False):
     steps: int | None
     seed: int | None
     preview: bool
+    max_pixels: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +89,7 @@ class EncodeOptions:
     seed: int | None = None
     effort: int | None = None
     container: ContainerName = "unq"
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         rates = ("quality", "bpp", "target_bytes", "q_index")
@@ -121,6 +124,7 @@ class DecodeOptions:
     steps: int | None = None
     seed: int | None = None
     preview: bool = False
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.preview and self.realism:

@@ -18,12 +18,13 @@ from unquant.container.header import (
     stream_crc,
     symbols_crc,
 )
-from unquant.container.limits import DEFAULT_LIMITS, Limits
+from unquant.container.limits import DEFAULT_LIMITS, MAX_PIXELS, Limits, pixel_limit
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FAMILIES",
     "MAGIC",
+    "MAX_PIXELS",
     "MAX_STEPS",
     "VERSION",
     "Container",
@@ -34,6 +35,7 @@ __all__ = [
     "metadata_bytes",
     "parse",
     "parse_header",
+    "pixel_limit",
     "stream_crc",
     "symbols_crc",
 ]

@@ -9,7 +9,7 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 
 from __future__ import annotations
 
-from unquant.images.checks import MAX_PIXELS
+from unquant.images.checks import MAX_PIXELS, without_pillows_limit
 from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
 from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes
@@ -35,4 +35,5 @@ __all__ = [
     "split_orientation",
     "to_picture",
     "with_orientation",
+    "without_pillows_limit",
 ]

@@ -9,12 +9,11 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from unquant.container import DEFAULT_LIMITS
+from unquant.container import DEFAULT_LIMITS, MAX_PIXELS
 from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantError
 
 __all__ = ["MAX_PIXELS", "cause_of", "check_size", "typed_errors", "without_pillows_limit"]
 
-MAX_PIXELS: Final = DEFAULT_LIMITS.max_pixels
 _PILLOW_LIMIT: Final = RLock()
 
 
@@ -52,9 +51,15 @@ def cause_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def check_size(name: str, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises OptionError for a picture without pixels, ImageTooLarge for one with too many."""
+def check_size(name: str, height: int, width: int, max_pixels: int | None = None) -> None:
+    """Raises OptionError for a picture without pixels, ImageTooLarge for one with too many.
+
+    max_pixels: None is the limit of `container.pixel_limit`.
+    """
+    max_pixels = DEFAULT_LIMITS.pixels if max_pixels is None else max_pixels
     if height < 1 or width < 1:
         raise OptionError(f"{name}: has no pixels ({width}x{height})")
     if height * width > max_pixels:
-        raise ImageTooLarge(f"{name}: {width}x{height} pixels: at most {max_pixels} are accepted")
+        raise ImageTooLarge(
+            f"{name}: {width}x{height} pixels: at most {max_pixels} are accepted (--max-pixels, max_pixels=)"
+        )

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from unquant.errors import InputError, OptionError, UnquantError, warn
-from unquant.images.checks import MAX_PIXELS, check_size, typed_errors, without_pillows_limit
+from unquant.images.checks import check_size, typed_errors, without_pillows_limit
 from unquant.images.cicp import find_cicp
 from unquant.images.damage import is_cut_png, mended
 from unquant.images.deep import deepen, scale_gray
@@ -55,14 +55,15 @@ def open_image(
     source: str | os.PathLike[str] | BinaryIO,
     *,
     name: str | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     frame: int | None = None,
 ) -> ImageFile.ImageFile:
     """Opens an image file and decodes one frame (or page); the file is closed (or no longer needed) on return.
 
     source: a path or a binary stream. name: of a stream, for messages; its own by default. max_pixels: checked against the
-    header, before any pixel is decoded; Pillow's own limit does not count. frame: from 0; None takes the first (of HEIF the
-    primary one), with an UnquantWarning that counts the frames where there are more.
+    header, before any pixel is decoded, 2^28 by default (or as in `container.pixel_limit`); Pillow's own limit does not
+    count. frame: from 0; None takes the first (of HEIF the primary one), with an UnquantWarning that counts the frames
+    where there are more.
 
     EXIF is found in `.info["exif"]`, whatever the format (but that in a text of a PNG, which turns nothing), and code points
     of colours (`Cicp`) in `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is
@@ -77,7 +78,7 @@ def open_image(
 
 
 def frame_count(
-    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int | None = None
 ) -> int:
     """How many frames or pages an image file has, at least 1: `frame` of `open_image` lies below. Of a layered picture
     (PSD) the whole counts as one. Arguments and errors as in `open_image`; a stream is left at its start."""
@@ -87,7 +88,9 @@ def frame_count(
         return count
 
 
-def read_rgb(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> U8:
+def read_rgb(
+    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, max_pixels: int | None = None
+) -> U8:
     """The picture in an image file, (h, w, 3) uint8: sRGB and upright as in `to_picture`, without what travels beside it.
 
     Arguments as in `open_image`. Raises InputError or ImageTooLarge, naming the file.
@@ -135,7 +138,7 @@ def _stream(source: str | os.PathLike[str] | BinaryIO, name: str | None) -> Gene
             yield source if source.seekable() else io.BytesIO(source.read()), known
 
 
-def _opened(file: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
+def _opened(file: BinaryIO, name: str, max_pixels: int | None) -> ImageFile.ImageFile:
     file.seek(0)
     head = file.read(HEAD_BYTES)
     register_for(head)
@@ -168,7 +171,7 @@ def _pick_frame(image: Image.Image, frame: int | None, name: str) -> None:
         image.seek(frame)
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int, frame: int | None) -> ImageFile.ImageFile:
+def _read(file: BinaryIO, name: str, max_pixels: int | None, frame: int | None) -> ImageFile.ImageFile:
     try:
         image = _decoded(file, name, max_pixels, frame)
     except UnquantError:
@@ -187,7 +190,7 @@ def _read(file: BinaryIO, name: str, max_pixels: int, frame: int | None) -> Imag
 
 
 def _decoded(
-    file: BinaryIO, name: str, max_pixels: int, frame: int | None, icc: bytes | None = None
+    file: BinaryIO, name: str, max_pixels: int | None, frame: int | None, icc: bytes | None = None
 ) -> ImageFile.ImageFile:
     """One frame, its colours of 8 bits or grey of 16, with what is told of it in `.info`. icc: a profile that is known."""
     image = _opened(file, name, max_pixels)
@@ -210,7 +213,7 @@ def _decoded(
     return image
 
 
-def _check(image: Image.Image, name: str, max_pixels: int) -> None:
+def _check(image: Image.Image, name: str, max_pixels: int | None) -> None:
     try:
         check_size(name, image.height, image.width, max_pixels)
     except OptionError as error:
