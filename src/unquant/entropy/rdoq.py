@@ -21,14 +21,12 @@ __all__ = ["Rdoq"]
 class Rdoq:
     """Takes a symbol one step towards 0 where that lowers J = bits + Λ·(error in steps)², each symbol by itself.
 
-    After Karczewicz, Ye & Chong 2008 (ITU-T VCEG-AH21), but a saving counts for `most` bits at most: where nearly all
-    symbols are 0, the few others are dear, and to the eye they are the detail of a smooth place. tables: those that the
-    symbols are coded with. weight: Λ ≥ 0, the bits that a squared step is worth; infinite, it leaves all as it is.
+    After Karczewicz, Ye & Chong 2008 (ITU-T VCEG-AH21). tables: those that the symbols are coded with. weight: Λ ≥ 0, the
+    bits that a squared step is worth; infinite, it leaves all as it is.
     """
 
     tables: Tables
-    weight: float = 14.0
-    most: float = 2.0
+    weight: float = 40.0
 
     def __call__(
         self, offset: Float[Tensor, "*s"], k: Float[Tensor, "*s"], index: Int[Tensor, "*s"]
@@ -40,7 +38,7 @@ class Rdoq:
         less = rounded - rounded.sign()
         table = index[where].cpu().numpy()
         more, fewer = (self.tables.bits(table, side.cpu().numpy().astype(np.int32)) for side in (rounded, less))
-        saved = torch.from_numpy((more - fewer).clip(max=self.most)).to(k)
+        saved = torch.from_numpy(more - fewer).to(k)
         lost = (value - less).square() - (value - rounded).square()
         chosen[where] = torch.where(saved > self.weight * lost, less, rounded)
         return chosen
