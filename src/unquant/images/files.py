@@ -18,7 +18,7 @@ from unquant.images.damage import is_cut_png, mended
 from unquant.images.deep import deepen, scale_gray
 from unquant.images.formats import HEAD_BYTES, check_known, register_for
 from unquant.images.jxl import jxl_size
-from unquant.images.metadata import descriptive_exif, load_pixels, metadata_options, parsed_exif
+from unquant.images.metadata import drop_raw_profiles, exif_of, load_pixels, metadata_options, parsed_exif, xmp_of
 from unquant.images.numbers import U8
 from unquant.images.orientation import ORIENTATION, exif_with_orientation, transpose_by
 from unquant.images.picture import from_arrays, to_picture
@@ -65,8 +65,8 @@ def open_image(
     count. frame: from 0; None takes the first (of HEIF the primary one), with an UnquantWarning that counts the frames
     where there are more.
 
-    EXIF is found in `.info["exif"]`, whatever the format (but that in a text of a PNG, which turns nothing), and code points
-    of colours (`Cicp`) in `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is
+    EXIF and XMP are found in `.info["exif"]` and `["xmp"]`, whatever the format, and code points of colours (`Cicp`) in
+    `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is
     installed. HEIF and JPEG XL need the extra `formats`. A JPEG or PNG that is cut after its last pixel is read, with an
     UnquantWarning.
 
@@ -106,9 +106,9 @@ def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file, in the format of the extension of `name`: PNG, TIFF, PPM (exact), JPEG, WebP, AVIF.
 
     image: any mode that `to_picture` takes; L, RGB and RGBA are written as they are. The lossy formats are written at
-    high quality (4:4:4 where the format has it). Alpha is flattened on white for JPEG and PPM. ICC, EXIF and XMP in
-    `.info` are written where the format holds them, or left out with an UnquantWarning if they are too long for JPEG; TIFF
-    is compressed (Deflate) only where there is no EXIF or XMP.
+    high quality (4:4:4 where the format has it). Alpha is flattened on white for JPEG and PPM. ICC, EXIF and XMP in `.info`
+    are written where the format holds them, EXIF left out with an UnquantWarning if it is too long for JPEG; the resolution
+    of EXIF goes where else the format tells it. TIFF is compressed (Deflate) only where there is no EXIF or XMP.
     Raises InputError, naming `name`.
     """
     name = os.fspath(name)
@@ -207,8 +207,12 @@ def _decoded(
     if (cicp := find_cicp(image, file)) is not None:
         image.info["cicp"] = cicp
     exif = parsed_exif(image, name)
-    if exif and image.format != "PNG" and not image.info.get("exif") and (kept := descriptive_exif(exif, name)):
-        image.info["exif"] = kept  # TIFF keeps it in its own directory, which is read from the file
+    # what a file keeps elsewhere: in the directory of TIFF, in a text of PNG, which turns nothing
+    if exif and not image.info.get("exif") and (found := exif_of(image, exif, name)):
+        image.info["exif"] = exif_with_orientation(found, 1) if image.format == "PNG" else found
+    if xmp := xmp_of(image, name):
+        image.info["xmp"] = xmp
+    drop_raw_profiles(image)
     deepen(image, file, space_of(image, exif, name), transpose_by(turned), name)
     return image
 

@@ -19,6 +19,7 @@ _UNREAD: Final = (
     " .mrw .nef .nrw .orf .ora .palm .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .svg .svgz .wdp .wmf .x3f .xcf"
 )
 _OTHERS: Final = frozenset(_UNREAD.split())
+_OWN: Final = "UNQ"  # where `register_opener` has made it known
 _MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"8BPS", b"\0\0\0\x0cJXL ", b"\xff\x0a")
 _HEIF: Final = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 
@@ -31,7 +32,11 @@ def readable_suffixes() -> frozenset[str]:
     found = {".mpo"}  # opened as JPEG, which it is
     for suffix, kind in Image.registered_extensions().items():
         factory = Image.OPEN.get(kind, (None, None))[0]
-        if factory is None or (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)):
+        if (
+            kind == _OWN
+            or factory is None
+            or (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
+        ):
             continue
         if (_mime(suffix) or "image/").startswith("image/"):
             found.add(suffix)

@@ -8,7 +8,8 @@ from typing import Final
 
 from PIL import ExifTags, Image
 
-from unquant.errors import warn
+from unquant.errors import InputError, warn
+from unquant.images.tiff import SHORT, Tiff
 
 __all__ = [
     "ORIENTATION",
@@ -95,12 +96,10 @@ def split_orientation(exif: bytes | None) -> tuple[int, bytes | None]:
 
 
 def _with_new_tag(exif: bytes | None, orientation: int) -> bytes:
-    changed = Image.Exif()
     try:
-        if exif is not None:
-            changed.load(exif)
-        changed[ORIENTATION] = orientation
-        return changed.tobytes().removeprefix(b"Exif\0\0")
-    except Exception:  # a third-party parser on foreign bytes
+        tiff = Tiff(exif)
+    except InputError:
         warn("EXIF left out but for the orientation: it is broken")
-        return _with_new_tag(None, orientation)
+        tiff = Tiff()
+    tiff.add({ORIENTATION: (SHORT, tiff.packed(orientation, kind=SHORT))})
+    return tiff.to_bytes()

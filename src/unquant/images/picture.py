@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ from PIL import Image
 from unquant.errors import OptionError, OptionTypeError
 from unquant.images.checks import check_size, typed_errors
 from unquant.images.colour import split_alpha, to_srgb, unless_opaque
-from unquant.images.metadata import EXIF_PREFIX, kept_exif, kept_xmp, load_pixels, parsed_exif
+from unquant.images.metadata import kept_exif, kept_xmp, load_pixels, parsed_exif, resolution_of
 from unquant.images.numbers import U8, array_to_8_bit, tensor_to_8_bit
 from unquant.images.orientation import transpose_of
 from unquant.images.profiles import space_of
+from unquant.images.tiff import EXIF_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ def to_picture(image: ImageInput, *, keep_metadata: bool = True) -> Picture:
 def from_arrays(
     rgb: U8, alpha: U8 | None = None, icc: bytes | None = None, exif: bytes | None = None, xmp: bytes | None = None
 ) -> Image.Image:
-    """The PIL image, RGB or RGBA, with "icc_profile", "exif" and "xmp" in `.info`. Arguments as in `Picture`.
+    """The PIL image, RGB or RGBA, with "icc_profile", "exif", "dpi" and "xmp" in `.info`. Arguments as in `Picture`.
 
     `image_bytes` writes all three. With Pillow's own `save`, pass them: `im.save(p, exif=im.info["exif"])`.
     Raises OptionError if shapes or types are not those of `Picture`.
@@ -85,10 +86,12 @@ def from_arrays(
     return image
 
 
-def metadata_info(icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> dict[str, bytes]:
-    """What `.info` of a PIL image says of a `Picture`'s metadata: "icc_profile", "exif" (with its prefix) and "xmp"."""
+def metadata_info(icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> dict[str, Any]:
+    """What a PIL image has in `.info` of a `Picture`: "icc_profile", "exif" (with its prefix), "xmp" and "dpi"."""
     prefixed = EXIF_PREFIX + exif if exif and not exif.startswith(EXIF_PREFIX) else exif
-    return {key: value for key, value in (("icc_profile", icc), ("exif", prefixed), ("xmp", xmp)) if value}
+    dpi = resolution_of(exif) if exif else None
+    info = {"icc_profile": icc, "exif": prefixed, "xmp": xmp, "dpi": dpi}
+    return {key: value for key, value in info.items() if value}
 
 
 def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
@@ -106,7 +109,9 @@ def _from_pil(image: Image.Image, keep_metadata: bool) -> Picture:
         rgb = to_srgb(colour, space_of(image, exif, name), name)
         if not keep_metadata:
             return Picture(rgb, unless_opaque(alpha))
-        return Picture(rgb, unless_opaque(alpha), None, kept_exif(image, exif, name), kept_xmp(image))
+        size = {"width": rgb.shape[1], "height": rgb.shape[0]}
+        kept = kept_exif(image, exif, transpose, name, **size), kept_xmp(image, name, **size)
+        return Picture(rgb, unless_opaque(alpha), None, *kept)
 
 
 def _from_channels(values: U8) -> Picture:
