@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
+from unquant.cli.given import ExifFile, Given, IccFile, Strip, XmpFile, read_given
 from unquant.cli.paths import IMAGES, Job, Naming, plan, without_clashes
 from unquant.cli.quantities import parse_size
 from unquant.cli.transcode import (
@@ -99,7 +100,10 @@ def encode(
             show_default="4",
         ),
     ] = None,
-    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Leave out EXIF and XMP.")] = False,
+    strip: Strip = False,
+    exif: ExifFile = None,
+    xmp: XmpFile = None,
+    icc: IccFile = None,
     realism: Annotated[
         float | None,
         typer.Option(
@@ -165,20 +169,22 @@ def encode(
     if len(work.jobs) > 1:
         loaded(model, device)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
-    wishes = {"metadata": not no_metadata, "realism": realism, "steps": steps, "seed": seed}
-    batch.run(_Encoder(batch, model, device, {**rate, **own}, wishes, rated=bool(names), to_avif=to_avif))
+    wishes = {"metadata": not strip, "realism": realism, "steps": steps, "seed": seed}
+    given = read_given(exif, xmp, icc)
+    batch.run(_Encoder(batch, model, device, {**rate, **own}, wishes, given, rated=bool(names), to_avif=to_avif))
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """What is done with each image. wishes: options of an encode that a repack takes as well; options: all others. rated: a
-    rate is among them. to_avif: the outputs are AVIF files."""
+    """What is done with each image. wishes: options of an encode that a repack takes as well; options: all others. given:
+    metadata in place of the image's. rated: a rate is among the options. to_avif: the outputs are AVIF files."""
 
     batch: Batch
     model: str
     device: str | None
     options: Mapping[str, Any]
     wishes: Mapping[str, Any]
+    given: Given
     rated: bool
     to_avif: bool
 
@@ -192,17 +198,20 @@ class _Encoder:
         limit = DEFAULT_LIMITS.max_file
         source = read_bytes(None, limit) if job.source is None else job.source
         head = source if isinstance(source, bytes) else read_bytes(source, _HEAD_BYTES)
-        repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked(job.frame)
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked(job.frame, stream)
+        wishes = self.wishes
         image = None if repacked else open_image(stream, name=job.source_name, frame=job.frame)
+        if image is not None and self.given:
+            image = self.given.described(image, metadata=wishes["metadata"])
+            wishes = {**wishes, "metadata": True}
         codec = loaded(self.model, self.device)
         start = perf_counter()
         if image is None:
-            _warn_of_frames(stream)
             data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))
         else:
             with self.batch.bar.of_picture(image.width * image.height):
-                data = codec.encode(image, **self.options, **self.wishes)
+                data = codec.encode(image, **self.options, **wishes)
         seconds = perf_counter() - start
         info = read_info(data)
         self.batch.write(job, data)
@@ -210,24 +219,28 @@ class _Encoder:
         line = f"{how}{len(data)} bytes, {info.bpp:.3f} bpp, q index {info.q_index}, {seconds:.1f} s"
         return Done(line, row_of(info, seconds, repacked=repacked))
 
-    def _is_repacked(self, frame: int | None) -> bool:
+    def _is_repacked(self, frame: int | None, avif: Path | BinaryIO) -> bool:
         """Whether an AVIF file is repacked; with a warning where it is coded a second time, because a rate is given or one
-        of its frames asked for. Raises CodecMissing where that cannot be, and OptionError for an AVIF file that shall become
-        one."""
+        of its frames asked for, or because it has several. Raises CodecMissing where that cannot be, and OptionError for an
+        AVIF file that shall become one."""
         from unquant.codecs.avif import require_avif
 
-        if self.rated or frame is not None:
+        reason = "a rate given" if self.rated else "a frame asked for" if frame is not None else ""
+        if not reason and _has_frames(avif):
+            reason = "several frames"
+        if reason:
             require_avif()
-            warn(f"this is an AVIF file: with {'a rate' if self.rated else 'a frame'} given it is coded a second time")
+            warn(f"this is an AVIF file: with {reason} it is coded a second time")
         elif self.to_avif:
             raise OptionError(f"it is an AVIF file already; {_ANEW} it is coded a second time")
-        return not self.rated and frame is None
+        return not reason
 
     def _repack(self, codec: Codec, avif: bytes) -> bytes:
         try:
-            return codec.repack(avif, **self.wishes)
+            data = codec.repack(avif, **self.wishes)
         except UnsupportedVersion as error:
             raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
+        return self.given.in_file(data) if self.given else data
 
 
 def _frames(jobs: Sequence[Job], max_pixels: int | None) -> Iterator[Job]:
@@ -251,14 +264,13 @@ def _frames(jobs: Sequence[Job], max_pixels: int | None) -> Iterator[Job]:
             yield replace(job, target=target, frame=frame)
 
 
-def _warn_of_frames(avif: Path | BinaryIO) -> None:
-    """As `open_image` does, of a file whose AV1 stream is repacked."""
+def _has_frames(avif: Path | BinaryIO) -> bool:
+    """Whether a file has several; what cannot be read has none, and is told so where its stream is repacked."""
     from unquant.images import frame_count
 
-    with suppress(UnquantError):  # the repack says more
-        count = frame_count(avif)
-        if count > 1:
-            warn(f"has {count} frames or pages, of which the first is read")
+    with suppress(UnquantError):
+        return frame_count(avif) > 1
+    return False
 
 
 def _family(model: str) -> Family:

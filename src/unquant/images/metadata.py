@@ -133,7 +133,13 @@ def xmp_of(image: Image.Image, name: str) -> bytes | None:
 
 
 def kept_exif(
-    image: Image.Image, exif: Image.Exif | None, transpose: Image.Transpose | None, name: str, *, width: int, height: int
+    image: Image.Image,
+    exif: Image.Exif | None,
+    transpose: Image.Transpose | None,
+    name: str,
+    *,
+    width: int,
+    height: int,
 ) -> bytes | None:
     """The EXIF that a picture keeps: without prefix, true for an upright sRGB picture of width by height pixels, with the
     resolution; None where there is nothing to say. transpose: what turned the picture."""
