@@ -76,6 +76,23 @@ def test_images_that_cannot_be_read_are_named(call: Call, codec: FakeCodec, tmp_
     assert lines[-1] == "unquant: error: 5 of 10 files failed"
 
 
+@pytest.mark.parametrize(("name", "package"), [("a.heic", "pillow-heif"), ("b.jxl", "pillow-jxl-plugin")])
+def test_images_that_need_a_package_say_which(
+    call: Call, codec: FakeCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    from unquant.images import formats, kinds
+
+    monkeypatch.setattr(formats, "_register", lambda plugin: False)
+    monkeypatch.setattr(kinds, "readable_suffixes", lambda: frozenset([".png"]))
+    monkeypatch.setattr("unquant.images.readable_suffixes", lambda: frozenset([".png"]))
+    monkeypatch.setattr("unquant.cli.paths.IMAGES.suffixes", frozenset([".png"]))
+    write(tmp_path / "in" / name, HEIC if name.endswith("heic") else b"\xff\x0a" + bytes(20))
+    result = call("encode", "-r", "in", "out")
+    assert result.exit_code == Code.PARTIAL  # though nothing else is there
+    assert f"unquant: error: in/{name}: is " in result.stderr
+    assert f"which needs {package}: pip install 'unquant[formats]'" in result.stderr
+
+
 def test_other_files_alone_are_no_failure(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     write(tmp_path / "in/a.xmp")

@@ -3,16 +3,23 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_files import (
+    P3_XYZ,
     RGB,
+    SRGB_XYZ,
     XMP,
     make_exif,
     parse_exif,
+    png_chunk,
+    raw_png,
+    rgb_icc,
     saved,
+    with_icc,
 )
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -178,3 +185,18 @@ def test_a_resolution_that_says_nothing_is_not_kept() -> None:
     assert parse_exif(both)[0x11A] == 300
     assert parse_exif(both)[ExifTags.Base.Make] == "Maker"
     assert resolution_of(both) == (300, 300)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("own", [None, rgb_icc(SRGB_XYZ, 1.8)])
+def test_a_profile_given_counts_in_place_of_the_file_s(depth: int, own: bytes | None) -> None:
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes() if depth == 16 else b"\0" + row.tobytes()
+        for row in RGB.astype(np.uint16 if depth == 16 else np.uint8) * (257 if depth == 16 else 1)
+    )
+    chunk = b"" if own is None else png_chunk(b"iCCP", b"own\0\0" + zlib.compress(own))
+    data = raw_png(7, 5, depth, 2, rows, chunk + png_chunk(b"gAMA", struct.pack(">I", 100_000)))
+    given = rgb_icc(P3_XYZ, 2.2)
+    found = to_picture(open_image(io.BytesIO(data), icc=given)).rgb
+    expected = to_picture(with_icc(Image.fromarray(RGB), given)).rgb
+    assert np.abs(found.astype(int) - expected).max() <= 1

@@ -61,7 +61,8 @@ class Batch:
         max_pixels: int | None = None,
     ) -> None:
         self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
-        self.preserve_times, self.max_pixels, self._note = preserve_times, max_pixels, plan.note
+        self.preserve_times, self.max_pixels = preserve_times, max_pixels
+        self._note, self._is_partial = plan.note, plan.is_partial
         self.workers = max(1, min(workers, len(self.jobs)))
         self._lock = threading.Lock()
         self._stopped = False
@@ -101,7 +102,7 @@ class Batch:
 
     def run(self, work: Work) -> None:
         """Does all jobs and reports each. Raises typer.Exit if one fails: with its own code if nothing was written and
-        all failures are alike, with 7 otherwise."""
+        all failures are alike and not foreseen in a folder, with 7 otherwise."""
         written = 0
         codes: set[Code] = set()
         with (
@@ -124,7 +125,7 @@ class Batch:
             return
         if len(self.jobs) > 1:
             say(f"{len(self.jobs) - written} of {len(self.jobs)} files failed", "error")
-        raise typer.Exit(Code.PARTIAL if written or len(codes) > 1 else codes.pop())
+        raise typer.Exit(Code.PARTIAL if written or self._is_partial or len(codes) > 1 else codes.pop())
 
     def _outcomes(self, work: Work) -> Generator[Outcome]:
         if self.workers == 1:

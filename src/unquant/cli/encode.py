@@ -201,7 +201,7 @@ class _Encoder:
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked(job.frame, stream)
         wishes = self.wishes
-        image = None if repacked else open_image(stream, name=job.source_name, frame=job.frame)
+        image = None if repacked else open_image(stream, name=job.source_name, frame=job.frame, icc=self.given.icc)
         if image is not None and self.given:
             image = self.given.described(image, metadata=wishes["metadata"])
             wishes = {**wishes, "metadata": True}

@@ -54,7 +54,7 @@ IccFile = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """What is given, each None where the image's own counts. exif: a TIFF structure, without prefix."""
+    """What is given, each None where the image's own counts. exif: a TIFF structure, without prefix. icc: of `open_image`."""
 
     exif: bytes | None = None
     xmp: bytes | None = None
@@ -67,8 +67,6 @@ class Given:
         """The image upright in 8-bit sRGB with what is given, and unless `metadata` is False with its own beside that."""
         from unquant.images import from_arrays, to_picture, with_orientation
 
-        if self.icc is not None:
-            image.info["icc_profile"] = self.icc
         picture = to_picture(image, keep_metadata=metadata)
         exif = picture.exif if self.exif is None else with_orientation(self.exif, 1)
         return from_arrays(picture.rgb, picture.alpha, None, exif, picture.xmp if self.xmp is None else self.xmp)

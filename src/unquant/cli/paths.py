@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from unquant.errors import InputError, OptionError, UnquantError
+from unquant.errors import CodecMissing, InputError, OptionError, UnquantError
 
 __all__ = ["FILES", "IMAGES", "Job", "Kind", "Naming", "Plan", "plan", "without_clashes"]
 
@@ -35,9 +35,9 @@ class Kind:
         """Whether a file in a folder is taken."""
         return path.suffix.lower() in self.suffixes
 
-    def is_missed(self, path: Path) -> bool:
-        """Whether a file that is not taken is to be named as a failure."""
-        return False
+    def missed(self, path: Path) -> UnquantError | None:
+        """Why a file cannot be taken that should be; None where it need not be."""
+        return None
 
 
 class _Images(Kind):
@@ -54,11 +54,11 @@ class _Images(Kind):
         """By its suffix, and where it has none by its first bytes."""
         return super().takes(path) or (not path.suffix and path.is_file() and self._begins_as_image(path))
 
-    def is_missed(self, path: Path) -> bool:
+    def missed(self, path: Path) -> UnquantError | None:
         """An image by its name, of a kind that is not read."""
-        from unquant.images import names_picture
+        from unquant.images import names_picture, why_unread
 
-        return names_picture(path)
+        return why_unread(path) if names_picture(path) else None
 
     @staticmethod
     def _begins_as_image(path: Path) -> bool:
@@ -122,6 +122,11 @@ class Plan:
     jobs: list[Job]
     left_out: Counter[str]
     noun: str
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a folder has something that should be taken and cannot be."""
+        return any(isinstance(job.problem, (InputError, CodecMissing)) for job in self.jobs)
 
     @property
     def note(self) -> str:
@@ -239,8 +244,8 @@ def _walk(folder: Path, naming: Naming, left_out: Counter[str]) -> Iterator[tupl
                     path,
                     None if path.is_file() else InputError(f"{path}: is not a regular file, or a link to nothing"),
                 )
-            elif kind.is_missed(path):
-                yield path, InputError(f"{path}: an image of a kind ({path.suffix}) that cannot be read")
+            elif (problem := kind.missed(path)) is not None:
+                yield path, problem
             elif path.suffix.lower() != naming.suffix:  # what was encoded before
                 left_out[path.suffix.lower() or "without suffix"] += 1
     for error in unreadable:

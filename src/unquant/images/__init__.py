@@ -12,7 +12,7 @@ from __future__ import annotations
 from unquant.images.checks import MAX_PIXELS, without_pillows_limit
 from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
 from unquant.images.formats import register_formats
-from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes
+from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes, why_unread
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, metadata_info, to_picture
 
@@ -34,6 +34,7 @@ __all__ = [
     "register_formats",
     "split_orientation",
     "to_picture",
+    "why_unread",
     "with_orientation",
     "without_pillows_limit",
 ]

@@ -57,24 +57,24 @@ def open_image(
     name: str | None = None,
     max_pixels: int | None = None,
     frame: int | None = None,
+    icc: bytes | None = None,
 ) -> ImageFile.ImageFile:
     """Opens an image file and decodes one frame (or page); the file is closed (or no longer needed) on return.
 
     source: a path or a binary stream. name: of a stream, for messages; its own by default. max_pixels: checked against the
     header, before any pixel is decoded, 2^28 by default (or as in `container.pixel_limit`); Pillow's own limit does not
     count. frame: from 0; None takes the first (of HEIF the primary one), with an UnquantWarning that counts the frames
-    where there are more.
+    where there are more. icc: the profile that its colours are in, whatever the file says.
 
     EXIF and XMP are found in `.info["exif"]` and `["xmp"]`, whatever the format, and code points of colours (`Cicp`) in
-    `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is
-    installed. HEIF and JPEG XL need the extra `formats`. A JPEG or PNG that is cut after its last pixel is read, with an
-    UnquantWarning.
+    `.info["cicp"]`. Colours of more than 8 bits come converted to sRGB, where imagecodecs is installed. HEIF and JPEG XL
+    need the extra `formats`. A JPEG or PNG that is cut after its last pixel is read, with an UnquantWarning.
 
     Raises InputError, naming the file and the cause (missing, not readable, truncated, of an unknown format), CodecMissing
     for a format whose package is not installed, OptionError for a frame that there is not, or ImageTooLarge.
     """
     with _stream(source, name) as (file, known):
-        return _read(file, known, max_pixels, frame)
+        return _read(file, known, max_pixels, frame, icc)
 
 
 def frame_count(
@@ -171,9 +171,11 @@ def _pick_frame(image: Image.Image, frame: int | None, name: str) -> None:
         image.seek(frame)
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int | None, frame: int | None) -> ImageFile.ImageFile:
+def _read(
+    file: BinaryIO, name: str, max_pixels: int | None, frame: int | None, icc: bytes | None
+) -> ImageFile.ImageFile:
     try:
-        image = _decoded(file, name, max_pixels, frame)
+        image = _decoded(file, name, max_pixels, frame, given=icc)
     except UnquantError:
         raise
     except (OSError, ValueError):
@@ -182,7 +184,7 @@ def _read(file: BinaryIO, name: str, max_pixels: int | None, frame: int | None) 
             raise
         if repaired.cause:
             warn(f"{name}: {repaired.cause}")
-        image = _decoded(io.BytesIO(repaired.data), name, max_pixels, frame, repaired.icc)
+        image = _decoded(io.BytesIO(repaired.data), name, max_pixels, frame, repaired.icc, given=icc)
     if image.format == "PNG" and is_cut_png(file):
         warn(f"{name}: cut after its last pixel (no chunk IEND)")
     image.filename = name  # for messages; now that all is read, Pillow opens it no more
@@ -190,9 +192,16 @@ def _read(file: BinaryIO, name: str, max_pixels: int | None, frame: int | None) 
 
 
 def _decoded(
-    file: BinaryIO, name: str, max_pixels: int | None, frame: int | None, icc: bytes | None = None
+    file: BinaryIO,
+    name: str,
+    max_pixels: int | None,
+    frame: int | None,
+    icc: bytes | None = None,
+    *,
+    given: bytes | None = None,
 ) -> ImageFile.ImageFile:
-    """One frame, its colours of 8 bits or grey of 16, with what is told of it in `.info`. icc: a profile that is known."""
+    """One frame, its colours of 8 bits or grey of 16, with what is told of it in `.info`. icc: a profile that is known.
+    given: one in place of all that the file says."""
     image = _opened(file, name, max_pixels)
     _check(image, name, max_pixels)
     _pick_frame(image, frame, name)
@@ -204,7 +213,9 @@ def _decoded(
         image.info["exif"] = exif_with_orientation(exif, 1)  # the codestream says how it is turned, and has been
     if icc is not None:
         image.info["icc_profile"] = icc
-    if (cicp := find_cicp(image, file)) is not None:
+    if given is not None:
+        image.info["icc_profile"] = given
+    elif (cicp := find_cicp(image, file)) is not None:
         image.info["cicp"] = cicp
     exif = parsed_exif(image, name)
     # what a file keeps elsewhere: in the directory of TIFF, in a text of PNG, which turns nothing

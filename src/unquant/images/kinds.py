@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import mimetypes
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from PIL import Image, ImageFile
 
-from unquant.images.formats import register_formats
+from unquant.errors import CodecMissing, InputError, UnquantError
+from unquant.images.formats import HEAD_BYTES, check_known, register_formats
 
-__all__ = ["has_picture_magic", "is_of_format", "names_picture", "readable_suffixes"]
+__all__ = ["has_picture_magic", "is_of_format", "names_picture", "readable_suffixes", "why_unread"]
 
 # what cameras and programs write as pictures, for which the image library has no suffix or needs a plugin or a program
 _UNREAD: Final = (
@@ -49,6 +51,16 @@ def names_picture(path: Path) -> bool:
     if suffix in readable_suffixes() or suffix in _OTHERS:
         return True
     return (_mime(suffix) or "").startswith("image/")
+
+
+def why_unread(path: Path) -> UnquantError:
+    """The error for a picture, by its name, of a kind that is not read; where a plug-in would read it, one that says so."""
+    with suppress(InputError, OSError), path.open("rb") as file:
+        try:
+            check_known(file.read(HEAD_BYTES), str(path))
+        except CodecMissing as error:
+            return error
+    return InputError(f"{path}: an image of a kind ({path.suffix}) that cannot be read")
 
 
 def has_picture_magic(head: bytes) -> bool:
