@@ -197,7 +197,8 @@ def test_force_in_a_process_of_its_own(spawn: Spawn, tmp_path: Path) -> None:
     before = contents(tmp_path)
     for name in ("photo.xmp", "keep.heic"):
         done = spawn("encode", "photo.jpg", name, "--force")
-        assert done.returncode == Code.INPUT, done.stderr
+        # where HEIC is read, its name is that of an input
+        assert done.returncode in (Code.INPUT, Code.USAGE), done.stderr
     assert contents(tmp_path) == before
 
 
