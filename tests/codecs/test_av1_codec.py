@@ -21,10 +21,11 @@ from torch import Tensor
 import unquant
 from unquant.codecs import av1, windows
 from unquant.codecs.av1 import Av1Codec
+from unquant.codecs.av1_open import open_avif
 from unquant.codecs.avif import decode_avif, enlarge
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import Container, Header, Tile, parse, parse_header, stream_crc
-from unquant.container.avif import build_avif, parse_avif
+from unquant.container.avif import Nclx, build_avif, parse_avif
 from unquant.container.obu import parse_obus, strip_temporal_delimiter
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import (
@@ -499,3 +500,20 @@ def test_a_damaged_stream_under_a_checksum_that_holds(codec: Av1Codec, data: byt
     except REFUSALS:
         return
     assert decoded.size == (header.width, header.height)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_code_points_become_a_profile(grey: bool) -> None:
+    """What an AVIF says of its colours without a profile goes on with the picture."""
+    image = Image.fromarray(np.arange(48 * 32, dtype=np.uint8).reshape(32, 48)).convert("L" if grey else "RGB")
+    obus = parse_avif(pillow_avif(image)).obus
+    assert obus is not None
+    for points in ((1, 13), (2, 2)):
+        assert open_avif(build_avif(obus, nclx=Nclx(*points, 6, True))).icc is None
+    icc = open_avif(build_avif(obus, nclx=Nclx(12, 13, 6, True))).icc
+    assert (icc is None) == grey  # grey of P3 is that of sRGB
+    if icc is not None:
+        assert open_avif(build_avif(obus, icc=b"another", nclx=Nclx(12, 13, 6, True))).icc == b"another"
+    linear = open_avif(build_avif(obus, nclx=Nclx(9, 8, 9 if not grey else 6, True))).icc
+    assert linear is not None
+    assert linear[16:20] == (b"GRAY" if grey else b"RGB ")

@@ -94,6 +94,14 @@ def test_other_formats_are_named(head: bytes, name: str) -> None:
         open_image(io.BytesIO(head + bytes(400)), name="x")
 
 
+def test_a_tiff_is_named_by_its_tags() -> None:
+    tags = [(256, 4, 2), (257, 4, 2), (258, 3, 16), (259, 3, 1), (262, 3, 8), (273, 4, 8), (277, 3, 1), (279, 4, 8)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    data = b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(InputError, match=r"^x: not an image that can be read: TIFF with CIELab of 16 bits$"):
+        open_image(io.BytesIO(data), name="x")
+
+
 @pytest.mark.parametrize("size", [(8, 8), (256, 256), (7, 5), (300, 200), (1600, 900), (9000, 3), (3, 20_000)])
 @pytest.mark.parametrize("container", [False, True])
 def test_the_size_in_a_jxl_header(size: tuple[int, int], container: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,14 @@ from unquant.codecs.av1_rate import nominal_base_q_idx
 from unquant.codecs.avif import decode_avif, enlarge
 from unquant.codecs.wishes import Wishes
 from unquant.container import Container
-from unquant.container.avif import parse_avif
-from unquant.container.avif_writer import build_avif
+from unquant.container.avif import Nclx, parse_avif
+from unquant.container.avif_writer import build_avif, described
 from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
 from unquant.errors import CorruptStream, warn
-from unquant.images import with_orientation
+from unquant.images import described_profile, with_orientation
 from unquant.models.av1 import Coding
 
 __all__ = ["Opened", "open_avif", "open_unq"]
-
-_NEAR_SRGB: Final = (1, 2, 5, 6)
-"""Primaries (H.273) that are sRGB's, unspecified, or so close that viewers make no difference."""
 
 
 class Opened(NamedTuple):
@@ -65,7 +62,8 @@ def open_unq(container: Container) -> Opened:
     if container.alpha is not None:
         alpha = decode_alpha(container.alpha, header.height, header.width)
     coding = _coding(picture, len(obus), header.width * header.height, half=header.half)
-    return Opened(rgb, coding, Wishes.of(header), alpha, container.icc, container.exif, container.xmp, picture.mono)
+    icc = _profile(container.icc, described(picture), grey=picture.mono)
+    return Opened(rgb, coding, Wishes.of(header), alpha, icc, container.exif, container.xmp, picture.mono)
 
 
 def open_avif(data: bytes) -> Opened:
@@ -75,11 +73,6 @@ def open_avif(data: bytes) -> Opened:
         warn("film grain, which AV1 adds when decoding, is redrawn like any other detail")
     if file.clap:
         warn("the crop that the file asks for (clap) is not applied")
-    if file.icc is None and file.colour.primaries not in _NEAR_SRGB:
-        warn(
-            f"colours of other primaries than sRGB's (code {file.colour.primaries}), without a profile that could say"
-            " so: handed out as they are"
-        )
     rgb, alpha = decode_avif(data)
     if rgb.shape[:2] != (file.height, file.width):
         raise CorruptStream(f"AVIF of {file.width}×{file.height} decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
@@ -88,7 +81,13 @@ def open_avif(data: bytes) -> Opened:
     coding = _coding(file.picture, size, file.width * file.height, grid=file.grid)
     wishes = Wishes.from_payload(file.uuid_payload)
     exif = with_orientation(file.exif, file.orientation)
-    return Opened(rgb, coding, wishes, alpha, file.icc, exif, file.xmp, file.picture.mono)
+    icc = _profile(file.icc, file.colour, grey=file.picture.mono)
+    return Opened(rgb, coding, wishes, alpha, icc, exif, file.xmp, file.picture.mono)
+
+
+def _profile(icc: bytes | None, colour: Nclx, *, grey: bool) -> bytes | None:
+    """The profile, or one that says what the code points do, which formats other than AVIF do not hold."""
+    return icc or described_profile(colour.primaries, colour.transfer, "AV1 picture", gray=grey)
 
 
 def _coding(picture: StillPicture, size: int, pixels: int, *, half: bool = False, grid: bool = False) -> Coding:

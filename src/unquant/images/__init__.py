@@ -15,12 +15,14 @@ from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes, why_unread
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, metadata_info, to_picture
+from unquant.images.profiles import described_profile
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "ImageInput",
     "Picture",
+    "described_profile",
     "frame_count",
     "from_arrays",
     "has_picture_magic",

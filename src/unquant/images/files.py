@@ -148,7 +148,7 @@ def _opened(file: BinaryIO, name: str, max_pixels: int | None) -> ImageFile.Imag
         with without_pillows_limit():
             image = Image.open(file)
     except UnidentifiedImageError:
-        check_known(head, name)
+        check_known(head, file, name)
         raise
     if image.format in _PROGRAMS:
         raise InputError(f"{name}: {image.format} is a drawing, not an image")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final, NamedTuple
+import struct
+from contextlib import suppress
+from typing import BinaryIO, Final, NamedTuple
+
+from PIL import TiffImagePlugin
 
 from unquant.container.avif import is_avif
 from unquant.errors import CodecMissing, InputError
@@ -51,6 +55,18 @@ _MAGIC: Final = (
     (b"%PDF", "PDF"),
     (b"<svg", "SVG"),
 )
+_PHOTOMETRIC: Final = {
+    0: "grey",
+    1: "grey",
+    2: "RGB",
+    3: "a palette",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIELab",
+    9: "ICCLab",
+    32_803: "a camera's raw mosaic",
+    34_892: "a camera's raw data",
+}
 _BRANDS: Final = {b"crx ": "Canon raw (CR3)", b"qt  ": "QuickTime video", b"avif": "AVIF", b"avis": "AVIF"}
 
 
@@ -67,8 +83,8 @@ def register_formats() -> None:
         _register(plugin)
 
 
-def check_known(head: bytes, name: str) -> None:
-    """Says of a file that no plug-in opens what it is, if its first bytes tell.
+def check_known(head: bytes, file: BinaryIO, name: str) -> None:
+    """Says of a file that no plug-in opens what it is, if its first bytes tell; of a TIFF what its tags say.
 
     Raises CodecMissing, naming the package, where a plug-in is not installed, and InputError for all else that is known.
     """
@@ -81,8 +97,24 @@ def check_known(head: bytes, name: str) -> None:
         known = _BRANDS.get(head[8:12], f"a video or another file of the brand {head[8:12].decode('latin-1')!r}")
     if known is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         known = "WebP"
+    if known == "TIFF" and (tiff := _tiff(file)) is not None:
+        raise InputError(f"{name}: not an image that can be read: {tiff}")
     if known is not None:
         raise InputError(f"{name}: not an image that can be read: {known} of another kind, or with a damaged header")
+
+
+def _tiff(file: BinaryIO) -> str | None:
+    """What is in a TIFF file whose tags can be read."""
+    with suppress(OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        file.seek(0)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        kind, bits = tags.get(262), tags.get(258, (1,))
+        bits_of_each = "/".join(str(n) for n in (bits if isinstance(bits, tuple) else (bits,)))
+        if kind is not None:
+            return f"TIFF with {_PHOTOMETRIC.get(kind, f'colours of kind {kind}')} of {bits_of_each} bits"
+    return None
 
 
 def _plugin_for(head: bytes) -> str | None:

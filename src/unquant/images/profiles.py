@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from unquant.errors import warn
 from unquant.images.cicp import CURVES, HLG, PQ, PRIMARIES, SRGB_CURVE, Cicp, Curve, Primaries
 
-__all__ = ["Space", "gray_profile", "rgb_profile", "rgb_to_xyz", "space_of"]
+__all__ = ["Space", "described_profile", "gray_profile", "rgb_profile", "rgb_to_xyz", "space_of"]
 
 Space = bytes | Cicp | None
 """What the numbers of a picture mean: an ICC profile; PQ or HLG by their code points; None is sRGB."""
@@ -51,6 +51,20 @@ def space_of(image: Image.Image, exif: Image.Exif | None, name: str) -> Space:
     if "gamma" in info or "chromaticity" in info:
         return _of_png(info.get("gamma"), info.get("chromaticity"), gray=image.mode in ("1", "L", "LA", "I", "I;16"))
     return rgb_profile(_ADOBE_RGB, _ADOBE_GAMMA) if exif and _is_adobe_rgb(exif) else None
+
+
+def described_profile(primaries: int, transfer: int, name: str, *, gray: bool) -> bytes | None:
+    """The ICC profile that says what code points of H.273 do; None for sRGB, and for PQ and HLG, of which no profile here
+    can. Code points that are unknown are sRGB's, with an UnquantWarning."""
+    cicp = Cicp.of(primaries, transfer)
+    space = None if cicp is None else _of_cicp(cicp, name)
+    if space is None or isinstance(space, Cicp):
+        return None
+    assert cicp is not None
+    if not gray:
+        return space
+    curve = CURVES[cicp.transfer]
+    return None if curve is SRGB_CURVE else gray_profile(curve)
 
 
 def rgb_profile(primaries: Primaries, curve: Curve) -> bytes:
