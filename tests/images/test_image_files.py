@@ -12,7 +12,16 @@ from image_files import ALPHA, P3_XYZ, RGB, RNG, make_exif, raw_png, rgb_icc, wi
 from PIL import ExifTags, Image
 
 from unquant.errors import ImageTooLarge, InputError, OptionError, UnquantWarning
-from unquant.images import Picture, frame_count, from_arrays, image_bytes, open_image, read_rgb, to_picture
+from unquant.images import (
+    Picture,
+    frame_count,
+    from_arrays,
+    image_bytes,
+    open_image,
+    read_rgb,
+    register_formats,
+    to_picture,
+)
 
 
 def file_bytes(kind: str) -> bytes:
@@ -111,9 +120,13 @@ def test_truncated(kind: str, tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "TGA", "PCX", "ICO"]), st.data())
+@given(
+    st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "TGA", "PCX", "ICO", "AVIF", "HEIF", "JXL"]),
+    st.data(),
+)
 @pytest.mark.filterwarnings("ignore")
 def test_damaged(kind: str, data: st.DataObject) -> None:
+    register_formats()
     buffer = io.BytesIO()
     Image.fromarray(RGB).save(buffer, kind)
     damaged = bytearray(buffer.getvalue())

@@ -68,7 +68,7 @@ def scale_gray(image: ImageFile.ImageFile) -> None:
     """Grey of 9 to 15 bits in a TIFF file to 16, and that of a PFM file to 0..1, in place.
 
     The scale of a PFM file multiplies its numbers, and 1 is white. Pillow writes grey levels as they are, with a scale of 1:
-    whole numbers beyond 1 are therefore levels of 255, or of 65535. Raises OptionError for others beyond 1.
+    whole numbers beyond 1 are therefore levels of 255, or of 65535.
     """
     if image.format == "TIFF" and image.mode.startswith("I;16"):
         (bits, *_) = cast("dict[int, tuple[int, ...]]", getattr(image, "tag_v2", {})).get(_BITS_PER_SAMPLE, (16,))
@@ -139,17 +139,12 @@ def _interleaved(values: U16, image: Image.Image) -> U16:
 def _planes(values: U16, image: Image.Image) -> tuple[U16 | None, U16 | None]:
     """Colour, (h, w, 1 | 3), None where it is of another kind, and alpha."""
     channels = values.shape[2]
-    if channels not in (1, 2, 3, 4) or (channels == 4 and image.mode == "RGB"):
+    # imagecodecs makes alpha of a transparent key, Pillow keeps it beside the picture
+    if channels not in (1, 2, 3, 4) or (channels == 4 and image.mode == "RGB" and "transparency" not in image.info):
         return None, None
     if channels in (2, 4) and image.mode != "RGBX":
         return values[:, :, :-1], values[:, :, -1]
-    colour = values[:, :, :3]
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and channels == 3:
-        return colour, np.where((colour == np.array(cast("tuple[int, int, int]", key))).all(axis=2), 0, 65_535).astype(
-            np.uint16
-        )
-    return colour, None
+    return values[:, :, :3], None
 
 
 def _same(colour: U16, image: Image.Image, transpose: Image.Transpose | None) -> bool:

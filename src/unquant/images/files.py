@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from unquant.errors import InputError, OptionError, UnquantError, warn
@@ -19,7 +20,7 @@ from unquant.images.deep import deepen, scale_gray
 from unquant.images.formats import HEAD_BYTES, check_known, register_for
 from unquant.images.jxl import jxl_size
 from unquant.images.metadata import drop_raw_profiles, exif_of, load_pixels, metadata_options, parsed_exif, xmp_of
-from unquant.images.numbers import U8
+from unquant.images.numbers import U8, checked_16_bit, gray_to_8_bit
 from unquant.images.orientation import ORIENTATION, exif_with_orientation, transpose_by
 from unquant.images.picture import from_arrays, to_picture
 from unquant.images.profiles import space_of
@@ -95,11 +96,7 @@ def read_rgb(
 
     Arguments as in `open_image`. Raises InputError or ImageTooLarge, naming the file.
     """
-    image = open_image(source, name=name, max_pixels=max_pixels)
-    try:
-        return to_picture(image, keep_metadata=False).rgb
-    except OptionError as error:  # numbers beyond the range that is known how to show
-        raise InputError(f"{image.filename}: cannot be read: {error}") from error
+    return to_picture(open_image(source, name=name, max_pixels=max_pixels), keep_metadata=False).rgb
 
 
 def image_bytes(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
@@ -148,7 +145,7 @@ def _opened(file: BinaryIO, name: str, max_pixels: int | None) -> ImageFile.Imag
         with without_pillows_limit():
             image = Image.open(file)
     except UnidentifiedImageError:
-        check_known(head, file, name)
+        check_known(file, name)
         raise
     if image.format in _PROGRAMS:
         raise InputError(f"{name}: {image.format} is a drawing, not an image")
@@ -209,6 +206,7 @@ def _decoded(
     turned = getattr(image, "tag_v2", {}).get(ORIENTATION)  # of a TIFF, which Pillow turns on loading
     load_pixels(image)
     scale_gray(image)
+    _check_numbers(image, name)
     if image.format == "JXL" and not getattr(image, "jpeg", True) and (exif := image.info.get("exif")):
         image.info["exif"] = exif_with_orientation(exif, 1)  # the codestream says how it is turned, and has been
     if icc is not None:
@@ -233,6 +231,17 @@ def _check(image: Image.Image, name: str, max_pixels: int | None) -> None:
         check_size(name, image.height, image.width, max_pixels)
     except OptionError as error:
         raise InputError(str(error)) from error
+
+
+def _check_numbers(image: Image.Image, name: str) -> None:
+    """Raises InputError for numbers beyond the range that is known how to show."""
+    try:
+        if image.mode == "F":
+            gray_to_8_bit(np.asarray(image))
+        elif image.mode == "I":
+            checked_16_bit(np.asarray(image), image.mode)
+    except OptionError as error:
+        raise InputError(f"{name}: cannot be read: {error}") from error
 
 
 def _output_format(name: str) -> str:

@@ -83,11 +83,13 @@ def register_formats() -> None:
         _register(plugin)
 
 
-def check_known(head: bytes, file: BinaryIO, name: str) -> None:
+def check_known(file: BinaryIO, name: str) -> None:
     """Says of a file that no plug-in opens what it is, if its first bytes tell; of a TIFF what its tags say.
 
     Raises CodecMissing, naming the package, where a plug-in is not installed, and InputError for all else that is known.
     """
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
     plugin = _plugin_for(head)
     if plugin is not None and not _register(_PLUGINS[plugin]):
         package = _PLUGINS[plugin].package

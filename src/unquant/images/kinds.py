@@ -11,7 +11,7 @@ from typing import Final
 from PIL import Image, ImageFile
 
 from unquant.errors import CodecMissing, InputError, UnquantError
-from unquant.images.formats import HEAD_BYTES, check_known, register_formats
+from unquant.images.formats import check_known, register_formats
 
 __all__ = ["has_picture_magic", "is_of_format", "names_picture", "readable_suffixes", "why_unread"]
 
@@ -57,7 +57,7 @@ def why_unread(path: Path) -> UnquantError:
     """The error for a picture, by its name, of a kind that is not read; where a plug-in would read it, one that says so."""
     with suppress(InputError, OSError), path.open("rb") as file:
         try:
-            check_known(file.read(HEAD_BYTES), str(path))
+            check_known(file, str(path))
         except CodecMissing as error:
             return error
     return InputError(f"{path}: an image of a kind ({path.suffix}) that cannot be read")
