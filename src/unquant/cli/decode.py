@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
+from unquant.cli.dry_run import DryDecode
 from unquant.cli.paths import FILES, Job, Naming, plan
 from unquant.cli.transcode import (
     FILES_PANEL,
     Device,
+    DryRun,
     Force,
     Jobs,
     Json,
@@ -82,6 +84,7 @@ def decode(
         bool,
         typer.Option("--preview", help="The plain decode in one pass, whatever the file asks for; excludes --realism."),
     ] = False,
+    dry_run: DryRun = False,
     device: Device = None,
     jobs: Jobs = 1,
     max_pixels: MaxPixels = None,
@@ -109,6 +112,9 @@ def decode(
     _check_format(work.jobs[0].target, image_format, extension)
     to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
     drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}
+    if dry_run:
+        batch.run(DryDecode(model))
+        return
     batch.run(_Decoder(batch, model, device, drawing, extension, to_avif=to_avif))
 
 

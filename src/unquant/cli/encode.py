@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
+from unquant.cli.dry_run import DryEncode
 from unquant.cli.given import ExifFile, Given, IccFile, Strip, XmpFile, read_given
 from unquant.cli.paths import IMAGES, Job, Naming, plan, without_clashes
 from unquant.cli.quantities import parse_size
 from unquant.cli.transcode import (
     FILES_PANEL,
     Device,
+    DryRun,
     Force,
     Jobs,
     Json,
@@ -124,6 +126,7 @@ def encode(
             min=0, help="Seed of the drawn detail; one seed, one image.", show_default="0", rich_help_panel=_WISHES
         ),
     ] = None,
+    dry_run: DryRun = False,
     device: Device = None,
     jobs: Jobs = 1,
     max_pixels: MaxPixels = None,
@@ -166,11 +169,14 @@ def encode(
     if to_avif:
         _check_writes_avif(model)
         own["container"] = "avif"
-    if len(work.jobs) > 1:
+    if len(work.jobs) > 1 and not dry_run:
         loaded(model, device)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
     wishes = {"metadata": not strip, "realism": realism, "steps": steps, "seed": seed}
     given = read_given(exif, xmp, icc)
+    if dry_run:
+        batch.run(DryEncode(model, {**rate, **own, **wishes}))
+        return
     batch.run(_Encoder(batch, model, device, {**rate, **own}, wishes, given, rated=bool(names), to_avif=to_avif))
 
 

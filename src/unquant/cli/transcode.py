@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FILES_PANEL",
     "Device",
+    "DryRun",
     "Force",
     "Jobs",
     "Json",
@@ -58,6 +59,14 @@ KeepSuffix = Annotated[
 ]
 PreserveTimes = Annotated[
     bool, typer.Option("--preserve-times", help="Outputs get the times of their inputs.", rich_help_panel=FILES_PANEL)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing: say what would be written, by the inputs' headers.",
+        rich_help_panel=FILES_PANEL,
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=_RUN)

@@ -10,7 +10,7 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS, without_pillows_limit
-from unquant.images.files import FORMATS, frame_count, image_bytes, open_image, read_rgb
+from unquant.images.files import FORMATS, frame_count, image_bytes, image_size, open_image, read_rgb
 from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes, why_unread
 from unquant.images.orientation import split_orientation, with_orientation
@@ -27,6 +27,7 @@ __all__ = [
     "from_arrays",
     "has_picture_magic",
     "image_bytes",
+    "image_size",
     "is_of_format",
     "metadata_info",
     "names_picture",

@@ -21,13 +21,14 @@ from unquant.images.formats import HEAD_BYTES, check_known, register_for
 from unquant.images.jxl import jxl_size
 from unquant.images.metadata import drop_raw_profiles, exif_of, load_pixels, metadata_options, parsed_exif, xmp_of
 from unquant.images.numbers import U8, checked_16_bit, gray_to_8_bit
-from unquant.images.orientation import ORIENTATION, exif_with_orientation, transpose_by
+from unquant.images.orientation import ORIENTATION, exif_with_orientation, swaps_sides, transpose_by
 from unquant.images.picture import from_arrays, to_picture
 from unquant.images.profiles import space_of
 
-__all__ = ["FORMATS", "frame_count", "image_bytes", "open_image", "read_rgb"]
+__all__ = ["FORMATS", "frame_count", "image_bytes", "image_size", "open_image", "read_rgb"]
 
 _PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
+_UPRIGHT: Final = {"TIFF", "JXL", "HEIF"}  # Pillow or its plugin turns them
 _LAYERED: Final = {"PSD"}  # frames are layers, and what is opened is all of them
 FORMATS: Final[Mapping[str, str]] = {
     ".png": "PNG",
@@ -87,6 +88,26 @@ def frame_count(
         count = _frames(_opened(file, known, max_pixels))
         file.seek(0)
         return count
+
+
+def image_size(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    max_pixels: int | None = None,
+    frame: int | None = None,
+) -> tuple[int, int]:
+    """(width, height) of the upright picture that `open_image` and `to_picture` give, by the file's headers alone.
+
+    Arguments, warnings and errors as in `open_image`, as far as headers tell.
+    """
+    with _stream(source, name) as (file, known):
+        image = _opened(file, known, max_pixels)
+        _check(image, known, max_pixels)
+        _pick_frame(image, frame, known)
+        _check(image, known, max_pixels)
+        turned = image.format not in _UPRIGHT and swaps_sides(parsed_exif(image, known))
+        return (image.height, image.width) if turned else image.size
 
 
 def read_rgb(

@@ -16,6 +16,7 @@ __all__ = [
     "exif_with_orientation",
     "orientation_of",
     "split_orientation",
+    "swaps_sides",
     "transpose_by",
     "transpose_of",
     "with_orientation",
@@ -37,6 +38,11 @@ _TRANSPOSE: Final = {
 def transpose_of(exif: Image.Exif | None) -> Image.Transpose | None:
     """What turns the picture upright; None where it is, or where nothing sensible is said of it."""
     return transpose_by(exif.get(ORIENTATION) if exif else None)
+
+
+def swaps_sides(exif: Image.Exif | None) -> bool:
+    """Whether turning the picture upright swaps its width and height."""
+    return bool(exif) and exif.get(ORIENTATION) in (5, 6, 7, 8)
 
 
 def transpose_by(orientation: object) -> Image.Transpose | None:

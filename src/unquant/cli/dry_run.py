@@ -1,0 +1,58 @@
+"""`--dry-run`: every check that needs no pixels, and what would be written, by the headers of the inputs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unquant.cli.batch import Done, read_bytes
+from unquant.cli.paths import Job
+
+__all__ = ["DryDecode", "DryEncode"]
+
+
+@dataclass(frozen=True)
+class DryEncode:
+    """What would be done with each image. model: its name. options: of an encode."""
+
+    model: str
+    options: Mapping[str, Any]
+
+    def __call__(self, job: Job) -> Done:
+        from unquant.codecs.options import EncodeOptions
+        from unquant.codecs.registry import find_model
+        from unquant.container import DEFAULT_LIMITS
+        from unquant.images import image_size
+
+        find_model(self.model)
+        options = EncodeOptions(**self.options)
+        source = io.BytesIO(read_bytes(None, DEFAULT_LIMITS.max_file)) if job.source is None else job.source
+        width, height = image_size(source, name=job.source_name, frame=job.frame)
+        most = options.target(width * height)
+        return _planned(width, height, "" if most is None else f", at most {most} bytes", {"most_bytes": most})
+
+
+@dataclass(frozen=True)
+class DryDecode:
+    """What would be done with each file. model: None for the first that fits."""
+
+    model: str | None
+
+    def __call__(self, job: Job) -> Done:
+        from unquant.codecs.info import info as read_info
+        from unquant.codecs.registry import find_decoder
+        from unquant.container import DEFAULT_LIMITS
+
+        data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
+        info = read_info(data)
+        find_decoder(data, self.model)
+        turned = info.container == "avif" and (info.orientation or 1) > 4
+        width, height = (info.height, info.width) if turned else (info.width, info.height)
+        return _planned(width, height, "", {})
+
+
+def _planned(width: int, height: int, more: str, row: dict[str, Any]) -> Done:
+    line = f"would be written, {width}x{height}{more}"
+    return Done(line, {"dry_run": True, "width": width, "height": height, **row})
