@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unquant.codecs.latent import AnyLatentCodec
     from unquant.codecs.ratevar import RatevarCodec
 
-CHECKED = ("nn", "diffusion", "entropy", "models", "weights", "train", "perceptual", "codecs.windows")
+CHECKED = ("nn", "diffusion", "entropy", "networks", "weights", "train", "perceptual", "codecs.windows")
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"

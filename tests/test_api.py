@@ -48,13 +48,14 @@ def test_exported_members() -> None:
         "encode",
         "info",
         "load",
+        "models",
         "register_opener",
     } | ERRORS
     assert set(unquant.__all__) == names == set(dir(unquant))
     assert {name: getattr(unquant, name) for name in ERRORS} == {name: getattr(errors, name) for name in ERRORS}
     assert unquant.Codec is Codec
     assert set(codecs.__all__) >= {"Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"}
-    for name in ("decode", "encode", "info", "load", "register_opener"):
+    for name in ("decode", "encode", "info", "load", "models", "register_opener"):
         assert inspect.isfunction(getattr(unquant, name))  # not a folder of the package that has the same name
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = unquant.nothing_such
@@ -68,7 +69,7 @@ import unquant
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 dir(unquant), unquant.__version__
 info = unquant.info(sys.argv[1])
-assert info.width == 40 and unquant.codecs.models() is not None
+assert info.width == 40 and unquant.models()
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
 

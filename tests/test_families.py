@@ -11,7 +11,7 @@ from unquant.codecs.registry import ModelInfo
 from unquant.container import FAMILIES as IN_FILES
 from unquant.errors import WeightsError
 from unquant.families import AVIF_FAMILY, FAMILIES, family_of
-from unquant.models.common import Model
+from unquant.networks.common import Model
 from unquant.train.recipe import Recipe
 from unquant.train.stages import Training
 

@@ -40,6 +40,7 @@ back: Image.Image = unquant.decode(data, realism=1, seed=3)
 back = unquant.decode("a.unq", preview=True)
 width: int = unquant.info(Path("a.unq")).width
 codec = unquant.load("av1")
+names: list[str] = [model.name for model in unquant.models()]
 many: list[bytes] = codec.encode([image, image], quality=40)
 one: bytes = codec.encode(image, quality=40)
 images: list[Image.Image] = codec.decode([data, data])
@@ -58,6 +59,7 @@ codec.encode(image, realism="full")  # wrong
 codec.encode(image, qualty=40)  # wrong
 codec.decode(data, previw=True)  # wrong
 unquant.load(3)  # wrong
+unquant.models()[0].nam  # wrong
 unquant.register_opener(realsm=1)  # wrong
 unquant.encode(image, container="jpeg")  # wrong
 width = unquant.info(data).widht  # wrong

@@ -19,8 +19,8 @@ from unquant import weights_file
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
 from unquant.families import family_of
-from unquant.models.av1 import Av1, Av1Config
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
+from unquant.networks.av1 import Av1, Av1Config
+from unquant.networks.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
 from unquant.weights_file import (
     FORMAT,
     FORMAT_INT8,

@@ -69,8 +69,8 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
             Family(
                 name="ratevar",
                 id=1,
-                config="unquant.models.ratevar:RatevarConfig",
-                model="unquant.models.ratevar:Ratevar",
+                config="unquant.networks.ratevar:RatevarConfig",
+                model="unquant.networks.ratevar:Ratevar",
                 codec="unquant.codecs.ratevar:RatevarCodec",
                 training="unquant.train.ratevar:TRAINING",
                 trained_for=("lpips_alex", "lpips_alex_cut", "dists"),
@@ -79,8 +79,8 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
             Family(
                 name="cdc",
                 id=2,
-                config="unquant.models.cdc:CdcConfig",
-                model="unquant.models.cdc:Cdc",
+                config="unquant.networks.cdc:CdcConfig",
+                model="unquant.networks.cdc:Cdc",
                 codec="unquant.codecs.cdc:CdcCodec",
                 training="unquant.train.cdc:TRAINING",
                 always_steps=True,
@@ -90,8 +90,8 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
             Family(
                 name="av1",
                 id=3,
-                config="unquant.models.av1:Av1Config",
-                model="unquant.models.av1:Av1",
+                config="unquant.networks.av1:Av1Config",
+                model="unquant.networks.av1:Av1",
                 codec="unquant.codecs.av1:Av1Codec",
                 training="unquant.train.av1:TRAINING",
                 draws_avif=True,

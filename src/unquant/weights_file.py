@@ -28,8 +28,8 @@ from unquant.entropy.base import HYPER_STRIDE
 from unquant.errors import InputError, ModelMissing, WeightsError
 from unquant.families import family_of
 from unquant.files import whole_file, write_whole
-from unquant.models.common import Q_INDEX_OCTAVE
-from unquant.models.config import EntropyConfig
+from unquant.networks.common import Q_INDEX_OCTAVE
+from unquant.networks.config import EntropyConfig
 
 __all__ = [
     "FORMAT",

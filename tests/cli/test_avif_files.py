@@ -50,7 +50,7 @@ def av1_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the family `av1`, whose last layers are not zero, so that what is drawn is not AV1's picture."""
     import torch
 
-    from unquant.models.av1 import Av1, Av1Config
+    from unquant.networks.av1 import Av1, Av1Config
     from unquant.weights_file import write_weights
 
     config = Av1Config(width8=16, depth8=1, width16=16, depth16=1, width2=8, cond=8)

@@ -37,7 +37,7 @@ from unquant.errors import (
     OptionError,
     UnsupportedVersion,
 )
-from unquant.models.av1 import Av1, Coding, told
+from unquant.networks.av1 import Av1, Coding, told
 from unquant.weights_file import Weights, read_weights
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF/></x:xmpmeta>"

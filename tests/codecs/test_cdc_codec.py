@@ -23,10 +23,10 @@ from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import ModelMissing, OptionError, WeightsError
 from unquant.families import family_of
-from unquant.models.cdc import CdcConfig
-from unquant.models.common import log2_q_of
-from unquant.models.config import EntropyConfig
-from unquant.models.ratevar import RatevarConfig
+from unquant.networks.cdc import CdcConfig
+from unquant.networks.common import log2_q_of
+from unquant.networks.config import EntropyConfig
+from unquant.networks.ratevar import RatevarConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.weights_file import Weights, group_hashes, read_weights

@@ -14,7 +14,7 @@ from PIL import Image
 from unquant.codecs import windows
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.diffusion.noise import seeded_noise
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.redraw import RedrawSizes
 from unquant.weights_file import read_weights, write_weights
 

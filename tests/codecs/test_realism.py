@@ -19,9 +19,9 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import log2_q_of
-from unquant.models.ratevar import Ratevar, RatevarConfig
-from unquant.models.reverse import SAMPLERS, ReverseConfig
+from unquant.networks.common import log2_q_of
+from unquant.networks.ratevar import Ratevar, RatevarConfig
+from unquant.networks.reverse import SAMPLERS, ReverseConfig
 from unquant.weights_file import Weights, read_weights, write_weights
 
 REVERSE = ReverseConfig(width=16, noise_channels=2, steps=2)

@@ -10,12 +10,12 @@ import exactness
 import numpy as np
 import pytest
 import torch
-from networks import parameter_count
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from networks import parameter_count
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy import attention
@@ -25,8 +25,8 @@ from unquant.entropy.entroformer import PUBLISHED, Entroformer, EntroformerConfi
 from unquant.entropy.exact import GUARD, CodedTile, ExactCoder
 from unquant.entropy.quantise import quantise
 from unquant.errors import CorruptStream, OptionError
-from unquant.models.common import log2_q_of
-from unquant.models.ratevar import Ratevar
+from unquant.networks.common import log2_q_of
+from unquant.networks.ratevar import Ratevar
 
 LATENT = 16
 SMALL = EntroformerConfig(hyper=4, width=16, heads=2, depth=2, mlp=2, hidden=24, top=5, window=8, cond=8)

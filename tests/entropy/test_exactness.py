@@ -28,7 +28,7 @@ from unquant.entropy.base import T_MIN, T_SOFT
 from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
 from unquant.errors import CorruptStream
-from unquant.models.common import log2_q_of
+from unquant.networks.common import log2_q_of
 
 NOISE = 1e-12
 VARIANTS: dict[str, dict[str, str]] = {

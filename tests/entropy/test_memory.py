@@ -19,8 +19,8 @@ import torch
 from unquant.codecs.cdc import CdcCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.container import Container, Header, Tile, symbols_crc
-from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.config import EntropyConfig
+from unquant.networks.cdc import Cdc, CdcConfig
+from unquant.networks.config import EntropyConfig
 from unquant.settings import read_settings
 from unquant.weights_file import Weights
 

@@ -16,7 +16,7 @@ from unquant.container import parse
 from unquant.entropy import exact
 from unquant.entropy.gaussian import gaussian_bits
 from unquant.entropy.rdoq import Rdoq
-from unquant.models.common import log2_q_of
+from unquant.networks.common import log2_q_of
 
 Q_INDICES = (16, 100, 200, 300, 336)
 

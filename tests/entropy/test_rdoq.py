@@ -14,7 +14,7 @@ from PIL import Image
 from unquant.codecs.latent import AnyLatentCodec
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.rdoq import Rdoq
-from unquant.models.common import log2_q_of
+from unquant.networks.common import log2_q_of
 
 TABLES = gaussian_tables(scale_grid())
 WEIGHT = 20.0

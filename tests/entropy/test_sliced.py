@@ -12,9 +12,9 @@ from unquant.entropy.quantise import quantise
 from unquant.entropy.sliced import SlicedEntropy
 from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError, WeightsError
-from unquant.models.cdc import CdcConfig
-from unquant.models.config import EntropyConfig, entropy_model
-from unquant.models.ratevar import RatevarConfig
+from unquant.networks.cdc import CdcConfig
+from unquant.networks.config import EntropyConfig, entropy_model
+from unquant.networks.ratevar import RatevarConfig
 
 SHARES = (0.06, 0.16, 0.28, 0.5)
 SIZE = (7, 6)

@@ -37,9 +37,9 @@ from unquant.codecs.registry import SHIPPED_FOLDER
 from unquant.coding import gaussian_tables, scale_grid
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.families import family_of
-from unquant.models.av1 import Av1Config
-from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, RatevarOutput
+from unquant.networks.av1 import Av1Config
+from unquant.networks.cdc import Cdc, CdcConfig
+from unquant.networks.ratevar import EntropyConfig, Ratevar, RatevarConfig, RatevarOutput
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis

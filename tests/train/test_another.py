@@ -11,8 +11,8 @@ import torch
 
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.errors import TrainingError
-from unquant.models.config import EntropyConfig
-from unquant.models.ratevar import Ratevar, RatevarConfig, ReverseConfig
+from unquant.networks.config import EntropyConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig, ReverseConfig
 from unquant.train.data import Photos
 from unquant.train.ratevar.another import adapt, bits_of_channels, sort_channels
 from unquant.train.ratevar.start import fill_codec

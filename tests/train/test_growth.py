@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unquant.errors import TrainingError
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.train.growth import grow
 from unquant.weights_file import read_weights
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from networks import kilo_macs
 
+from networks import kilo_macs
 from unquant.errors import OptionError
-from unquant.models.cdc import CdcConfig
-from unquant.models.ratevar import Ratevar, RatevarConfig
-from unquant.models.reverse import ReverseConfig
+from unquant.networks.cdc import CdcConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
+from unquant.networks.reverse import ReverseConfig
 from unquant.train.ratevar.stage1 import Stage1Config
 from unquant.train.ratevar.stage3 import Stage3Config
 from unquant.train.recipe import LoopConfig, Recipe, Run, load_recipe

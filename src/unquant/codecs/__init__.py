@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None) -> Codec:
     """Load a codec, each time anew.
 
-    model: a name from `unquant.codecs.models()`, or the path of a weights file. device: "cpu", "cuda", "cuda:1", …; None for
+    model: a name from `unquant.models()`, or the path of a weights file. device: "cpu", "cuda", "cuda:1", …; None for
     the CPU. Raises ModelMissing, WeightsError, OptionError.
     """
     entry = find_model(model)

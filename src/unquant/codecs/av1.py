@@ -36,7 +36,7 @@ from unquant.container.obu import StillPicture, strip_temporal_delimiter
 from unquant.diffusion.samplers import sample_deterministic
 from unquant.errors import OptionError
 from unquant.images import Picture, from_arrays
-from unquant.models.av1 import Av1, Av1Config, Coding, told
+from unquant.networks.av1 import Av1, Av1Config, Coding, told
 from unquant.nn.redraw import REDRAW_STRIDE
 
 __all__ = ["DEFAULT_EFFORT", "Av1Codec"]

@@ -18,8 +18,8 @@ from unquant.codecs.latent import LatentCodec
 from unquant.codecs.windows import run_windowed, run_windows
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
-from unquant.models.cdc import Cdc, CdcConfig
-from unquant.models.common import SideInfo
+from unquant.networks.cdc import Cdc, CdcConfig
+from unquant.networks.common import SideInfo
 from unquant.nn.compressor import Context
 from unquant.nn.transforms import LATENT_STRIDE
 

@@ -43,7 +43,7 @@ from unquant.container import MAX_STEPS, Header, pixel_limit
 from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
-from unquant.models.common import Config, Model
+from unquant.networks.common import Config, Model
 from unquant.weights_file import Weights, read_weights
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError
 from unquant.families import AVIF_FAMILY
 from unquant.images import Picture, from_arrays
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.latent import LatentConfig, LatentModel
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.latent import LatentConfig, LatentModel
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.weights_file import Weights
 

@@ -19,8 +19,8 @@ from unquant.codecs.windows import redraw_noise, run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
-from unquant.models.common import SideInfo
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.common import SideInfo
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 
 __all__ = ["RatevarCodec"]

@@ -18,7 +18,7 @@ from unquant.container import Container, Header, Tile, latent_size, symbols_crc
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
-from unquant.models.common import SideInfo, log2_q_of
+from unquant.networks.common import SideInfo, log2_q_of
 
 __all__ = ["decode_tiles", "encode_tiles", "log2_q_in", "q_indices", "tile_slices"]
 

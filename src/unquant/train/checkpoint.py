@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unquant.errors import TrainingError
 from unquant.files import remove_leftovers, whole_file
-from unquant.models.common import Model
+from unquant.networks.common import Model
 from unquant.train.ema import Ema
 from unquant.train.optimisers import Optimisers
 from unquant.train.schedule import Position

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from unquant.models.latent import LatentModel
+from unquant.networks.latent import LatentModel
 from unquant.nn.transforms import LATENT_STRIDE, klt_basis
 from unquant.train.data import Photos
 

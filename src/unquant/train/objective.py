@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unquant.models.common import Model, log2_q_of
-from unquant.models.latent import LatentConfig
+from unquant.networks.common import Model, log2_q_of
+from unquant.networks.latent import LatentConfig
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Image
 from unquant.train.data import Photos

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from unquant.errors import OptionError, WeightsError
 from unquant.families import family_of
-from unquant.models.common import Config
+from unquant.networks.common import Config
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.settings import read_settings, settings
 

@@ -10,7 +10,7 @@ import torch
 
 from unquant.errors import TrainingError
 from unquant.families import family_of
-from unquant.models.common import Config
+from unquant.networks.common import Config
 from unquant.train.data import Photos
 from unquant.train.growth import Filled, fill
 from unquant.train.judges import Judges, Wanted

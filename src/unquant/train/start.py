@@ -9,7 +9,7 @@ import torch
 
 from unquant.errors import TrainingError
 from unquant.families import family_of
-from unquant.models.common import Model
+from unquant.networks.common import Model
 from unquant.train.data import Photos
 from unquant.train.recipe import Recipe
 from unquant.train.schedule import Position

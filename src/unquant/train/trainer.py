@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unquant.errors import TrainingError
-from unquant.models.common import Model
+from unquant.networks.common import Model
 from unquant.train.checkpoint import Stored, Trained, read_checkpoint, write_checkpoint, write_export
 from unquant.train.data import Photos
 from unquant.train.devices import open_devices

@@ -12,8 +12,8 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from unquant.models.common import log2_q_of
-from unquant.models.latent import LatentModel
+from unquant.networks.common import log2_q_of
+from unquant.networks.latent import LatentModel
 from unquant.perceptual import LPIPS
 from unquant.shapes import Image
 from unquant.train.data import Photos

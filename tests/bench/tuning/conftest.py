@@ -17,7 +17,7 @@ from unquant.bench.metrics import networks
 from unquant.bench.metrics.base import Metric, to_tensor
 from unquant.bench.tuning.judge import load_pictures
 from unquant.codecs.ratevar import RatevarCodec
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.weights_file import read_weights, write_weights
 
 

@@ -21,7 +21,7 @@ from unquant.bench.tuning.decoding import decode, log2_q_at
 from unquant.bench.tuning.judge import Figures, Judge, Table, load_pictures, markdown
 from unquant.bench.tuning.setting import Setting
 from unquant.errors import ModelMissing, OptionError
-from unquant.models.ratevar import Ratevar
+from unquant.networks.ratevar import Ratevar
 
 
 def missing(*_: Any) -> Any:

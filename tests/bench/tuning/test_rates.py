@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unquant.bench.tuning.decoding import log2_q_at, rate_indices
 from unquant.errors import OptionError
-from unquant.models.ratevar import Ratevar
+from unquant.networks.ratevar import Ratevar
 
 
 def test_rate_indices_are_the_finest_within_the_rates(model: Ratevar, tensors: list[Tensor]) -> None:

@@ -17,7 +17,7 @@ from unquant.bench.tuning.decoding import decode, log2_q_at
 from unquant.bench.tuning.setting import Setting
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import parse
-from unquant.models.ratevar import Ratevar
+from unquant.networks.ratevar import Ratevar
 
 STILL = {"alpha_first": 0.0, "alpha_last": 0.0}
 

@@ -22,7 +22,7 @@ from unquant.bench.tuning.setting import Setting
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.entropy.exact import ExactCoder
 from unquant.errors import InputError, ModelMissing, OptionError, UnquantError, WeightsError
-from unquant.models.ratevar import Ratevar, RatevarConfig, ReverseConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig, ReverseConfig
 from unquant.nn.transforms import Analysis
 from unquant.weights_file import Weights, read_weights, write_weights
 

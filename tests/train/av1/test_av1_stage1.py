@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from unquant.cli.training import app
 from unquant.codecs.av1 import Av1Codec
 from unquant.errors import OptionError, TrainingError
-from unquant.models.av1 import Av1, Av1Config, Coding, told
+from unquant.networks.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train.av1 import objective as av1_objective
 from unquant.train.av1 import stage1

@@ -16,7 +16,7 @@ from runs import changed, parameters
 from torch import Tensor
 
 from unquant.errors import OptionError, TrainingError
-from unquant.models.av1 import Av1, Av1Config, Coding, told
+from unquant.networks.av1 import Av1, Av1Config, Coding, told
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train import judges
 from unquant.train.av1 import objective as av1_objective

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unquant.codecs.avif import AvifOptions, decode_avif, encode_avif
 from unquant.errors import OptionError, TrainingError
-from unquant.models.av1 import Coding
+from unquant.networks.av1 import Coding
 from unquant.train.av1 import pairs
 from unquant.train.av1.pairs import CUT_GRID, Pairs, PairsConfig, fixed_pairs
 from unquant.train.av1.versions import Version, coding_of

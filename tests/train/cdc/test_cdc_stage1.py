@@ -18,8 +18,8 @@ from torch import Tensor
 
 import unquant
 from unquant.errors import OptionError, TrainingError
-from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
-from unquant.models.config import EntropyConfig
+from unquant.networks.cdc import Cdc, CdcConfig, CdcOutput
+from unquant.networks.config import EntropyConfig
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.perceptual import LPIPS

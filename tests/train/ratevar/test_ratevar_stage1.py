@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unquant.errors import OptionError
-from unquant.models.common import log2_q_of
-from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
+from unquant.networks.common import log2_q_of
+from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
 from unquant.train.ratevar.stage1 import Draw, Stage1, Stage1Config, draw_conditions, stage1_loss

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.ratevar import Ratevar
-from unquant.models.reverse import TRAININGS
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.ratevar import Ratevar
+from unquant.networks.reverse import TRAININGS
 from unquant.train.journal import Journal
 from unquant.train.loop import train
 from unquant.train.ratevar.stage2 import Draw, Stage2, Stage2Config, noisy_state
@@ -84,7 +84,7 @@ def objective(tiny_weights: Path, recipe: Recipe, config: Stage2Config) -> Stage
 
 
 def model_config(path: Path) -> Any:
-    from unquant.models.ratevar import RatevarConfig
+    from unquant.networks.ratevar import RatevarConfig
 
     return RatevarConfig.from_dict(read_weights(path).config)
 

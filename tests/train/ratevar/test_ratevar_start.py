@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.registry import SHIPPED_FOLDER
-from unquant.models.av1 import Av1, Av1Config
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.av1 import Av1, Av1Config
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.redraw import RedrawSizes, fresh_noise
 from unquant.train.growth import fill
 from unquant.train.ratevar.start import fill_codec

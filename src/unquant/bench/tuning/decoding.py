@@ -16,8 +16,8 @@ from unquant.codecs.options import DEFAULT_SEED
 from unquant.codecs.rate import search_q_index
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.ratevar import Ratevar
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.ratevar import Ratevar
 from unquant.shapes import Image, Latent
 
 __all__ = ["Decoded", "decode", "log2_q_at", "rate_indices"]

@@ -17,8 +17,8 @@ from unquant.bench.subjects.images import find_images, read_image
 from unquant.bench.tuning.decoding import decode, log2_q_at
 from unquant.bench.tuning.setting import COLUMNS, Setting
 from unquant.errors import InputError, ModelMissing, OptionError
-from unquant.models.common import SideInfo
-from unquant.models.ratevar import Ratevar
+from unquant.networks.common import SideInfo
+from unquant.networks.ratevar import Ratevar
 from unquant.nn.transforms import LATENT_STRIDE
 from unquant.shapes import Latent
 

@@ -19,7 +19,7 @@ from unquant.bench.tuning.setting import DRIVE, Setting
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import InputError, OptionError
 from unquant.files import check_target
-from unquant.models.ratevar import Ratevar
+from unquant.networks.ratevar import Ratevar
 from unquant.weights_file import Weights, read_weights, write_weights
 
 __all__ = ["Tuned", "run_tuning", "tune", "write_tuned"]

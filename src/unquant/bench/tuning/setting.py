@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unquant.models.reverse import ReverseConfig
+from unquant.networks.reverse import ReverseConfig
 
 __all__ = ["COLUMNS", "DRIVE", "Setting"]
 

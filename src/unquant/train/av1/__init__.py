@@ -3,7 +3,7 @@
 Of a new model f is the identity: it needs no start from principal directions.
 """
 
-from unquant.models.av1 import Av1Config
+from unquant.networks.av1 import Av1Config
 from unquant.train.av1.pairs import PairsConfig
 from unquant.train.av1.stage1 import RedrawConfig, RedrawStage
 from unquant.train.av1.stage3 import Realism, RealismConfig

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.models.av1 import Av1
+from unquant.networks.av1 import Av1
 from unquant.nn.redraw import REDRAW_STRIDE, fresh_noise
 from unquant.perceptual import DISTS, LPIPS
 from unquant.shapes import Image

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unquant.codecs.avif import BASE
 from unquant.errors import TrainingError
-from unquant.models.av1 import Coding, told
+from unquant.networks.av1 import Coding, told
 from unquant.settings import Share, settings
 from unquant.shapes import Image
 from unquant.train.av1.versions import Made, Version, draw_version, make_pair

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from unquant.models.av1 import Av1
+from unquant.networks.av1 import Av1
 from unquant.perceptual import DISTS, LPIPS, Network
 from unquant.settings import Share, settings
 from unquant.shapes import Image

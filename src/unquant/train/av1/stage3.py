@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from unquant.models.av1 import Av1
+from unquant.networks.av1 import Av1
 from unquant.perceptual import DISTS, LPIPS
 from unquant.settings import Share, settings
 from unquant.shapes import Image

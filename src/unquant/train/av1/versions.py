@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 
 from unquant.codecs.avif import BASE, SUBSAMPLINGS, TUNES, AvifOptions, decode_avif, encode_avif, enlarge, reduce
 from unquant.container.avif import parse_avif
-from unquant.models.av1 import Coding
+from unquant.networks.av1 import Coding
 
 __all__ = ["Made", "Version", "coding_of", "draw_version", "make_pair"]
 

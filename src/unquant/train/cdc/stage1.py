@@ -23,8 +23,8 @@ from torch import Tensor
 
 from unquant.diffusion.parameterisation import MAX_SNR, Parameterisation
 from unquant.entropy.entroformer import Entroformer, hidden_positions
-from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
-from unquant.models.common import log2_q_of
+from unquant.networks.cdc import Cdc, CdcConfig, CdcOutput
+from unquant.networks.common import log2_q_of
 from unquant.perceptual import LPIPS, Network
 from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap

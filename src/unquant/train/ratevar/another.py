@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unquant.errors import TrainingError
-from unquant.models.common import log2_q_of
-from unquant.models.config import EntropyConfig
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.common import log2_q_of
+from unquant.networks.config import EntropyConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.train.data import Photos
 from unquant.train.growth import trained_tensors
 from unquant.train.validation import fixed_crops, validation_indices

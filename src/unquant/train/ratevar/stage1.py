@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from unquant.models.ratevar import Ratevar, RatevarConfig, RatevarOutput
+from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput
 from unquant.perceptual import LPIPS, Network
 from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap

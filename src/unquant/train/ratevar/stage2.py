@@ -11,9 +11,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from unquant.errors import TrainingError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.ratevar import Ratevar
-from unquant.models.reverse import Reverse
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.ratevar import Ratevar
+from unquant.networks.reverse import Reverse
 from unquant.settings import Share, settings
 from unquant.shapes import Image, Latent
 from unquant.train.data import Photos

@@ -14,8 +14,8 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from unquant.errors import TrainingError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.ratevar import Ratevar
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.ratevar import Ratevar
 from unquant.nn.transforms import LATENT_GAIN, LATENT_STRIDE
 from unquant.perceptual import DISTS, LPIPS
 from unquant.settings import Share, settings

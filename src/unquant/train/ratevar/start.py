@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unquant.codecs.registry import SHIPPED_FOLDER
 from unquant.errors import TrainingError
-from unquant.models.ratevar import Ratevar, RatevarConfig
-from unquant.models.reverse import ReverseConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
+from unquant.networks.reverse import ReverseConfig
 from unquant.train.growth import Filled, grow, trained_tensors
 from unquant.train.recipe import Recipe
 from unquant.weights_file import Weights, read_weights

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unquant.models.common import log2_q_of
-from unquant.models.ratevar import Ratevar
+from unquant.networks.common import log2_q_of
+from unquant.networks.ratevar import Ratevar
 from unquant.shapes import Image
 from unquant.train.data import Photos
 from unquant.train.validation import fixed_crops, fixed_noise, save_rows, validation_indices

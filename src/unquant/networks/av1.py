@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.container.obu import ac_q
-from unquant.models.common import Model
-from unquant.models.config import read_config
+from unquant.networks.common import Model
+from unquant.networks.config import read_config
 from unquant.nn.redraw import Redraw
 from unquant.settings import Share, settings
 from unquant.shapes import Image

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import kilo_macs
 from PIL import Image
 from torch import Tensor
 
+from networks import kilo_macs
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.entropy.base import hyper_size, positions_of
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.quantise import quantise
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import SideInfo
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
-from unquant.models.reverse import Reverse
+from unquant.networks.common import SideInfo
+from unquant.networks.ratevar import EntropyConfig, Ratevar, RatevarConfig, ReverseConfig
+from unquant.networks.reverse import Reverse
 from unquant.nn.blocks import Film, resize_map
 from unquant.nn.transforms import LATENT_GAIN, Analysis, Synthesis, klt_basis
 

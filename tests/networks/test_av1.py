@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import kilo_macs, parameter_count
 from torch import Tensor, nn
 
+from networks import kilo_macs, parameter_count
 from unquant.errors import WeightsError
-from unquant.models.av1 import SCALARS, Av1, Av1Config, Coding, told
+from unquant.networks.av1 import SCALARS, Av1, Av1Config, Coding, told
 
 TINY = Av1Config(width8=6, depth8=1, width16=7, depth16=1, width2=4, cond=5)
 CHROMA = ("4:0:0", "4:2:0", "4:2:2", "4:4:4")

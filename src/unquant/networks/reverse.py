@@ -21,7 +21,7 @@ from unquant.diffusion.samplers.common import UNIFORM_STD
 from unquant.diffusion.schedules import geometric, randomness
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError
-from unquant.models.common import SideInfo
+from unquant.networks.common import SideInfo
 from unquant.nn.blocks import Condition
 from unquant.nn.transforms import LATENT_GAIN
 from unquant.nn.unet import UNet

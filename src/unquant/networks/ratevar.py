@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.config import EntropyConfig, entropy_model, read_config
-from unquant.models.latent import LatentModel
-from unquant.models.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.config import EntropyConfig, entropy_model, read_config
+from unquant.networks.latent import LatentModel
+from unquant.networks.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.redraw import RedrawSizes
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.settings import Share, settings

@@ -26,8 +26,8 @@ from unquant.diffusion.samplers import sample_ddim
 from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequence, time_of
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
 from unquant.errors import OptionError
-from unquant.models.config import EntropyConfig, entropy_model, read_config
-from unquant.models.latent import LatentModel
+from unquant.networks.config import EntropyConfig, entropy_model, read_config
+from unquant.networks.latent import LatentModel
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
 from unquant.settings import Share, settings

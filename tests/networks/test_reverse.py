@@ -17,9 +17,9 @@ from torch import Tensor
 from unquant.codecs.windows import run_windowed
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError, WeightsError
-from unquant.models.common import SideInfo, log2_q_of
-from unquant.models.ratevar import EntropyConfig, Ratevar, RatevarConfig
-from unquant.models.reverse import (
+from unquant.networks.common import SideInfo, log2_q_of
+from unquant.networks.ratevar import EntropyConfig, Ratevar, RatevarConfig
+from unquant.networks.reverse import (
     NETWORK_NOISE,
     SAMPLERS,
     STATE_NOISE,

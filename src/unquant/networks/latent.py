@@ -10,8 +10,8 @@ from torch import Tensor
 from unquant.entropy.base import EntropyModel
 from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.entropy.rdoq import Rdoq
-from unquant.models.common import Config, Model
-from unquant.models.config import EntropyConfig
+from unquant.networks.common import Config, Model
+from unquant.networks.config import EntropyConfig
 from unquant.nn.compressor import CompressorEncoder, ContextDecoder
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Latent, QMap

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from networks import kilo_macs
 from torch import Tensor, nn
 
+from networks import kilo_macs
 from unquant.codecs.cdc import CdcCodec
 from unquant.diffusion.parameterisation import diffuse
 from unquant.entropy.entroformer import Entroformer, EntroformerConfig
 from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError, WeightsError
-from unquant.models.cdc import Cdc, CdcConfig, CdcOutput
-from unquant.models.config import EntropyConfig
-from unquant.models.ratevar import Ratevar, RatevarConfig
+from unquant.networks.cdc import Cdc, CdcConfig, CdcOutput
+from unquant.networks.config import EntropyConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.compressor import CompressorConfig, Context
 from unquant.nn.denoiser import DenoiserConfig
 
