@@ -56,14 +56,24 @@ def open_unq(container: Container) -> Opened:
     # through the same checks as a foreign file
     avif = build_avif(obus, alpha=more[0] if more else None)
     parse_avif(avif)
+    plane = None
+    if container.alpha is not None:
+        plane = decode_alpha(container.alpha, header.height, header.width)
     rgb, alpha = decode_avif(avif)
     if header.half:
         rgb = enlarge(rgb, header.height, header.width)
-    if container.alpha is not None:
-        alpha = decode_alpha(container.alpha, header.height, header.width)
     coding = _coding(picture, len(obus), header.width * header.height, half=header.half)
     icc = _profile(container.icc, described(picture), grey=picture.mono)
-    return Opened(rgb, coding, Wishes.of(header), alpha, icc, container.exif, container.xmp, picture.mono)
+    return Opened(
+        rgb,
+        coding,
+        Wishes.of(header),
+        alpha if plane is None else plane,
+        icc,
+        container.exif,
+        container.xmp,
+        picture.mono,
+    )
 
 
 def open_avif(data: bytes) -> Opened:

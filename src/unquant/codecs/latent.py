@@ -180,11 +180,12 @@ class LatentCodec(Codec[C, M]):
             header = container.header
             self._check_weights(header)
             drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
-            # not kept here: the planes are as large as y, and the callee lets go of them
-            rgb = self._draw(self.dequantise(container, path=self._needs_side(drawing.steps)), drawing)
+            sides = [self.dequantise(container, path=self._needs_side(drawing.steps))]
             alpha = None
-            if container.alpha is not None:
+            if container.alpha is not None:  # after the tiles have proved the size, before the work of drawing
                 alpha = decode_alpha(container.alpha, header.height, header.width)
+            # not kept here: the planes are as large as y, and the callee lets go of them
+            rgb = self._draw(sides.pop(), drawing)
             return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
 
     def _needs_side(self, steps: int) -> bool:

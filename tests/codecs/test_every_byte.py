@@ -1,0 +1,61 @@
+"""Damage of a file: it is seen, whichever byte it hits, and before work is done on the picture."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unquant.codecs.interface import AnyCodec
+from unquant.container import parse
+from unquant.errors import BitstreamError, CorruptStream, ImageTooLarge, ModelMissing
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+DAMAGE = (BitstreamError, ImageTooLarge, ModelMissing)
+"""What a damaged file may be: above all no intact one; also one of other sides, or of other weights."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tiny-point", "tiny-metadata", "tiny-map", "tiny_cdc-point", "tiny_cdc-alpha"),
+        *("tiny_sliced-point", "tiny_av1-alpha", "tiny_av1-half"),
+    ],
+)
+def test_every_byte_counts(name: str, request: pytest.FixtureRequest) -> None:
+    """Each byte of a file is replaced by others: all bits of it, one of them, the next number. What still decodes gives the
+    same picture."""
+    codec: AnyCodec = request.getfixturevalue(name.partition("-")[0])
+    data = (GOLDEN / f"{name}.unq").read_bytes()
+    right = codec.decode(data, preview=True)
+    passed: set[int] = set()
+    for place, byte in enumerate(data):
+        for other in {byte ^ 0xFF, byte ^ 1 << place % 8, (byte + 1) % 256}:
+            try:
+                found = codec.decode(data[:place] + bytes([other]) + data[place + 1 :], preview=True)
+            except DAMAGE:
+                continue
+            passed.add(place)
+            assert (found, found.info) == (right, right.info), f"byte {place}: {byte} became {other}"
+    # the last of a coder stream is the coder's state of 64 bits, of which some tell no symbol from another
+    assert len(passed) <= 8
+
+
+def test_a_bad_alpha_is_found_before_the_picture_is_drawn(
+    every: AnyCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = photo.crop((100, 100, 148, 140)).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    container = parse(every.encode(image, quality=20))
+    assert container.alpha is not None
+    drawn: list[object] = []
+    monkeypatch.setattr(every, "_draw", lambda *args: drawn.append(args))
+    for bad in (b"\x00" + zlib.compress(bytes(48 * 40 - 1)), b"\x01/" + bytes(9), b"\x00"):
+        damaged = replace(container, alpha=bad).to_bytes()
+        with pytest.raises(CorruptStream, match="alpha plane"):
+            every.decode(damaged)
+    assert not drawn
