@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import shaken
 from PIL import Image
 from torch import Tensor, nn
 
 import unquant
+from networks import shaken
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.windows import run_windowed, spans
 from unquant.nn.redraw import RedrawSizes

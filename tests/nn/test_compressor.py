@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import kilo_macs, parameter_count, shaken
 from PIL import Image
 from torch import Tensor, nn
 
+from networks import kilo_macs, parameter_count, shaken
 from unquant.codecs.windows import run_windowed
 from unquant.errors import OptionError
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from networks import kilo_macs, normal, parameter_count, shaken
 from torch import Tensor, nn
 
+from networks import kilo_macs, normal, parameter_count, shaken
 from unquant.codecs.windows import run_windowed
 from unquant.errors import OptionError
 from unquant.nn.attention import AttentionResidual, ChannelNorm, LinearAttention

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import shaken
 from torch import Tensor, nn
 
+from networks import shaken
 from unquant.codecs.windows import run_windowed
 from unquant.nn.blocks import PositionNorm
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE, Redraw
