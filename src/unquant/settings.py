@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import field, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_args
+from reprlib import Repr
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -16,12 +17,46 @@ from pydantic_core import ErrorDetails, to_json
 
 from unquant.errors import OptionError
 
-__all__ = ["Share", "read_settings", "settings"]
+__all__ = [
+    "Blocks",
+    "Depth",
+    "Depths",
+    "Kernel",
+    "QIndex",
+    "Share",
+    "Steps",
+    "TileSide",
+    "Width",
+    "Widths",
+    "read_settings",
+    "settings",
+]
 
 T = TypeVar("T")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+# what a configuration may ask of a network: many times the largest of ours, and made and refused within a moment
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Channels."""
+Depth = Annotated[int, Field(ge=0, le=32)]
+"""Blocks one after another."""
+Blocks = Annotated[int, Field(ge=1, le=32)]
+"""`Depth` where there is a block at least."""
+Widths = Annotated[tuple[Width, ...], Field(max_length=8)]
+Depths = Annotated[tuple[Blocks, ...], Field(max_length=8)]
+Kernel = Literal[1, 3, 5, 7, 9, 11]
+"""Side of a convolution."""
+QIndex = Annotated[int, Field(ge=0, le=1023)]
+"""As in the header of a file."""
+TileSide = Annotated[int, Field(ge=4, le=256, multiple_of=4)]
+"""In latent positions; a hyper-latent has 4 of them each way."""
+Steps = Annotated[int, Field(ge=1, le=256)]
+"""As in the header of a file."""
+
+_MOST_ERRORS = 5
+_short = Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "multiple_of": "a multiple of"}
 
 
@@ -57,7 +92,9 @@ def read_settings(cls: type[T], values: Any, name: str) -> T:
 
 
 def _refusal(cls: Any, error: ValidationError, *name: str) -> OptionError:
-    return OptionError("; ".join(_words(cls, each, name) for each in error.errors(include_url=False)))
+    errors = error.errors(include_url=False)
+    words = [_words(cls, each, name) for each in errors[:_MOST_ERRORS]]
+    return OptionError("; ".join(words + ["and others"] * (len(errors) > _MOST_ERRORS)))
 
 
 def _words(cls: Any, error: ErrorDetails, name: tuple[str, ...]) -> str:
@@ -72,7 +109,7 @@ def _words(cls: Any, error: ErrorDetails, name: tuple[str, ...]) -> str:
             expected = "a table of keys and values"
         case _:
             expected = " and ".join(_limits(cls, error)) or error["msg"].removeprefix("Input should be ")
-    return f"{where}: must be {expected}, not {error['input']!r}"
+    return f"{where}: must be {expected}, not {_short.repr(error['input'])}"
 
 
 def _limits(cls: Any, error: ErrorDetails) -> list[str]:

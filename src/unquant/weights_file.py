@@ -12,6 +12,7 @@ stored.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -30,6 +31,7 @@ from unquant.families import family_of
 from unquant.files import whole_file, write_whole
 from unquant.networks.common import Q_INDEX_OCTAVE
 from unquant.networks.config import EntropyConfig
+from unquant.weights_header import FORMAT, FORMAT_INT8, read_header, weights_id
 
 __all__ = [
     "FORMAT",
@@ -43,12 +45,10 @@ __all__ = [
     "write_weights",
 ]
 
-FORMAT = "unquant-weights/1"
-FORMAT_INT8 = "unquant-weights/2"
-"""Of files with int8 weights: a reader that knows nothing of scales must not take them for weights."""
 SHARD_BYTES = 15 * 2**20
 _INDEX = "ema.json"
 _SCALE = ".int8_scale"
+_TABLES = "tables."
 _LEAST_INT8 = 4096
 _LARGEST_ERROR = 1 / 80
 """Of int8, root mean square over that of the weights (38 dB): a bell of weights has half of it. Weights that int8 hits harder
@@ -77,8 +77,7 @@ class Weights:
     @property
     def weights_id(self) -> str:
         """A short name of what decodes: the starts of the hashes of stream, synthesis and reverse (if any), in hex."""
-        groups = ("stream", "synthesis", "reverse")
-        return "-".join(self.hashes[group][:8] for group in groups if group in self.hashes)
+        return weights_id(self.hashes)
 
 
 def group_hashes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -198,29 +197,37 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | Non
 
 
 def read_weights(path: Path, *, verify: bool = True) -> Weights:
-    """Read a weights file and check its hashes.
+    """Read a weights file, check its hashes, and that all weights are finite.
 
-    Raises ModelMissing when there is no such file, WeightsError when it is damaged or of another format.
+    Raises ModelMissing when there is no such file, WeightsError when it is damaged or of another format, MemoryError.
     """
-    if not path.is_file():
-        raise ModelMissing(f"{path}: no such weights file")
+    header = read_header(path)
     try:
-        with safe_open(path, framework="pt") as f:
-            metadata: dict[str, str] = dict(f.metadata() or {})
-            stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a mapping
-        if metadata.get("format") not in (FORMAT, FORMAT_INT8):
-            raise WeightsError(f"{path}: not an unquant weights file (format {metadata.get('format')!r})")
-        config, hashes, training = (json.loads(metadata[k]) for k in ("config", "hashes", "training"))
-        family = metadata["family"]
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
-        raise WeightsError(f"{path}: damaged weights file: {e}") from e
-    if verify and group_hashes(family, config, stored) != hashes:
-        raise WeightsError(f"{path}: damaged weights file: its tensors do not match its hashes")
-    try:
+        stored = _stored(path)
+        if verify and group_hashes(header.family, header.config, stored) != header.hashes:
+            raise WeightsError("its tensors do not match its hashes")
         tensors, int8 = _without_scales(stored)
+        for name, tensor in tensors.items():
+            if name.startswith(_TABLES):
+                if tensor.dtype not in (torch.int32, torch.float64):
+                    raise WeightsError(f"{name}: no numbers of a table")
+            elif not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+                raise WeightsError(f"{name}: not finite numbers")
     except WeightsError as e:
         raise WeightsError(f"{path}: damaged weights file: {e}") from None
-    return Weights(family, config, tensors, hashes, training, int8)
+    return Weights(header.family, header.config, tensors, header.hashes, header.training, int8)
+
+
+def _stored(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name. Raises WeightsError without the file's name, and MemoryError."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as e:
+        # the library maps the file, torch does so again, and neither has an error of its own for that
+        if getattr(e, "errno", None) == errno.ENOMEM or "annot allocate memory" in str(e):
+            raise MemoryError(f"{path}: the weights file does not fit into it") from e
+        raise WeightsError(" ".join(str(e).split())) from e
 
 
 def write_shards(
@@ -259,10 +266,9 @@ def read_shards(folder: Path) -> Weights:
         index = json.loads(index_path.read_text())
         tensors: dict[str, Tensor] = {}
         for name in index["shards"]:
-            with safe_open(folder / name, framework="pt") as f:
-                tensors |= {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+            tensors |= _stored(folder / name)
         return Weights(index["family"], index["config"], tensors, {}, index["training"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
+    except (WeightsError, OSError, KeyError, TypeError, ValueError, RecursionError) as e:
         raise WeightsError(f"{folder}: damaged export: {e}") from e
 
 
@@ -286,4 +292,4 @@ def _tables(entropy: EntropyConfig) -> dict[str, Tensor]:
     from unquant.coding.tables import gaussian_tables, scale_grid
 
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
-    return {f"tables.{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}
+    return {f"{_TABLES}{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}

@@ -91,10 +91,13 @@ def test_the_configuration_survives_json() -> None:
     [
         ({"parameterisation": "v"}, "parameterisation: must be 'x' or 'epsilon', not 'v'"),
         ({"schedule": "sigmoid"}, "schedule: must be 'cosine' or 'linear', not 'sigmoid'"),
-        ({"steps": 0}, "steps: must be above 0, not 0"),
-        ({"steps": 9000}, r"steps: at most train_steps \(8193\), not 9000"),
+        ({"steps": 0}, "steps: must be at least 1 and at most 256, not 0"),
+        ({"train_steps": 100, "steps": 101}, r"steps: at most train_steps \(100\), not 101"),
         ({"gamma": 1.5}, "gamma: must be at least 0 and at most 1, not 1.5"),
-        ({"compressor": {"widths": [64, 0, 192]}}, "cdc.compressor.widths.1: must be greater than 0, not 0"),
+        (
+            {"compressor": {"widths": [64, 0, 192]}},
+            "cdc.compressor.widths.1: must be greater than or equal to 1, not 0",
+        ),
         ({"compressor": {"widths": [64, 1.5, 192]}}, "cdc.compressor.widths.1: must be a valid integer, not 1.5"),
         ({"denoiser": {"widths": 3}}, "cdc.denoiser.widths: must be a valid array, not 3"),
         ({"entropy": {"entroformer": {"heads": 3}}}, "width: a multiple of heads"),

@@ -6,10 +6,11 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
@@ -22,6 +23,7 @@ from unquant.errors import (
     ModelMissing,
     OptionError,
     UnquantError,
+    UnquantWarning,
     WeightsError,
 )
 
@@ -125,7 +127,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with _plain_warnings():
+                command(*args, **kwargs)
         except KeyboardInterrupt as error:
             raise typer.Exit(say_stopped(error)) from None
         except BrokenPipeError:  # whoever reads has enough
@@ -157,6 +160,23 @@ def print_traceback(error: BaseException) -> None:
 def is_debugging() -> bool:
     """Whether UNQUANT_DEBUG is set."""
     return os.environ.get("UNQUANT_DEBUG", "0") not in ("", "0")
+
+
+@contextmanager
+def _plain_warnings() -> Generator[None]:
+    """Our own warnings as one line each; all others as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnquantWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *args: Any, **named: Any) -> None:
+            if issubclass(category, UnquantWarning):
+                say(str(message), "warning")
+            else:
+                others(message, category, *args, **named)
+
+        warnings.showwarning = show
+        yield
 
 
 def _to_stdout(write: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from unquant.codecs.options import ContainerName, ImageSource, QIndex, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
 from unquant.container import pixel_limit
+from unquant.errors import WeightsError
 from unquant.families import family_of
 
 if TYPE_CHECKING:
@@ -36,10 +37,14 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = Non
     """Load a codec, each time anew.
 
     model: a name from `unquant.models()`, or the path of a weights file. device: "cpu", "cuda", "cuda:1", …; None for
-    the CPU. Raises ModelMissing, WeightsError, OptionError.
+    the CPU. Raises ModelMissing, WeightsError, OptionError, ImageTooLarge (memory).
     """
     entry = find_model(model)
-    codec: type[Codec] = family_of(entry.family).load("codec")
+    try:
+        family = family_of(entry.family)
+    except WeightsError as e:
+        raise WeightsError(f"{entry.path}: {e}") from None
+    codec: type[Codec] = family.load("codec")
     return codec.from_file(entry.path, device or "cpu")
 
 

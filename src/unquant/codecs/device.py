@@ -33,16 +33,16 @@ def fast_precision(device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def memory_errors() -> Generator[None]:
-    """Every way in which torch and numpy run out of memory, as ImageTooLarge."""
+def memory_errors(what: str = "this image") -> Generator[None]:
+    """Every way in which torch and numpy run out of memory, as ImageTooLarge. what: it was not enough for."""
     try:
         yield
     except MemoryError as e:
-        raise ImageTooLarge("not enough memory for this image") from e
+        raise ImageTooLarge(f"not enough memory for {what}") from e
     except torch.OutOfMemoryError as e:
-        raise ImageTooLarge("not enough memory on the device for this image") from e
+        raise ImageTooLarge(f"not enough memory on the device for {what}") from e
     except RuntimeError as e:
         # the CPU allocator has no error type of its own
         if "DefaultCPUAllocator" not in str(e):
             raise
-        raise ImageTooLarge("not enough memory for this image") from e
+        raise ImageTooLarge(f"not enough memory for {what}") from e

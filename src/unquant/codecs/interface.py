@@ -25,7 +25,7 @@ from typing import (
 import numpy as np
 import torch
 
-from unquant.codecs.device import fast_precision, usable_device
+from unquant.codecs.device import fast_precision, memory_errors, usable_device
 from unquant.codecs.options import (
     DEFAULT_SEED,
     ContainerName,
@@ -89,8 +89,9 @@ class Codec(ABC, Generic[C, M]):
             with torch.device("meta"):
                 model = cast(M, family.load("model")(self.config))
             model.load_state_dict(state, assign=True)
-        except (RuntimeError, ValueError) as e:  # a negative width raises either
-            raise WeightsError(f"weights do not fit their configuration: {e}") from None
+        except (RuntimeError, ValueError) as e:
+            cause = " ".join(str(e).split())
+            raise WeightsError(f"weights do not fit their configuration: {cause:.300}") from None
         model = model.eval().requires_grad_(False)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.precision = fast_precision(self.device)
@@ -98,9 +99,14 @@ class Codec(ABC, Generic[C, M]):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
-        """Load a weights file. Raises ModelMissing or WeightsError."""
+        """Load a weights file. Raises ModelMissing, WeightsError, and ImageTooLarge for lack of memory."""
         path = Path(path)
-        return cls(read_weights(path), device, name=path.stem)
+        with memory_errors(f"the weights {path}"):
+            weights = read_weights(path)
+            try:
+                return cls(weights, device, name=path.stem)
+            except WeightsError as e:
+                raise WeightsError(f"{path}: {e}") from None
 
     def __repr__(self) -> str:
         return f"<{self.family} codec {self.name!r}, weights {self.weights_id}, on {self.device}>"

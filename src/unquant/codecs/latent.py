@@ -26,7 +26,7 @@ from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes, parse
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
-from unquant.errors import CorruptStream, ImageTooLarge, OptionError
+from unquant.errors import CorruptStream, ImageTooLarge, OptionError, WeightsError
 from unquant.families import AVIF_FAMILY
 from unquant.images import Picture, from_arrays
 from unquant.networks.common import SideInfo, log2_q_of
@@ -73,6 +73,8 @@ class LatentCodec(Codec[C, M]):
         super().__init__(weights, device, name)
         arrays = {k.removeprefix("tables."): v.numpy() for k, v in weights.tensors.items() if k.startswith("tables.")}
         tables = Tables.from_arrays(arrays)
+        if len(tables) != (scales := self.config.entropy.scales):
+            raise WeightsError(f"tables: {len(tables)}, where the configuration has {scales} scales")
         self.exact = ExactCoder(self.model.entropy, tables, self.device)
         self.rdoq = Rdoq(tables)
 

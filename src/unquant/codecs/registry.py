@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from unquant.container import parse_header
 from unquant.container.avif import is_avif
 from unquant.errors import ModelMissing, OptionError, WeightsError, warn
 from unquant.families import AVIF_FAMILY, FAMILIES
+from unquant.weights_header import read_header, weights_id
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -32,7 +32,8 @@ FOLDER_VARIABLE = "UNQUANT_WEIGHTS"
 """Environment variable: a folder of further weights files, such as earlier versions that old files need."""
 SHIPPED_FOLDER = Path(__file__).parent.parent / "weights"
 """The folder of the weights in the package."""
-_MAX_HEADER = 16 * 2**20
+_told: set[str] = set()
+"""What is wrong with weights files, as far as it was said."""
 _BESIDE = re.compile(r"^tables\.|\.int8_scale$")
 """Names of tensors that are no parameters; see `unquant.weights_file`."""
 
@@ -58,30 +59,17 @@ class ModelInfo:
 
 def read_info(path: Path) -> ModelInfo:
     """Describe one weights file from its header. Raises ModelMissing or WeightsError."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            if not 2 <= length <= min(_MAX_HEADER, size):
-                raise WeightsError(f"{path}: not a safetensors file")
-            header: dict[str, Any] = json.loads(f.read(length))
-        metadata = header.pop("__metadata__")
-        hashes = json.loads(metadata["hashes"])
-        stream_id = hashes["stream"][:8]
-        return ModelInfo(
-            name=path.stem,
-            family=metadata["family"],
-            path=path,
-            bytes=size,
-            stream_id=stream_id,
-            weights_id="-".join(hashes[group][:8] for group in ("stream", "synthesis", "reverse") if group in hashes),
-            parameters=sum(math.prod(t["shape"]) for n, t in header.items() if not _BESIDE.search(n)),
-            training=json.loads(metadata["training"]),
-        )
-    except FileNotFoundError:
-        raise ModelMissing(f"{path}: no such weights file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise WeightsError(f"{path}: not an unquant weights file: {e}") from e
+    header = read_header(path)
+    return ModelInfo(
+        name=path.stem,
+        family=header.family,
+        path=path,
+        bytes=header.bytes,
+        stream_id=header.hashes["stream"][:8],
+        weights_id=weights_id(header.hashes),
+        parameters=sum(math.prod(shape) for name, shape in header.shapes.items() if not _BESIDE.search(name)),
+        training=header.training,
+    )
 
 
 def _folders() -> list[Path]:
@@ -92,14 +80,16 @@ def _folders() -> list[Path]:
 def models() -> list[ModelInfo]:
     """The installed models, the package's first, then those of the folder that UNQUANT_WEIGHTS names.
 
-    A damaged weights file is left out with a warning: the others still serve.
+    A damaged weights file is left out with a warning, once in a process: the others still serve.
     """
     found: list[ModelInfo] = []
     for path in (path for folder in _folders() for path in sorted(folder.glob("*.safetensors"))):
         try:
             found.append(read_info(path))
-        except WeightsError as e:
-            warn(str(e))
+        except (WeightsError, ModelMissing) as e:  # missing: a link to nothing
+            if str(e) not in _told:
+                _told.add(str(e))
+                warn(f"{e}; left out")
     return found
 
 

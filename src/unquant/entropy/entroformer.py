@@ -12,10 +12,12 @@ first-pass position, that has no context, has a learned vector in place of it. R
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from unquant.entropy.attention import Sight, Stage
@@ -23,7 +25,7 @@ from unquant.entropy.base import HYPER_STRIDE, EntropyModel, Params
 from unquant.entropy.gaussian import ScaleGrid
 from unquant.errors import OptionError
 from unquant.nn.blocks import Condition, Film, resize_map, zero_init
-from unquant.settings import settings
+from unquant.settings import Blocks, Width, settings
 from unquant.shapes import Hyper, Latent, QMap
 
 __all__ = ["PUBLISHED", "Entroformer", "EntroformerConfig", "hidden_positions"]
@@ -46,16 +48,16 @@ class EntroformerConfig:
     Raises OptionError naming the field out of range.
     """
 
-    hyper: PositiveInt = 96
-    width: PositiveInt = 128
-    heads: PositiveInt = 4
-    depth: PositiveInt = 4
-    hyper_depth: PositiveInt = 1
-    mlp: PositiveInt = 4
-    hidden: PositiveInt = 384
-    top: PositiveInt = 32
-    window: PositiveInt = 32
-    cond: PositiveInt = 32
+    hyper: Width = 96
+    width: Width = 128
+    heads: Width = 4
+    depth: Blocks = 4
+    hyper_depth: Blocks = 1
+    mlp: Blocks = 4
+    hidden: Width = 384
+    top: Width = 32
+    window: Annotated[int, Field(ge=1, le=128)] = 32
+    cond: Width = 32
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -22,7 +22,7 @@ from unquant.container.obu import ac_q
 from unquant.networks.common import Model
 from unquant.networks.config import read_config
 from unquant.nn.redraw import Redraw
-from unquant.settings import Share, settings
+from unquant.settings import Blocks, Share, Width, settings
 from unquant.shapes import Image
 
 __all__ = ["SCALARS", "Av1", "Av1Config", "Coding", "told"]
@@ -37,12 +37,12 @@ _HALF_STRENGTH = 160.0
 class Av1Config:
     """Sizes of f, see `Redraw`; default_realism: ρ of a decode that asks for none. Raises OptionError outside [0, 1]."""
 
-    width8: int = 160
-    depth8: int = 3
-    width16: int = 192
-    depth16: int = 2
-    width2: int = 16
-    cond: int = 64
+    width8: Width = 160
+    depth8: Blocks = 3
+    width16: Width = 192
+    depth16: Blocks = 2
+    width2: Width = 16
+    cond: Width = 64
     default_realism: Share = 1.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from unquant.diffusion.parameterisation import Level, Parameterisation, Signal, diffuse
@@ -27,10 +27,10 @@ from unquant.diffusion.schedules import cosine_alphas, linear_alphas, subsequenc
 from unquant.entropy.entroformer import PUBLISHED, EntroformerConfig
 from unquant.errors import OptionError
 from unquant.networks.config import EntropyConfig, entropy_model, read_config
-from unquant.networks.latent import LatentModel
+from unquant.networks.latent import LatentModel, check_latent
 from unquant.nn.compressor import CompressorConfig, CompressorEncoder, Context, ContextDecoder
 from unquant.nn.denoiser import Denoiser, DenoiserConfig
-from unquant.settings import Share, settings
+from unquant.settings import QIndex, Share, Steps, TileSide, settings
 from unquant.shapes import Image, QMap
 
 __all__ = ["SCHEDULES", "Cdc", "CdcConfig", "CdcOutput"]
@@ -49,21 +49,21 @@ class CdcConfig:
     realism 1, which is 0 at realism 0. Raises OptionError naming the field out of range.
     """
 
-    q_index_min: int = 16
-    q_index_max: int = 344
-    tile: int = 64
+    q_index_min: QIndex = 16
+    q_index_max: QIndex = 344
+    tile: TileSide = 64
     default_realism: Share = 1.0
     parameterisation: Literal["x", "epsilon"] = "x"
     schedule: Literal["cosine", "linear"] = "cosine"
-    train_steps: int = 8193
-    steps: PositiveInt = 17
+    train_steps: Annotated[int, Field(ge=2, le=2**17)] = 8193
+    steps: Steps = 17
     gamma: Share = 0.8
     compressor: CompressorConfig = field(default_factory=CompressorConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     entropy: EntropyConfig = field(default_factory=lambda: EntropyConfig(entroformer=EntroformerConfig()))
 
     def __post_init__(self) -> None:
-        self.entropy.check(self.latent)
+        check_latent(self)
         if self.steps > self.train_steps:
             raise OptionError(f"steps: at most train_steps ({self.train_steps}), not {self.steps}")
 

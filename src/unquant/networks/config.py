@@ -13,11 +13,14 @@ from unquant.entropy.gaussian import ScaleGrid
 from unquant.entropy.sliced import SlicedEntropy, slices_of
 from unquant.entropy.two_pass import TwoPassEntropy
 from unquant.errors import OptionError, WeightsError
-from unquant.settings import read_settings, settings
+from unquant.settings import Width, read_settings, settings
 
 __all__ = ["EntropyConfig", "entropy_model", "read_config"]
 
 T = TypeVar("T")
+
+_Scale = Annotated[float, Field(ge=1e-3, le=256)]
+"""In steps; the coder has tables up to 256 (`unquant.coding.MAX_SCALE`)."""
 
 
 @settings
@@ -26,23 +29,25 @@ class EntropyConfig:
 
     hyper, width, context, hidden, cond: of `TwoPassEntropy`. slices: shares of the channels for a `SlicedEntropy` in place of
     that, in coding order, of sum 1. entroformer: the sizes of an `Entroformer` in place of both, which has no use for those
-    five. Raises OptionError for shares of another sum, and for slices of an Entroformer.
+    five. Raises OptionError for a field out of range, for shares of another sum, and for slices of an Entroformer.
     """
 
-    hyper: int = 96
-    width: int = 224
-    context: int = 224
-    hidden: int = 448
-    cond: int = 48
-    scale_low: float = 0.12
-    scale_high: float = 64.0
-    scales: int = 64
-    slices: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
+    hyper: Width = 96
+    width: Width = 224
+    context: Width = 224
+    hidden: Width = 448
+    cond: Width = 48
+    scale_low: _Scale = 0.12
+    scale_high: _Scale = 64.0
+    scales: Annotated[int, Field(ge=2, le=1024)] = 64
+    slices: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(max_length=64)] | None = None
     entroformer: EntroformerConfig | None = None
     passes: InitVar[Literal[2]] = 2
     """Written no longer: shipped weights are of a time when there was a choice of it."""
 
     def __post_init__(self, passes: int) -> None:
+        if self.scale_low >= self.scale_high:
+            raise OptionError(f"scale_high: above scale_low ({self.scale_low:g}), not {self.scale_high:g}")
         if self.slices is None:
             return
         if self.entroformer is not None:

@@ -10,13 +10,14 @@ from torch import Tensor
 from unquant.entropy.base import EntropyModel
 from unquant.entropy.quantise import EntropyOutput, quantise
 from unquant.entropy.rdoq import Rdoq
+from unquant.errors import OptionError
 from unquant.networks.common import Config, Model
 from unquant.networks.config import EntropyConfig
 from unquant.nn.compressor import CompressorEncoder, ContextDecoder
 from unquant.nn.transforms import Analysis, Synthesis
 from unquant.shapes import Latent, QMap
 
-__all__ = ["LatentConfig", "LatentModel"]
+__all__ = ["LatentConfig", "LatentModel", "check_latent"]
 
 
 class LatentConfig(Config, Protocol):
@@ -46,6 +47,13 @@ class LatentConfig(Config, Protocol):
     def entropy(self) -> EntropyConfig:
         """Sizes of the entropy model."""
         ...
+
+
+def check_latent(config: LatentConfig) -> None:
+    """Raises OptionError where the q indices are no range, or where the channels are too few for the entropy model."""
+    if config.q_index_min > config.q_index_max:
+        raise OptionError(f"q_index_max: at least q_index_min ({config.q_index_min}), not {config.q_index_max}")
+    config.entropy.check(config.latent)
 
 
 C = TypeVar("C", bound=LatentConfig)

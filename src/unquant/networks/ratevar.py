@@ -18,11 +18,11 @@ from torch import Tensor
 
 from unquant.networks.common import SideInfo, log2_q_of
 from unquant.networks.config import EntropyConfig, entropy_model, read_config
-from unquant.networks.latent import LatentModel
+from unquant.networks.latent import LatentModel, check_latent
 from unquant.networks.reverse import Network, NoiseSource, Reverse, ReverseConfig, reverse_path
 from unquant.nn.redraw import RedrawSizes
 from unquant.nn.transforms import Analysis, Synthesis
-from unquant.settings import Share, settings
+from unquant.settings import Depth, QIndex, Share, TileSide, Width, settings
 from unquant.shapes import Image, Latent, QMap
 
 __all__ = [
@@ -44,26 +44,26 @@ class RatevarConfig:
     Raises OptionError for a default_realism outside [0, 1], and for fewer channels than the slices need.
     """
 
-    latent: int = 320
-    q_index_min: int = 16
-    q_index_max: int = 344
-    analysis_width8: int = 160
-    analysis_depth8: int = 3
-    analysis_width16: int = 256
-    analysis_depth16: int = 1
-    synthesis_width16: int = 256
-    synthesis_depth16: int = 1
-    synthesis_width8: int = 192
-    synthesis_depth8: int = 10
-    cond: int = 48
-    tile: int = 64
+    latent: Width = 320
+    q_index_min: QIndex = 16
+    q_index_max: QIndex = 344
+    analysis_width8: Width = 160
+    analysis_depth8: Depth = 3
+    analysis_width16: Width = 256
+    analysis_depth16: Depth = 1
+    synthesis_width16: Width = 256
+    synthesis_depth16: Depth = 1
+    synthesis_width8: Width = 192
+    synthesis_depth8: Depth = 10
+    cond: Width = 48
+    tile: TileSide = 64
     default_realism: Share = 1.0
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
     redraw: RedrawSizes | None = None
     reverse: ReverseConfig | None = None
 
     def __post_init__(self) -> None:
-        self.entropy.check(self.latent)
+        check_latent(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from unquant.diffusion.samplers import sample_ancestral, sample_bridge, sample_deterministic
@@ -25,7 +25,7 @@ from unquant.networks.common import SideInfo
 from unquant.nn.blocks import Condition
 from unquant.nn.transforms import LATENT_GAIN
 from unquant.nn.unet import UNet
-from unquant.settings import Share, settings
+from unquant.settings import Blocks, Share, Steps, Width, settings
 from unquant.shapes import Latent
 
 __all__ = [
@@ -58,13 +58,13 @@ class ReverseConfig:
     """
 
     training: Training = "energy"
-    width: PositiveInt = 224
-    depth: PositiveInt = 1
-    noise_channels: NonNegativeInt = 4
+    width: Width = 224
+    depth: Blocks = 1
+    noise_channels: Annotated[int, Field(ge=0, le=256)] = 4
     side: bool = True
     sampler: Sampler = "bridge"
-    steps: PositiveInt = 1
-    schedule_power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    steps: Steps = 1
+    schedule_power: Annotated[float, Field(gt=0, le=100)] = 1.0
     alpha_first: Share = 1.0
     alpha_last: Share = 1.0
     tau: Literal["constant", "coefficient"] = "coefficient"

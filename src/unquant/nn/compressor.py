@@ -19,7 +19,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unquant.errors import OptionError
@@ -30,7 +29,7 @@ from unquant.nn.transforms import (
     LATENT_STRIDE,
     dct_directions,
 )
-from unquant.settings import settings
+from unquant.settings import Depths, Kernel, Width, Widths, settings
 from unquant.shapes import Image, Latent
 
 __all__ = [
@@ -54,18 +53,16 @@ class CompressorConfig:
     Raises OptionError naming the field out of range.
     """
 
-    latent: PositiveInt = 256
+    latent: Width = 256
     unshuffle: int = 4
-    widths: tuple[PositiveInt, ...] = (64, 160, 192)
-    depths: tuple[PositiveInt, ...] = (1, 2, 1)
-    maps: tuple[PositiveInt, ...] = (64, 128, 192)
-    map_depths: tuple[PositiveInt, ...] = (2, 1, 1)
-    kernel: PositiveInt = 3
+    widths: Widths = (64, 160, 192)
+    depths: Depths = (1, 2, 1)
+    maps: Widths = (64, 128, 192)
+    map_depths: Depths = (2, 1, 1)
+    kernel: Kernel = 3
     linear: bool = True
 
     def __post_init__(self) -> None:
-        if self.kernel % 2 == 0:
-            raise OptionError(f"kernel: odd, not {self.kernel}")
         if self.unshuffle not in (1, 2, 4, 8):
             raise OptionError(f"unshuffle: 1, 2, 4 or 8, not {self.unshuffle}")
         for name in ("widths", "depths", "maps", "map_depths"):

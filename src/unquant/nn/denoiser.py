@@ -16,12 +16,12 @@ times as much.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from unquant.errors import OptionError
@@ -29,7 +29,7 @@ from unquant.nn.attention import AttentionResidual, ChannelNorm
 from unquant.nn.blocks import Down, zero_init
 from unquant.nn.compressor import CompressorConfig, Context, Stage
 from unquant.nn.transforms import LATENT_STRIDE
-from unquant.settings import settings
+from unquant.settings import Depths, Kernel, Width, Widths, settings
 
 __all__ = ["Denoiser", "DenoiserConfig"]
 
@@ -49,23 +49,21 @@ class DenoiserConfig:
     means the image). Raises OptionError naming the field out of range.
     """
 
-    widths: tuple[PositiveInt, ...] = (64, 192, 192)
-    depths: tuple[PositiveInt, ...] = (1, 2, 1)
-    up_widths: tuple[PositiveInt, ...] = (160, 192)
-    up_depths: tuple[PositiveInt, ...] = (2, 1)
-    cond: PositiveInt = 128
-    octaves: NonNegativeInt = 4
-    scalars: NonNegativeInt = 2
+    widths: Widths = (64, 192, 192)
+    depths: Depths = (1, 2, 1)
+    up_widths: Widths = (160, 192)
+    up_depths: Depths = (2, 1)
+    cond: Width = 128
+    octaves: Annotated[int, Field(ge=0, le=32)] = 4
+    scalars: Annotated[int, Field(ge=0, le=2)] = 2
     attention: Literal["none", "blocks", "global"] = "none"
-    block: PositiveInt = 16
+    block: Annotated[int, Field(ge=1, le=128)] = 16
     skip: bool = True
-    kernel: PositiveInt = 3
+    kernel: Kernel = 3
     residual: bool = True
-    residual_std: NonNegativeFloat = 0.0
+    residual_std: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.kernel % 2 == 0:
-            raise OptionError(f"kernel: odd, not {self.kernel}")
         if len(self.widths) < 2:
             raise OptionError(f"widths: of two levels or more, not {self.widths}")
         for name, count in (("depths", 0), ("up_widths", 1), ("up_depths", 1)):

@@ -17,11 +17,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from unquant.nn.blocks import Condition, PositionNorm, ResBlock, resize_map, zero_init
-from unquant.settings import settings
+from unquant.settings import Blocks, Width, settings
 from unquant.shapes import Image
 
 __all__ = ["COARSE_NOISE", "FINE_NOISE", "REDRAW_STRIDE", "Redraw", "RedrawNoise", "RedrawSizes", "fresh_noise"]
@@ -49,12 +48,12 @@ def fresh_noise(count: int, height: int, width: int, device: torch.device) -> Re
 class RedrawSizes:
     """Sizes of a `Redraw`, as named there."""
 
-    width8: PositiveInt = 160
-    depth8: PositiveInt = 3
-    width16: PositiveInt = 192
-    depth16: PositiveInt = 2
-    width2: PositiveInt = 16
-    cond: PositiveInt = 64
+    width8: Width = 160
+    depth8: Blocks = 3
+    width16: Width = 192
+    depth16: Blocks = 2
+    width2: Width = 16
+    cond: Width = 64
 
 
 class Redraw(nn.Module):
