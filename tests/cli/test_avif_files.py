@@ -489,7 +489,10 @@ def test_broken_exif_does_not_stop_a_repack(call: Call, tmp_path: Path) -> None:
         assert (file.orientation, file.exif) == (orientation, b"no TIFF structure" if orientation == 1 else None)
 
 
-@pytest.mark.parametrize("option", [("--realism", 0), ("--seed", 0), ("--steps", 0), ("--preview",)])
+@pytest.mark.parametrize(
+    "option",
+    [("--realism", 0), ("--seed", 0), ("--steps", 0), ("--preview",), ("--scale", "1/2"), ("--region", "0,0,9,9")],
+)
 def test_what_is_drawn_is_coded_a_second_time(call: Call, tmp_path: Path, option: tuple[object, ...]) -> None:
     (tmp_path / "a.avif").write_bytes(sample())
     assert call("encode", "a.avif", "b.unq", "-m", "av1").exit_code == 0

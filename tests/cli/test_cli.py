@@ -184,6 +184,10 @@ def test_training_needs_neither_coder_nor_beartype(tmp_path: Path, environment: 
         (("encode", "plain", "-o", "link"), "plain: would be written over an input"),
         (("decode", "a.unq", "b.jpg", "--format", "png"), "b.jpg: the extension of OUT gives the format"),
         (("decode", "a.unq", "--format", "xyz"), "--format xyz: "),
+        (("decode", "a.unq", "--region", "1,2,3"), "--region: four whole numbers X,Y,W,H, not '1,2,3'"),
+        (("decode", "a.unq", "--region", "1,2,0,4"), "region must have x and y of 0 or more, width and height of 1 or"),
+        (("decode", "a.unq", "--scale", "1/3"), "--scale: 1/2, 1/4 or 1/8, not '1/3'"),
+        (("decode", "a.unq", "--scale", "1/2", "--realism", "1"), "scale: a small picture is not drawn"),
         (("decode", "a.unq", "--preview", "--realism", "0.5"), "--preview and --realism exclude each other"),
         (("decode", "a.unq", "--preview", "--realism", "0"), "--preview and --realism exclude each other"),
     ],
@@ -258,7 +262,14 @@ def test_round_trip_with_default_names(call: Call, codec: FakeCodec, tmp_path: P
     assert codec.calls[-1] == {"quality": 40.0, "bpp": None, "target_bytes": None, "metadata": False, **unasked}
     (tmp_path / "photo.v2.png").unlink()
     assert call("decode", "photo.v2.unq", "--quiet").stderr == ""
-    assert codec.calls[-1] == {"realism": None, "steps": None, "seed": None, "preview": False}
+    assert codec.calls[-1] == {
+        "realism": None,
+        "steps": None,
+        "seed": None,
+        "preview": False,
+        "region": None,
+        "scale": 1,
+    }
     assert Image.open(tmp_path / "photo.v2.png").tobytes() == picture().tobytes()
 
 
@@ -266,8 +277,10 @@ def test_decode_options_and_formats(call: Call, codec: FakeCodec, tmp_path: Path
     save(tmp_path / "a.png")
     call("encode", "a.png")
     assert call("decode", "a.unq", "b.webp", "--realism", "0.5", "--steps", "2", "--seed", "7").exit_code == 0
-    assert codec.calls[-1] == {"realism": 0.5, "steps": 2, "seed": 7, "preview": False}
+    assert codec.calls[-1] == {"realism": 0.5, "steps": 2, "seed": 7, "preview": False, "region": None, "scale": 1}
     assert Image.open(tmp_path / "b.webp").format == "WEBP"
+    assert call("decode", "a.unq", "c.png", "--region", "1,2,30,4", "--scale", "1/4").exit_code == 0
+    assert codec.calls[-1].items() >= {"region": (1, 2, 30, 4), "scale": 0.25}.items()
     assert call("decode", "a.unq", "--preview", "--format", "jpg").exit_code == 0
     assert codec.calls[-1]["preview"] is True
     assert Image.open(tmp_path / "a.jpg").format == "JPEG"
@@ -285,7 +298,14 @@ def test_what_a_file_asks_of_its_decoder(call: Call, codec: FakeCodec, tmp_path:
     assert [line.split() for line in text[5:8]] == [["realism:", "0.25"], ["steps:", "3"], ["seed:", str(2**64 - 1)]]
     assert rows(call("info", "a.unq", "--json"))[0].items() >= asked.items()
     assert call("decode", "a.unq", "b.png").exit_code == 0
-    assert codec.calls[-1] == {"realism": None, "steps": None, "seed": None, "preview": False}
+    assert codec.calls[-1] == {
+        "realism": None,
+        "steps": None,
+        "seed": None,
+        "preview": False,
+        "region": None,
+        "scale": 1,
+    }
     assert call("encode", "a.png", "c.unq").exit_code == 0
     assert [line.split(maxsplit=1)[1] for line in call("info", "c.unq").stdout.splitlines()[5:8]] == ["the model's"] * 3
 
@@ -303,7 +323,7 @@ def test_decoding_without_the_reverse_network(
         (("encode", "a.png", "c.unq", "-m", "tiny", "--steps", 2), "a.png: the weights tiny have no reverse network"),
         (
             ("decode", "a.unq", "c.png", "--seed", 2**64),
-            f"a.unq: seed must be a whole number in 0..2^64-1, got {2**64}",
+            f"seed must be a whole number in 0..2^64-1, got {2**64}",
         ),
         (("encode", "a.png", "c.unq", "-m", "tiny", "--seed", 2**64), "a.png: seed must be a whole number"),
     ):

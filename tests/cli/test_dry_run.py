@@ -53,6 +53,11 @@ def test_decoding(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
     calls, before = len(codec.calls), tree(tmp_path)
     result = call("decode", "a.unq", "b.jpg", "--dry-run")
     assert result.stderr == "a.unq -> b.jpg: would be written, 64x48\n"
+    result = call("decode", "a.unq", "--dry-run", "-o", "b.jpg", "--region", "3,5,20,9", "--scale", "1/8")
+    assert result.stderr == "a.unq -> b.jpg: would be written, 3x2\n"
+    result = call("decode", "a.unq", "--dry-run", "-o", "b.jpg", "--region", "60,5,20,9")
+    assert result.exit_code == Code.USAGE
+    assert "20x9 pixels at 60,5 are not all in a picture of 64x48" in result.stderr
     assert (len(codec.calls), tree(tmp_path)) == (calls, before)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from image_files import difference
 from PIL import Image
+from reversing import REVERSE, with_reverse
 
 import unquant
 from unquant.codecs import ratevar
@@ -20,41 +21,8 @@ from unquant.container import parse, parse_header
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError, WeightsError
 from unquant.networks.common import log2_q_of
-from unquant.networks.ratevar import Ratevar, RatevarConfig
-from unquant.networks.reverse import SAMPLERS, ReverseConfig
-from unquant.weights_file import Weights, read_weights, write_weights
-
-REVERSE = ReverseConfig(width=16, noise_channels=2, steps=2)
-
-
-def with_reverse(weights: Weights, reverse: ReverseConfig) -> Weights:
-    """The weights with a reverse network of random ones, its last layer among them."""
-    config = weights.config | {"reverse": asdict(reverse)}
-    f = Ratevar(RatevarConfig.from_dict(config)).f
-    assert f is not None
-    generator = torch.Generator().manual_seed(3)
-    tensors = {
-        f"f.{name}": torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5
-        for name, tensor in f.state_dict().items()
-    }
-    return replace(weights, config=config, tensors=weights.tensors | tensors)
-
-
-@pytest.fixture(scope="session")
-def reverse_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_weights` with a reverse network."""
-    path = tmp_path_factory.mktemp("weights") / "reverse.safetensors"
-    weights = with_reverse(read_weights(tiny_weights), REVERSE)
-    write_weights(path, weights.family, weights.config, weights.tensors, {"purpose": "tests only"})
-    return path
-
-
-@pytest.fixture(scope="session")
-def drawing(reverse_weights: Path) -> RatevarCodec:
-    """The codec of `reverse_weights`, in float32 throughout; tests must leave it as it is."""
-    codec = RatevarCodec.from_file(reverse_weights)
-    codec.precision = torch.float32
-    return codec
+from unquant.networks.reverse import SAMPLERS
+from unquant.weights_file import read_weights
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +123,7 @@ def test_the_synthesis_is_told_how_far_the_path_went(
     g_s = drawing.model.g_s.forward
 
     def keep(y: torch.Tensor, *conditions: torch.Tensor) -> torch.Tensor:
-        told.append(tuple(float(c) for c in conditions))
+        told.append(tuple(float(c) for c in conditions[:3]))
         return g_s(y, *conditions)
 
     monkeypatch.setattr(drawing.model.g_s, "forward", keep)
@@ -188,7 +156,7 @@ def test_side_information_is_that_of_training(drawing: RatevarCodec, picture: Im
     steps = (side.y_file / torch.exp2(side.log2_q_file) - side.mu).round()
     torch.testing.assert_close((steps + side.mu) * torch.exp2(side.log2_q_file), side.y_file, rtol=1e-5, atol=1e-4)
     tile = drawing.config.tile
-    trained = drawing.model.quantise(y[..., :tile, :tile], side.log2_q_file, noise=False)
+    trained = drawing.model.quantise(y[..., :tile, :tile], side.log2_q_file, noise=False, rdoq=drawing.rdoq)
     for found, expected, scale in ((side.mu, trained.mu, 0.01), (side.t, trained.t, 0.01)):
         away = (found[..., :tile, :tile] - expected).abs()
         assert float(away.median()) <= scale
@@ -221,7 +189,8 @@ def test_the_noise_is_that_of_seed_stream_and_step(
     """One draw for the whole plane for each use at each step: what an image looks like hangs on these keys."""
     asked: list[tuple[tuple[int, ...], int]] = []
 
-    def keep(*key: int, stream: int) -> torch.Tensor:
+    def keep(*key: int, stream: int, top: int, left: int) -> torch.Tensor:
+        assert (top, left) == (0, 0)
         asked.append((key, stream))
         return seeded_noise(*key, stream=stream)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unquant.codecs.latent import AnyLatentCodec
-from unquant.codecs.tiles import decode_tiles, encode_tiles, log2_q_in, q_indices, tile_slices
+from unquant.codecs.tiles import decode_tiles, encode_tiles, log2_q_in, q_indices, tile_windows
 from unquant.container import Container, Header
 from unquant.errors import CorruptStream
 
@@ -15,10 +15,10 @@ from unquant.errors import CorruptStream
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 8), (3, 17), (20, 25)])
 def test_tiles_cover_a_latent_row_by_row(size: tuple[int, int]) -> None:
     number = torch.full(size, -1)
-    places = list(tile_slices(*size, 8))
-    for i, (rows, columns) in enumerate(places):
-        assert bool((number[rows, columns] == -1).all())
-        number[rows, columns] = i
+    places = list(tile_windows(*size, 8))
+    for i, place in enumerate(places):
+        assert bool((place.cut(number) == -1).all())
+        place.cut(number).fill_(i)
     assert bool((number >= 0).all())
     assert len(places) == -(-size[0] // 8) * -(-size[1] // 8)
     assert number[0].tolist() == sorted(number[0].tolist())

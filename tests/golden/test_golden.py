@@ -17,7 +17,7 @@ from PIL import Image
 from unquant.codecs.av1 import Av1Codec
 from unquant.codecs.interface import AnyCodec
 from unquant.codecs.latent import AnyLatentCodec
-from unquant.codecs.tiles import log2_q_in, tile_slices
+from unquant.codecs.tiles import log2_q_in, tile_windows
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
 
@@ -48,13 +48,13 @@ def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: An
 
     header = parse(data).header
     log2_q = log2_q_in(header, codec.device)
-    places = list(tile_slices(-(-header.height // 16), -(-header.width // 16), codec.config.tile))
+    places = list(tile_windows(-(-header.height // 16), -(-header.width // 16), codec.config.tile))
     tiles: list[CodedTile] = []
-    for stream, (rows, columns) in zip(streams, places, strict=True):
-        step = log2_q if log2_q.numel() == 1 else log2_q[..., rows, columns]
+    for stream, place in zip(streams, places, strict=True):
+        step = place.cut(log2_q)
         coder.networks.hyper_synthesis = keep  # type: ignore[method-assign]
         try:
-            decoded = coder.decode(stream, (rows.stop - rows.start, columns.stop - columns.start), step)
+            decoded = coder.decode(stream, place.size, step)
         finally:
             del coder.networks.hyper_synthesis
         tiles.append(coder.encode(decoded.v_hat, hyper.pop(), step))

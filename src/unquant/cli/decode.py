@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from unquant.cli.transcode import (
 )
 from unquant.errors import InputError, OptionError, UnsupportedVersion, warn
 from unquant.families import family_of
+
+if TYPE_CHECKING:
+    from unquant.codecs.options import Region
 
 __all__ = ["decode"]
 
@@ -84,6 +87,18 @@ def decode(
         bool,
         typer.Option("--preview", help="The plain decode in one pass, whatever the file asks for; excludes --realism."),
     ] = False,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="These pixels alone, of the picture as coded: from column X and row Y, W wide and H high.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="1/N", help="A small picture, fast: 1/2, 1/4 or 1/8; excludes --realism, --steps."),
+    ] = None,
     dry_run: DryRun = False,
     device: Device = None,
     jobs: Jobs = 1,
@@ -94,8 +109,10 @@ def decode(
     """.unq files to images, and any .avif files redrawn.
 
     OUT defaults to the input's name with .png, beside it; its extension gives the format. A .unq file of av1 becomes an
-    .avif as it is, unless --realism, --steps, --seed or --preview asks for what is drawn.
+    .avif as it is, unless --realism, --steps, --seed, --preview, --region or --scale asks for what is drawn.
     """
+    from unquant.codecs.options import DecodeOptions
+
     if preview and realism is not None:
         raise OptionError("--preview and --realism exclude each other")
     extension = (image_format or "png").lower().lstrip(".")
@@ -111,9 +128,17 @@ def decode(
     )
     _check_format(work.jobs[0].target, image_format, extension)
     to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
-    drawing = {"realism": realism, "steps": steps, "seed": seed, "preview": preview}
+    drawing: dict[str, Any] = {
+        "realism": realism,
+        "steps": steps,
+        "seed": seed,
+        "preview": preview,
+        "region": None if region is None else _region(region),
+        "scale": _scale(scale),
+    }
+    options = DecodeOptions(**drawing)
     if dry_run:
-        batch.run(DryDecode(model))
+        batch.run(DryDecode(model, options))
         return
     batch.run(_Decoder(batch, model, device, drawing, extension, to_avif=to_avif))
 
@@ -133,6 +158,7 @@ class _Decoder:
     def __call__(self, job: Job) -> Done:
         from unquant.codecs import loaded
         from unquant.codecs.info import info as read_info
+        from unquant.codecs.options import DecodeOptions
         from unquant.codecs.registry import find_decoder
         from unquant.container import DEFAULT_LIMITS
         from unquant.images import image_bytes
@@ -141,8 +167,7 @@ class _Decoder:
         info = read_info(data)
         start = perf_counter()
         if self.to_avif and family_of(info.family).draws_avif:
-            asked = any(value is not None and value is not False for value in self.drawing.values())
-            if not asked and info.container == "unq":
+            if DecodeOptions(**self.drawing) == DecodeOptions() and info.container == "unq":
                 avif = _repacked(data)
                 self.batch.write(job, avif)
                 seconds = perf_counter() - start
@@ -156,6 +181,23 @@ class _Decoder:
         seconds = perf_counter() - start
         self.batch.write(job, image_bytes(image, job.target or f"stdout.{self.extension}"))
         return Done(f"{image.width}x{image.height}, {seconds:.1f} s", row_of(info, seconds))
+
+
+def _region(text: str) -> Region:
+    try:
+        x, y, width, height = map(int, text.split(","))
+    except ValueError:
+        raise OptionError(f"--region: four whole numbers X,Y,W,H, not {text!r}") from None
+    return x, y, width, height
+
+
+def _scale(text: str | None) -> float:
+    from unquant.codecs.options import SCALES
+
+    names = {f"1/{round(1 / scale)}": scale for scale in SCALES} | {"1": 1}
+    if text is not None and text not in names:
+        raise OptionError(f"--scale: 1/2, 1/4 or 1/8, not {text!r}")
+    return 1 if text is None else names[text]
 
 
 def _repacked(data: bytes) -> bytes:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unquant.cli.batch import Done, read_bytes
 from unquant.cli.paths import Job
+
+if TYPE_CHECKING:
+    from unquant.codecs.options import DecodeOptions
 
 __all__ = ["DryDecode", "DryEncode"]
 
@@ -36,9 +39,10 @@ class DryEncode:
 
 @dataclass(frozen=True)
 class DryDecode:
-    """What would be done with each file. model: None for the first that fits."""
+    """What would be done with each file. model: None for the first that fits. options: of a decode."""
 
     model: str | None
+    options: DecodeOptions
 
     def __call__(self, job: Job) -> Done:
         from unquant.codecs.info import info as read_info
@@ -48,9 +52,10 @@ class DryDecode:
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
         info = read_info(data)
         find_decoder(data, self.model)
+        *_, width, height = self.options.part(info.width, info.height)
+        width, height = (-(-side // self.options.reduction) for side in (width, height))
         turned = info.container == "avif" and (info.orientation or 1) > 4
-        width, height = (info.height, info.width) if turned else (info.width, info.height)
-        return _planned(width, height, "", {})
+        return _planned(*((height, width) if turned else (width, height)), "", {})
 
 
 def _planned(width: int, height: int, more: str, row: dict[str, Any]) -> Done:

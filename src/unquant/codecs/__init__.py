@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
-from unquant.codecs.options import ContainerName, ImageSource, QIndex, Source
+from unquant.codecs.options import ContainerName, ImageSource, QIndex, Region, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
 from unquant.container import pixel_limit
@@ -104,6 +104,8 @@ def decode(
     steps: int | None = None,
     seed: int | None = None,
     preview: bool = False,
+    region: Region | None = None,
+    scale: float = 1,
     max_pixels: int | None = None,
 ) -> PILImage.Image:
     """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
@@ -116,4 +118,13 @@ def decode(
     data = file_bytes(data)
     with pixel_limit(max_pixels):
         codec = loaded(find_decoder(data, model), device)
-    return codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview, max_pixels=max_pixels)
+    return codec.decode(
+        data,
+        realism=realism,
+        steps=steps,
+        seed=seed,
+        preview=preview,
+        region=region,
+        scale=scale,
+        max_pixels=max_pixels,
+    )

@@ -25,6 +25,7 @@ from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_
 from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
+from unquant.codecs.parts import Beside, part_image, pixels_of, shrunk
 from unquant.codecs.progress import tell
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import redraw_noise, run_windowed
@@ -35,7 +36,7 @@ from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
 from unquant.diffusion.samplers import sample_deterministic
 from unquant.errors import OptionError
-from unquant.images import Picture, from_arrays
+from unquant.images import Picture
 from unquant.networks.av1 import Av1, Av1Config, Coding, told
 from unquant.nn.redraw import REDRAW_STRIDE
 
@@ -155,8 +156,9 @@ class Av1Codec(Codec[Av1Config, Av1]):
             opened = open_avif(data) if is_avif(data) else self._open_unq(data)
             height, width = opened.rgb.shape[:2]
             drawing = self._drawing(opened.wishes, height, width, options)
-            rgb = self._draw(opened.rgb, opened.coding, drawing)
-            image = from_arrays(rgb, opened.alpha, opened.icc, opened.exif, opened.xmp)
+            rgb = shrunk(self._draw(opened.rgb, opened.coding, drawing), drawing.reduction)
+            beside = Beside(opened.alpha, opened.icc, opened.exif, opened.xmp)
+            image = part_image(rgb, beside, (height, width), drawing.window, drawing.reduction)
             if not opened.grey:
                 return image
             grey = image.convert("LA").convert("RGBA") if opened.alpha is not None else image.convert("L")
@@ -169,9 +171,10 @@ class Av1Codec(Codec[Av1Config, Av1]):
         return open_unq(container)
 
     def _draw(self, rgb: npt.NDArray[np.uint8], coding: Coding, drawing: Drawing) -> npt.NDArray[np.uint8]:
-        """(1−ρ)·x̂_0 + ρ·x̂_1 as (h, w, 3) uint8, from AV1's picture (h, w, 3)."""
+        """(1−ρ)·x̂_0 + ρ·x̂_1, the pixels that are wanted as (h, w, 3) uint8, from AV1's whole picture."""
         if drawing.steps == 0 or coding.base_q_idx == 0:
-            return rgb
+            top, bottom, left, right = drawing.window
+            return np.ascontiguousarray(rgb[top:bottom, left:right])
         height, width = rgb.shape[:2]
         h16, w16 = -(-height // REDRAW_STRIDE), -(-width // REDRAW_STRIDE)
         edge = (0, h16 * REDRAW_STRIDE - height), (0, w16 * REDRAW_STRIDE - width), (0, 0)
@@ -199,9 +202,11 @@ class Av1Codec(Codec[Av1Config, Av1]):
             x = pictures[0] if len(pictures) == 1 else torch.lerp(pictures[0], pictures[1], realism)
             return x.mul_(255).round_().byte()
 
-        out = torch.empty(1, 3, h16 * REDRAW_STRIDE, w16 * REDRAW_STRIDE, dtype=torch.uint8, device=self.device)
-        run_windowed(network, out, (h16, w16), self.window, self.model.f.halo, REDRAW_STRIDE)
-        return out[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+        part = drawing.window.covering(REDRAW_STRIDE)
+        covered = part.times(REDRAW_STRIDE)
+        out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
+        run_windowed(network, out, (h16, w16), self.window, self.model.f.halo, REDRAW_STRIDE, part)
+        return pixels_of(out, covered, drawing.window)
 
     # ---- the same stream in the other container ----------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unquant.codecs.interface import Drawing
 from unquant.codecs.latent import LatentCodec
-from unquant.codecs.windows import run_windowed, run_windows
+from unquant.codecs.parts import pixels_of
+from unquant.codecs.windows import Window, run_windowed, run_windows
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.networks.cdc import Cdc, CdcConfig
@@ -48,13 +49,18 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
         # a file may ask for more steps than other weights of its stream id have noise levels
         return min(asked, self.config.train_steps)
 
-    def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
+    def _reach(self, steps: int) -> tuple[int, int] | None:
+        f = self.model.f
+        if f.halo is None or f.align is None:
+            return None
+        return self.model.g_s.halo + steps * f.halo, f.align
+
+    def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
         context, log2_q = self._context(side.y_file), side.log2_q_file
         del side  # planes as large as y
-        h16, w16 = (length * context.stride // LATENT_STRIDE for length in context.maps[0].shape[-2:])
-        start = None
+        covered, start = read.times(LATENT_STRIDE), None
         if drawing.realism > 0:
-            start = seeded_noise(drawing.seed, 0, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE).to(self.device)
+            start = seeded_noise(drawing.seed, 0, 3, *covered.size, top=covered.top, left=covered.left).to(self.device)
         ends = [(0.0, None)] if drawing.realism < 1 else []
         ends += [(1.0, start)] if drawing.realism > 0 else []
         images = [
@@ -62,8 +68,7 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
             for end, noise in ends
         ]
         x = images[0] if len(images) == 1 else torch.lerp(images[0], images[1], drawing.realism)
-        out = x[0, :, : drawing.height, : drawing.width].mul(255).round_().byte()
-        return out.permute(1, 2, 0).cpu().contiguous().numpy()
+        return pixels_of(x.mul_(255).round_().byte(), covered, drawing.window)
 
     def _context(self, y: Tensor) -> Context:
         """g_s(ŷ), in windows."""

@@ -35,9 +35,11 @@ from unquant.codecs.options import (
     EncodeOptions,
     ImageSource,
     QIndex,
+    Region,
     Source,
 )
 from unquant.codecs.sources import file_bytes
+from unquant.codecs.windows import Window
 from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header, pixel_limit
 from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
@@ -56,13 +58,16 @@ M = TypeVar("M", bound=Model[Any])
 
 
 class Drawing(NamedTuple):
-    """How a picture is to be drawn: realism ρ, steps, seed, and its size in pixels."""
+    """How a picture is to be drawn: realism ρ, steps, seed, and what of it, in pixels.
+
+    reduction: pixels a side that become one; the window is made of such squares, but for what the picture's edges cut off.
+    """
 
     realism: float
     steps: int
     seed: int
-    height: int
-    width: int
+    window: Window
+    reduction: int = 1
 
 
 class Codec(ABC, Generic[C, M]):
@@ -213,6 +218,8 @@ class Codec(ABC, Generic[C, M]):
         steps: int | None = None,
         seed: int | None = None,
         preview: bool = False,
+        region: Region | None = None,
+        scale: float = 1,
         max_pixels: int | None = None,
     ) -> PILImage.Image | list[PILImage.Image]:
         """Decode a `.unq` file (av1: an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
@@ -221,10 +228,23 @@ class Codec(ABC, Generic[C, M]):
         realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
         family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
         that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
+        region: (x, y, width, height), the part that is wanted, in pixels of the picture as coded, before any orientation
+        that EXIF asks for: its pixels as in the whole picture, within rounding. No tiles are decoded, and checked, but those
+        that it needs. scale: 1/2, 1/4 or 1/8 for a small picture of ⌈scale·width⌉ × ⌈scale·height⌉ pixels: the mean of each
+        square of pixels of the linear path, or of AV1's picture, alone; of a region, of the squares that it touches.
+        Realism is then 0, whatever the file asks.
         max_pixels: of the picture, width times height, in place of 2^28.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """
-        options = DecodeOptions(realism=realism, steps=steps, seed=seed, preview=preview, max_pixels=max_pixels)
+        options = DecodeOptions(
+            realism=realism,
+            steps=steps,
+            seed=seed,
+            preview=preview,
+            region=region,
+            scale=scale,
+            max_pixels=max_pixels,
+        )
         if steps is not None:
             self._check_steps(steps)
         with pixel_limit(max_pixels):
@@ -259,17 +279,19 @@ class Codec(ABC, Generic[C, M]):
 
     def _drawing(self, wishes: Wishes, height: int, width: int, options: DecodeOptions) -> Drawing:
         """What is drawn: what the caller asks for, else what the file does, else the weights' defaults."""
-        realism, steps, seed = options.realism, options.steps, options.seed
-        if options.preview:
+        realism, steps, seed, plain = options.realism, options.steps, options.seed, options.is_plain
+        if plain:
             realism = 0.0
         elif realism is None:
             realism = self.config.default_realism if wishes.percent is None else wishes.percent / 100
         if seed is None:
             seed = DEFAULT_SEED if wishes.seed is None else wishes.seed
-        if steps is None and not options.preview:
+        if steps is None and not plain:
             steps = wishes.steps or None
-        wanted = self._steps_of(steps, realism, preview=options.preview)
-        return Drawing(float(realism), wanted, int(seed), height, width)
+        wanted = self._steps_of(steps, realism, preview=plain)
+        x, y, across, down = options.part(width, height)
+        window = Window(y, y + down, x, x + across)
+        return Drawing(float(realism), wanted, int(seed), window, options.reduction)
 
     @property
     @abstractmethod

@@ -18,9 +18,10 @@ from unquant.codecs.alpha import decode_alpha, encode_alpha
 from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex
+from unquant.codecs.parts import Beside, part_image, pixels_of, shrunk
 from unquant.codecs.rate import largest_file, quality_to_q_index
-from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, tile_slices
-from unquant.codecs.windows import run_windowed
+from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, read_tiles, tile_windows
+from unquant.codecs.windows import Window, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes, parse
@@ -28,10 +29,10 @@ from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError, WeightsError
 from unquant.families import AVIF_FAMILY
-from unquant.images import Picture, from_arrays
+from unquant.images import Picture
 from unquant.networks.common import SideInfo, log2_q_of
 from unquant.networks.latent import LatentConfig, LatentModel
-from unquant.nn.transforms import LATENT_STRIDE
+from unquant.nn.transforms import LATENT_STRIDE, linear_decode
 from unquant.weights_file import Weights
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ class LatentCodec(Codec[C, M]):
         bits, tiles = 0.0, 0
         h16, w16 = y.shape[-2:]
         log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
-        for rows, columns in tile_slices(h16, w16, self.config.tile):
-            coded = self.model.quantise(y[..., rows, columns], log2_q, noise=False, rdoq=self.rdoq)
+        for place in tile_windows(h16, w16, self.config.tile):
+            coded = self.model.quantise(place.cut(y), log2_q, noise=False, rdoq=self.rdoq)
             bits += float(coded.bits_y.sum() + coded.bits_z.sum())
             tiles += 1
         return bits / 8 + _TILE_BYTES * tiles
@@ -182,29 +183,74 @@ class LatentCodec(Codec[C, M]):
             header = container.header
             self._check_weights(header)
             drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
-            sides = [self.dequantise(container, path=self._needs_side(drawing.steps))]
-            alpha = None
-            if container.alpha is not None:  # after the tiles have proved the size, before the work of drawing
-                alpha = decode_alpha(container.alpha, header.height, header.width)
-            # not kept here: the planes are as large as y, and the callee lets go of them
-            rgb = self._draw(sides.pop(), drawing)
-            return from_arrays(rgb, alpha, container.icc, container.exif, container.xmp)
+            if drawing.reduction > 1 and self._linear is not None:
+                rgb = self._small(container, self._linear, drawing)
+                beside = _beside(container)
+            else:
+                read = self._read(drawing, latent_size(header.width, header.height))
+                sides = [self.dequantise(container, path=self._needs_side(drawing.steps), window=read)]
+                beside = _beside(container)  # after the tiles have proved the size, before the work of drawing
+                # not kept here: the planes are as large as y, and the callee lets go of them
+                rgb = shrunk(self._draw(sides.pop(), drawing, read), drawing.reduction)
+            return part_image(rgb, beside, (header.height, header.width), drawing.window, drawing.reduction)
+
+    @property
+    def _linear(self) -> Tensor | None:
+        """The linear path of g_s, at the analysis scale; None where there is none."""
+        return self.model.g_s.linear
+
+    def _small(self, container: Container, linear: Tensor, drawing: Drawing) -> npt.NDArray[np.uint8]:
+        """The picture at a reduced size, by the linear path g_s.linear, tile by tile."""
+        self._check_q(container.header)
+        scale = LATENT_STRIDE // drawing.reduction
+        read = drawing.window.covering(LATENT_STRIDE)
+        covered = read.times(scale)
+        out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
+        for place, tile in read_tiles(self.exact, container, self.config.tile, read):
+            shared = place.within(read)
+            image = 0.5 + linear_decode(shared.seen_from(place).cut(tile.y_file), linear, drawing.reduction)
+            shared.times(scale).seen_from(covered).cut(out).copy_(image.clamp_(0, 1).mul_(255).round_())
+        return pixels_of(out, covered, drawing.window.covering(drawing.reduction))
+
+    def _read(self, drawing: Drawing, size: tuple[int, int]) -> Window:
+        """The part of a latent of `size` (h16, w16) that the pixels to be drawn depend on."""
+        reach, whole = self._reach(drawing.steps), Window.whole(size)
+        if reach is None:
+            return whole
+        halo, align = reach
+        return drawing.window.covering(LATENT_STRIDE).grown(halo, align).within(whole)
+
+    @abstractmethod
+    def _reach(self, steps: int) -> tuple[int, int] | None:
+        """How many latent positions beyond its own a pixel may depend on in a decode of so many steps, and the multiple of
+        positions that a part must start and end on; None where it depends on all."""
 
     def _needs_side(self, steps: int) -> bool:
         """Whether a decode of so many steps reads μ and the scales."""
         return False
 
     @abstractmethod
-    def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
-        """The picture (height, width, 3) of a latent; `side` may be taken apart."""
+    def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
+        """The pixels of the drawing's window, (h, w, 3). side: of the part `read` of the latent; it may be taken apart."""
 
-    def dequantise(self, container: Container, *, path: bool = True) -> SideInfo:
+    def dequantise(self, container: Container, *, path: bool = True, window: Window | None = None) -> SideInfo:
         """What `decode_tiles` gives. Raises CorruptStream for steps that these weights do not have as well."""
+        self._check_q(container.header)
+        return decode_tiles(self.exact, container, self.config.latent, self.config.tile, path=path, window=window)
+
+    def _check_q(self, header: Header) -> None:
         low, high = self.q_index_range
-        indices = q_indices(container.header)
+        indices = q_indices(header)
         if indices.min() < low or indices.max() > high:
             raise CorruptStream(f"q index outside {low}..{high}")
-        return decode_tiles(self.exact, container, self.config.latent, self.config.tile, path=path)
+
+
+def _beside(container: Container) -> Beside:
+    """What a file holds beside the picture. Raises CorruptStream for a damaged alpha plane."""
+    header, alpha = container.header, None
+    if container.alpha is not None:
+        alpha = decode_alpha(container.alpha, header.height, header.width)
+    return Beside(alpha, container.icc, container.exif, container.xmp)
 
 
 AnyLatentCodec: TypeAlias = LatentCodec[Any, Any]

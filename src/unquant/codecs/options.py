@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from unquant.errors import OptionError
 
@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_SEED",
     "QUALITY_MAX",
+    "SCALES",
     "ContainerName",
     "DecodeKeywords",
     "DecodeOptions",
@@ -27,6 +28,7 @@ __all__ = [
     "EncodeOptions",
     "ImageSource",
     "QIndex",
+    "Region",
     "Source",
     "checked_quality",
 ]
@@ -43,6 +45,10 @@ ImageSource: TypeAlias = "ImageInput | Source"
 """An image, or an image file: its bytes, its path, or a binary stream to read it from."""
 QIndex: TypeAlias = "int | npt.NDArray[np.integer[Any]]"
 """A quantisation step by its index, or one for each latent position, (⌈h/16⌉, ⌈w/16⌉)."""
+Region: TypeAlias = tuple[int, int, int, int]
+"""A part of a picture in its pixels: x and y of its upper left corner, width, height."""
+SCALES: Final = (1, 1 / 2, 1 / 4, 1 / 8)
+"""The sizes that a picture can be decoded at."""
 ContainerName: TypeAlias = Literal["unq", "avif"]
 
 
@@ -69,6 +75,8 @@ class DecodeKeywords(TypedDict, total=False):
     steps: int | None
     seed: int | None
     preview: bool
+    region: Region | None
+    scale: float
     max_pixels: int | None
 
 
@@ -117,19 +125,53 @@ class EncodeOptions:
 class DecodeOptions:
     """What one decode is asked for; None leaves it to the file or the weights. See `Codec.decode`.
 
-    Raises OptionError for a value out of range, and for a preview with a realism above 0.
+    Raises OptionError for a value out of range, for a preview with a realism above 0, and for a scale below 1 with that or
+    with steps.
     """
 
     realism: float | None = None
     steps: int | None = None
     seed: int | None = None
     preview: bool = False
+    region: Region | None = None
+    scale: float = 1
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.preview and self.realism:
             raise OptionError("preview is the plain decode: it excludes a realism above 0")
+        if self.scale not in SCALES:
+            raise OptionError(f"scale must be 1, 1/2, 1/4 or 1/8, got {self.scale!r}")
+        if self.scale < 1 and (self.realism or self.steps):
+            raise OptionError("scale: a small picture is not drawn: it excludes steps and a realism above 0")
+        if self.region is not None:
+            _check_region(self.region)
         _check_drawing(self.realism, self.seed)
+
+    @property
+    def reduction(self) -> int:
+        """Pixels a side that one pixel of the result stands for."""
+        return round(1 / self.scale)
+
+    def part(self, width: int, height: int) -> Region:
+        """What is decoded of a picture of so many pixels: the region, or all; of whole squares where they become small.
+
+        Raises OptionError for a region that is not all within the picture.
+        """
+        if self.region is None:
+            return 0, 0, width, height
+        x, y, across, down = (int(number) for number in self.region)
+        if x + across > width or y + down > height:
+            raise OptionError(f"region: {across}x{down} pixels at {x},{y} are not all in a picture of {width}x{height}")
+        r = self.reduction
+        right, bottom = min(-(-(x + across) // r) * r, width), min(-(-(y + down) // r) * r, height)
+        x, y = x // r * r, y // r * r
+        return x, y, right - x, bottom - y
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether realism is 0 whatever the file asks for."""
+        return self.preview or self.scale < 1
 
 
 def checked_quality(quality: float) -> float:
@@ -144,6 +186,15 @@ def _check_drawing(realism: float | None, seed: int | None) -> None:
         raise OptionError(f"realism must lie in 0..1, got {realism!r}")
     if seed is not None and not (_is_whole(seed) and 0 <= seed < 2**64):
         raise OptionError(f"seed must be a whole number in 0..2^64-1, got {seed!r}")
+
+
+def _check_region(region: object) -> None:
+    numbers = tuple(cast("tuple[object, ...]", region)) if isinstance(region, tuple | list) else ()
+    if len(numbers) != 4 or not all(map(_is_whole, numbers)):
+        raise OptionError(f"region must be four whole numbers, x, y, width and height, got {region!r}")
+    x, y, width, height = cast(Region, numbers)
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise OptionError(f"region must have x and y of 0 or more, width and height of 1 or more, got {region!r}")
 
 
 def _is_whole(value: object) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from unquant.codecs.interface import Drawing
 from unquant.codecs.latent import LatentCodec
-from unquant.codecs.windows import redraw_noise, run_windowed
+from unquant.codecs.parts import pixels_of
+from unquant.codecs.windows import Window, redraw_noise, run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
@@ -55,49 +56,50 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     def _needs_side(self, steps: int) -> bool:
         return steps > 0
 
-    def _draw(self, side: SideInfo, drawing: Drawing) -> npt.NDArray[np.uint8]:
+    def _reach(self, steps: int) -> tuple[int, int]:
+        halo, f = self.model.g_s.halo, self.model.f
+        return (halo + steps * f.halo, f.align) if steps and f is not None else (halo, 1)
+
+    def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
+        side = side._replace(log2_q_file=read.cut(side.log2_q_file))
         y_file, log2_q_file, realism = side.y_file, side.log2_q_file, drawing.realism
         ends = [(y_file, log2_q_file, 0.0)] if realism < 1 else []
         if drawing.steps:
-            ends.append((*self._reverse(side, drawing.steps, drawing.seed), 1.0))
+            ends.append((*self._reverse(side, drawing, read), 1.0))
         elif realism > 0:
             ends.append((y_file, log2_q_file, 1.0))
         del side, y_file  # planes as large as y
-        return self._synthesise(ends, log2_q_file, drawing)
+        return self._synthesise(ends, log2_q_file, drawing, read)
 
-    def _reverse(self, side: SideInfo, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _reverse(self, side: SideInfo, drawing: Drawing, read: Window) -> tuple[Tensor, Tensor]:
         """The latent at the end of the reverse path, and log2 of the step left in it."""
         f = self.model.f
         assert f is not None
-        h16, w16 = side.y_file.shape[-2:]
+        corner = {"top": read.top, "left": read.left}
 
         def noise(stream: int, step: int, channels: int) -> Tensor:
-            return seeded_noise(seed, step, channels, h16, w16, stream=stream).to(self.device)
+            return seeded_noise(drawing.seed, step, channels, *read.size, stream=stream, **corner).to(self.device)
 
         def denoise(y: Tensor, log2_q: Tensor, side: SideInfo, xi: Tensor | None) -> Tensor:
             def window(top: int, bottom: int, left: int, right: int) -> Tensor:
-                def cut(plane: Tensor) -> Tensor:
-                    return plane if plane.shape[-2:] == (1, 1) else plane[..., top:bottom, left:right]
-
+                cut = Window(top, bottom, left, right).cut
                 with self._autocast():
                     part = SideInfo(*(cut(plane) for plane in side))
                     return f(cut(y), cut(log2_q), part, None if xi is None else cut(xi))
 
-            return run_windowed(window, torch.empty_like(y), (h16, w16), self.window, f.halo, 1)
+            return run_windowed(window, torch.empty_like(y), read.size, self.window, f.halo, 1)
 
-        return self.model.reverse(side, noise, steps=steps, network=denoise)
+        return self.model.reverse(side, noise, steps=drawing.steps, network=denoise)
 
     def _synthesise(
-        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, drawing: Drawing
+        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, drawing: Drawing, read: Window
     ) -> npt.NDArray[np.uint8]:
-        """(1−ρ)·x̂_0 + ρ·x̂_1 as (height, width, 3) uint8. ends: y, log2 q and 0 or 1 of those of the two that count."""
+        """(1−ρ)·x̂_0 + ρ·x̂_1, the pixels that are wanted. ends: y, log2 q and 0 or 1 of those of the two that count."""
         g_s = self.model.g_s
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            def cut(plane: Tensor) -> Tensor:
-                return plane if plane.shape[-2:] == (1, 1) else plane[..., top:bottom, left:right]
-
-            place = top, bottom, left, right
+            cut = Window(top, bottom, left, right).cut
+            place = top + read.top, bottom + read.top, left + read.left, right + read.left
             seed = drawing.seed if drawing.realism > 0 else None
             noise = redraw_noise(seed, place, self.device, _REDRAW_STREAM) if g_s.redraw is not None else None
             decoded: list[Tensor] = []
@@ -109,7 +111,8 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
             x = decoded[0] if len(decoded) == 1 else torch.lerp(decoded[0], decoded[1], drawing.realism)
             return x.mul_(255).round_().byte()
 
-        h16, w16 = ends[0][0].shape[-2:]
-        out = torch.empty(1, 3, h16 * LATENT_STRIDE, w16 * LATENT_STRIDE, dtype=torch.uint8, device=self.device)
-        run_windowed(network, out, (h16, w16), self.window, g_s.halo, LATENT_STRIDE)
-        return out[0, :, : drawing.height, : drawing.width].permute(1, 2, 0).cpu().contiguous().numpy()
+        part = drawing.window.covering(LATENT_STRIDE)
+        covered = part.times(LATENT_STRIDE)
+        out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
+        run_windowed(network, out, read.size, self.window, g_s.halo, LATENT_STRIDE, part.seen_from(read))
+        return pixels_of(out, covered, drawing.window)

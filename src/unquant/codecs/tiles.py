@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.progress import counted
+from unquant.codecs.windows import Window
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.networks.common import SideInfo, log2_q_of
 
-__all__ = ["decode_tiles", "encode_tiles", "log2_q_in", "q_indices", "tile_slices"]
+__all__ = ["decode_tiles", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
 
 
-def tile_slices(h16: int, w16: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the tiles of a latent of size (h16, w16), at most `side` each way, in the order of the file."""
+def tile_windows(h16: int, w16: int, side: int) -> Iterator[Window]:
+    """The tiles of a latent of size (h16, w16), at most `side` each way, in the order of the file."""
     for top in range(0, h16, side):
         for left in range(0, w16, side):
-            yield slice(top, min(top + side, h16)), slice(left, min(left + side, w16))
+            yield Window(top, min(top + side, h16), left, min(left + side, w16))
 
 
 def q_indices(header: Header) -> npt.NDArray[np.int64]:
@@ -58,42 +59,59 @@ def encode_tiles(
     log2_q = log2_q_in(header, y.device)
     h16, w16 = y.shape[-2:]
     tiles: list[Tile] = []
-    places = list(tile_slices(h16, w16, side))
+    places = list(tile_windows(h16, w16, side))
     for number, place in counted(enumerate(places), "tiles", len(places)):
-        step = _part(log2_q, place)
-        v = _part(y, place).double() * torch.exp2(-step)
+        step = place.cut(log2_q)
+        v = place.cut(y).double() * torch.exp2(-step)
         coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step, rdoq)
         tiles.append(Tile(coded.stream, symbols_crc(header.to_bytes(), number, coded.symbols)))
     return tuple(tiles)
 
 
-def decode_tiles(exact: ExactCoder, container: Container, channels: int, side: int, *, path: bool = True) -> SideInfo:
+def decode_tiles(
+    exact: ExactCoder,
+    container: Container,
+    channels: int,
+    side: int,
+    *,
+    path: bool = True,
+    window: Window | None = None,
+) -> SideInfo:
     """ŷ and what it was decoded with, float32, on the coder's device. Raises CorruptStream unless every checksum holds.
 
-    path: False where no reverse path follows: μ and the scales, which nothing else reads, are then single zeros.
+    path: False where no reverse path follows: μ and the scales, which nothing else reads, are then single zeros. window: the
+    part of the latent that is wanted, None for all of it; no tiles but those that it touches are decoded. log2 q of a map is
+    that of the whole picture.
     """
     header, device = container.header, exact.device
-    log2_q = log2_q_in(header, device)
-    h16, w16 = latent_size(header.width, header.height)
-    places = list(tile_slices(h16, w16, side))
-    if len(places) != len(container.tiles):
-        raise CorruptStream(f"{len(container.tiles)} tiles where {len(places)} are needed")
-    plane = 1, channels, h16, w16
+    window = window or Window.whole(latent_size(header.width, header.height))
+    plane = 1, channels, *window.size
     y_hat = torch.empty(plane, device=device)
     mu, t = (torch.zeros(plane if path else (1, 1, 1, 1), device=device) for _ in range(2))
-    pairs = enumerate(zip(places, container.tiles, strict=True))
-    for number, (place, tile) in counted(pairs, "tiles", len(places)):
-        rows, columns = place
-        step = _part(log2_q, place)
-        decoded = exact.decode(tile.stream, (rows.stop - rows.start, columns.stop - columns.start), step)
+    for place, tile in read_tiles(exact, container, side, window):
+        shared = place.within(window)
+        pairs = [(y_hat, tile.y_file), (mu, tile.mu), (t, tile.t)]
+        for out, found in pairs if path else pairs[:1]:
+            shared.seen_from(window).cut(out).copy_(shared.seen_from(place).cut(found))
+    return SideInfo(y_hat, log2_q_in(header, device).float(), mu, t)
+
+
+def read_tiles(exact: ExactCoder, container: Container, side: int, window: Window) -> Iterator[tuple[Window, SideInfo]]:
+    """The tiles that a part of the latent touches, each with its place and what is in it, float32.
+
+    Raises CorruptStream at the first whose checksum does not hold.
+    """
+    header = container.header
+    log2_q = log2_q_in(header, exact.device)
+    places = list(tile_windows(*latent_size(header.width, header.height), side))
+    if len(places) != len(container.tiles):
+        raise CorruptStream(f"{len(container.tiles)} tiles where {len(places)} are needed")
+    numbers = [number for number, place in enumerate(places) if min(place.within(window).size) > 0]
+    for number in counted(numbers, "tiles", len(numbers)):
+        place, tile = places[number], container.tiles[number]
+        step = place.cut(log2_q)
+        decoded = exact.decode(tile.stream, place.size, step)
         if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
             raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
-        y_hat[..., rows, columns] = (decoded.v_hat * torch.exp2(step)).float()
-        if path:
-            mu[..., rows, columns], t[..., rows, columns] = decoded.mu.float(), decoded.t.float()
-    return SideInfo(y_hat, log2_q.float(), mu, t)
-
-
-def _part(plane: Tensor, place: tuple[slice, slice]) -> Tensor:
-    """One tile of a plane; of a single number that holds everywhere, that number."""
-    return plane if plane.shape[-2:] == (1, 1) else plane[..., place[0], place[1]]
+        y_file = (decoded.v_hat * torch.exp2(step)).float()
+        yield place, SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +17,66 @@ from unquant.codecs.progress import counted
 from unquant.diffusion.noise import seeded_noise
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
 
-__all__ = ["redraw_noise", "run_windowed", "run_windows", "spans"]
+__all__ = ["Window", "redraw_noise", "run_windowed", "run_windows", "spans"]
 
 
-def spans(length: int, window: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Windows over [0, length): (start, stop, read_start, read_stop), the last two widened by the halo and clipped."""
-    for start in range(0, length, window):
-        stop = min(start + window, length)
+class Window(NamedTuple):
+    """A part of a plane: rows from `top` up to `bottom`, columns from `left` up to `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> Window:
+        """All of a plane of `size` (h, w)."""
+        return cls(0, size[0], 0, size[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.bottom - self.top, self.right - self.left
+
+    def covering(self, stride: int) -> Window:
+        """The positions, each of `stride` × `stride` of the plane's, that it touches."""
+        return Window(self.top // stride, -(-self.bottom // stride), self.left // stride, -(-self.right // stride))
+
+    def times(self, scale: int) -> Window:
+        """The same part of a plane `scale` times as large."""
+        return Window(*(scale * side for side in self))
+
+    def grown(self, halo: int, align: int = 1) -> Window:
+        """Wider by `halo` on each side, then to multiples of `align`; it may reach beyond the plane."""
+        wider = Window(self.top - halo, self.bottom + halo, self.left - halo, self.right + halo)
+        return wider.covering(align).times(align)
+
+    def within(self, other: Window) -> Window:
+        """What both have; its sizes are not above 0 where that is nothing."""
+        return Window(
+            max(self.top, other.top),
+            min(self.bottom, other.bottom),
+            max(self.left, other.left),
+            min(self.right, other.right),
+        )
+
+    def seen_from(self, other: Window) -> Window:
+        """The same part, its numbers counted from the corner of another."""
+        return Window(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
+
+    def cut(self, plane: Tensor) -> Tensor:
+        """That part of a plane (…, h, w); of a single number that holds everywhere, that number."""
+        return plane if plane.shape[-2:] == (1, 1) else plane[..., self.top : self.bottom, self.left : self.right]
+
+
+def spans(
+    length: int, window: int, halo: int, first: int = 0, last: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
+    """Windows over [first, last) of [0, length): (start, stop, read_start, read_stop), the last two widened by the halo and
+    clipped. last: None for all."""
+    last = length if last is None else last
+    for start in range(first, last, window):
+        stop = min(start + window, last)
         yield start, stop, max(0, start - halo), min(length, stop + halo)
 
 
@@ -33,22 +87,24 @@ def run_windows(
     size: tuple[int, int],
     window: int,
     halo: int,
+    part: Window | None = None,
 ) -> None:
     """Fill several planes, each (b, c, scale·h, scale·w) with a scale of its own, by windows of one of `size` (h, w).
 
-    network(top, bottom, left, right): its outputs for that part of the plane, one for each of `outs`.
+    network(top, bottom, left, right): its outputs for that part of the plane, one for each of `outs`. part: what `outs` are
+    to hold of the plane; None for all of it.
     """
-    places = list(product(*(spans(length, window, halo) for length in size)))
+    part = part or Window.whole(size)
+    rows, columns = (part.top, part.bottom), (part.left, part.right)
+    places = list(product(spans(size[0], window, halo, *rows), spans(size[1], window, halo, *columns)))
     for (top, bottom, read_top, read_bottom), (left, right, read_left, read_right) in counted(
         places, "windows", len(places)
     ):
         parts = network(read_top, read_bottom, read_left, read_right)
-        for out, part, scale in zip(outs, parts, scales, strict=True):
-            out[..., top * scale : bottom * scale, left * scale : right * scale] = part[
-                ...,
-                (top - read_top) * scale : (bottom - read_top) * scale,
-                (left - read_left) * scale : (right - read_left) * scale,
-            ]
+        place, read = Window(top, bottom, left, right), Window(read_top, read_bottom, read_left, read_right)
+        for out, found, scale in zip(outs, parts, scales, strict=True):
+            to = place.seen_from(part).times(scale)
+            out[..., to.top : to.bottom, to.left : to.right] = place.seen_from(read).times(scale).cut(found)
 
 
 def run_windowed(
@@ -58,12 +114,14 @@ def run_windowed(
     window: int,
     halo: int,
     scale: int,
+    part: Window | None = None,
 ) -> Tensor:
     """Fill `out` (b, c, scale·h, scale·w) by windows of a plane of `size` (h, w) positions; returns it.
 
-    network(top, bottom, left, right): its output for that part of the plane, `scale` outputs per position.
+    network(top, bottom, left, right): its output for that part of the plane, `scale` outputs per position. part: as in
+    `run_windows`.
     """
-    run_windows(lambda *part: [network(*part)], [out], [scale], size, window, halo)
+    run_windows(lambda *place: [network(*place)], [out], [scale], size, window, halo, part)
     return out
 
 

@@ -13,6 +13,7 @@ from unquant.images.checks import MAX_PIXELS, without_pillows_limit
 from unquant.images.files import FORMATS, frame_count, image_bytes, image_size, open_image, read_rgb
 from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes, why_unread
+from unquant.images.metadata import metadata_of_part
 from unquant.images.orientation import split_orientation, with_orientation
 from unquant.images.picture import ImageInput, Picture, from_arrays, metadata_info, to_picture
 from unquant.images.profiles import described_profile
@@ -30,6 +31,7 @@ __all__ = [
     "image_size",
     "is_of_format",
     "metadata_info",
+    "metadata_of_part",
     "names_picture",
     "open_image",
     "read_rgb",

@@ -184,6 +184,22 @@ def resolution_of(exif: bytes) -> tuple[float, float] | None:
     return x * scale, y * scale
 
 
+def metadata_of_part(
+    exif: bytes | None, xmp: bytes | None, *, width: int, height: int
+) -> tuple[bytes | None, bytes | None]:
+    """EXIF (without prefix) and XMP of a picture of which a part is left, or a small copy, of width by height pixels: its
+    size, and no thumbnail."""
+    if exif is not None:
+        try:
+            tiff = Tiff(exif)
+        except InputError:  # of a kind that Pillow reads nevertheless
+            return exif, None if xmp is None else true_xmp(xmp, width, height)
+        tiff.drop_thumbnail()
+        _set_size(tiff, width, height)
+        exif = tiff.to_bytes()
+    return exif, None if xmp is None else true_xmp(xmp, width, height)
+
+
 def _make_true(tiff: Tiff, transpose: Image.Transpose | None, width: int, height: int) -> None:
     shot = tiff.below(tiff.first, _EXIF_DIRECTORY)
     interop = tiff.below(shot, _INTEROP_DIRECTORY)
@@ -191,6 +207,14 @@ def _make_true(tiff: Tiff, transpose: Image.Transpose | None, width: int, height
         tiff.drop_thumbnail()  # it lies on its side, or is of other colours
     if transpose in _ON_ITS_SIDE:
         tiff.swap(tiff.first, _X_RESOLUTION, _Y_RESOLUTION)
+    _set_size(tiff, width, height)
+    tiff.set_number(shot, _COLOR_SPACE, _SRGB)
+    tiff.set_text(interop, _INTEROP_INDEX, b"R03\0", b"R98\0")
+
+
+def _set_size(tiff: Tiff, width: int, height: int) -> None:
+    shot = tiff.below(tiff.first, _EXIF_DIRECTORY)
+    interop = tiff.below(shot, _INTEROP_DIRECTORY)
     for directory, across, down in (
         (tiff.first, 0x0100, 0x0101),  # ImageWidth, ImageLength
         (shot, 0xA002, 0xA003),  # PixelXDimension, PixelYDimension
@@ -198,8 +222,6 @@ def _make_true(tiff: Tiff, transpose: Image.Transpose | None, width: int, height
     ):
         tiff.set_number(directory, across, width)
         tiff.set_number(directory, down, height)
-    tiff.set_number(shot, _COLOR_SPACE, _SRGB)
-    tiff.set_text(interop, _INTEROP_INDEX, b"R03\0", b"R98\0")
 
 
 def _dpi_of(image: Image.Image) -> tuple[float, float] | None:

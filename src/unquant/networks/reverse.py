@@ -120,8 +120,8 @@ class Reverse(nn.Module):
         self.condition = Condition(2, _COND)
         inputs = (5 if config.side else 2) * latent + config.noise_channels
         self.net = UNet(inputs, latent, config.width, config.depth, _COND)
-        self.halo = self.net.halo
-        """Receptive field beyond a latent position, in latent positions."""
+        self.halo, self.align = self.net.halo, self.net.align
+        """Receptive field beyond a latent position, and the multiple that windows must start on, in latent positions."""
 
     def tau(self, side: SideInfo, kind: str | None = None) -> Tensor:
         """τ of the bridge in steps: 1/√12, or (b, c, h16, w16) for this file's coefficients. kind: None as configured."""

@@ -28,6 +28,7 @@ from unquant.nn.transforms import (
     LATENT_GAIN,
     LATENT_STRIDE,
     dct_directions,
+    linear_decode,
 )
 from unquant.settings import Depths, Kernel, Width, Widths, settings
 from unquant.shapes import Image, Latent
@@ -244,7 +245,5 @@ class ContextDecoder(nn.Module):
             maps.append(h)
         base = None
         if self.linear is not None:
-            with torch.autocast(y.device.type, enabled=False):
-                patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
-                base = 0.5 + F.pixel_shuffle(patches, LATENT_STRIDE)
+            base = 0.5 + linear_decode(y, self.linear)
         return Context(tuple(maps[::-1]), base, self.stride)

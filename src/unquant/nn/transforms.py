@@ -20,7 +20,7 @@ from unquant.nn.blocks import Condition, ResBlock, resize_map, zero_init
 from unquant.nn.redraw import Redraw, RedrawNoise, RedrawSizes, fresh_noise
 from unquant.shapes import Image, Latent
 
-__all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "dct_directions", "klt_basis"]
+__all__ = ["LATENT_STRIDE", "Analysis", "Synthesis", "dct_directions", "klt_basis", "linear_decode"]
 
 LATENT_STRIDE = 16
 """Pixels per latent position, in each direction."""
@@ -44,6 +44,21 @@ def dct_directions(count: int) -> Float[Tensor, "c d"]:
     directions = np.einsum("kc,ku,kv->kcuv", colour[c], dct[u], dct[v]).reshape(count, -1)
     # from numpy, not torch: the linear paths then exist at once even under the meta device
     return torch.from_numpy(directions.astype(np.float32))
+
+
+def linear_decode(y: Latent, directions: Float[Tensor, "c d"], reduction: int = 1) -> Image:
+    """The image about grey of a linear path, (b, 3, h, w) float32, of y (b, c, h/16, w/16) in latent units.
+
+    directions: (c, 768) at the analysis scale. reduction: 1, 2, 4 or 8; above 1 the mean of each square of so many pixels a
+    side is one, and nothing larger is made.
+    """
+    side, r = LATENT_STRIDE // reduction, reduction
+    with torch.autocast(y.device.type, enabled=False):
+        rows = directions.float()
+        if r > 1:
+            rows = rows.unflatten(1, (3, side, r, side, r)).mean((3, 5)).flatten(1)
+        patches = F.conv2d(y.float() / LATENT_GAIN**2, rows.T[:, :, None, None])
+        return F.pixel_shuffle(patches, side)
 
 
 def klt_basis(patches: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
@@ -157,9 +172,7 @@ class Synthesis(nn.Module):
         ρ > 0; None draws it by torch's default generator.
         """
         h16, w16 = y.shape[-2:]
-        with torch.autocast(y.device.type, enabled=False):
-            patches = F.conv2d(y.float() / LATENT_GAIN**2, self.linear.float().T[:, :, None, None])
-            linear = F.pixel_shuffle(patches, LATENT_STRIDE)
+        linear = linear_decode(y, self.linear)
         scalars = torch.broadcast_tensors(log2_q / 3 - 1, log2_q_file / 3 - 1, 2 * realism - 1)
         cond = self.condition(torch.cat(scalars, dim=1))
         h = self.stem(y / LATENT_GAIN)

@@ -35,8 +35,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, outputs, 1)
         zero_init(self.head)
         reach = 2 * depth + 2 * (2 * depth) + 2 * depth + 1
-        self.halo = reach + reach % 2
-        """Receptive field beyond a position; even, as windows must start on the grid of the fold."""
+        self.halo, self.align = reach + reach % 2, 2
+        """Receptive field beyond a position, and the multiple that windows must start on: the grid of the fold."""
 
     def forward(self, x: Float[Tensor, "b c h w"], cond: Float[Tensor, "b e _ _"]) -> Float[Tensor, "b d h w"]:
         """x: (b, inputs, h, w); cond: (b, cond, 1, 1) or (b, cond, h, w). Returns (b, outputs, h, w)."""
