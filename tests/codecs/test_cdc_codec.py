@@ -99,7 +99,8 @@ def test_the_noise_is_that_of_the_seed(codec: CdcCodec, data: bytes, monkeypatch
     """One draw for the whole plane, padding included: what an image looks like hangs on this key."""
     asked: list[tuple[int, ...]] = []
 
-    def keep(*key: int) -> Tensor:
+    def keep(*key: int, top: int, left: int) -> Tensor:
+        assert (top, left) == (0, 0)
         asked.append(key)
         return seeded_noise(*key)
 

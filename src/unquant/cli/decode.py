@@ -29,7 +29,7 @@ from unquant.cli.transcode import (
     is_avif_output,
     row_of,
 )
-from unquant.errors import InputError, OptionError, UnsupportedVersion, warn
+from unquant.errors import CorruptStream, InputError, OptionError, UnsupportedVersion, warn
 from unquant.families import family_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,13 @@ def decode(
         str | None,
         typer.Option(metavar="1/N", help="A small picture, fast: 1/2, 1/4 or 1/8; excludes --realism, --steps."),
     ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial",
+            help="Of a damaged .unq file write what is whole, say what is not, and exit with 4.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     device: Device = None,
     jobs: Jobs = 1,
@@ -135,6 +142,7 @@ def decode(
         "preview": preview,
         "region": None if region is None else _region(region),
         "scale": _scale(scale),
+        "allow_partial": allow_partial,
     }
     options = DecodeOptions(**drawing)
     if dry_run:
@@ -164,7 +172,7 @@ class _Decoder:
         from unquant.images import image_bytes
 
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
-        info = read_info(data)
+        info = read_info(data, allow_partial=self.drawing["allow_partial"])
         start = perf_counter()
         if self.to_avif and family_of(info.family).draws_avif:
             if DecodeOptions(**self.drawing) == DecodeOptions() and info.container == "unq":
@@ -180,6 +188,8 @@ class _Decoder:
             image = codec.decode(data, **self.drawing)
         seconds = perf_counter() - start
         self.batch.write(job, image_bytes(image, job.target or f"stdout.{self.extension}"))
+        if damage := image.info.get("damage"):
+            raise CorruptStream(f"{'; '.join(damage)}; what is whole is in {job.target_name}")
         return Done(f"{image.width}x{image.height}, {seconds:.1f} s", row_of(info, seconds))
 
 

@@ -50,7 +50,7 @@ class DryDecode:
         from unquant.container import DEFAULT_LIMITS
 
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
-        info = read_info(data)
+        info = read_info(data, allow_partial=self.options.allow_partial)
         find_decoder(data, self.model)
         *_, width, height = self.options.part(info.width, info.height)
         width, height = (-(-side // self.options.reduction) for side in (width, height))

@@ -106,6 +106,7 @@ def decode(
     preview: bool = False,
     region: Region | None = None,
     scale: float = 1,
+    allow_partial: bool = False,
     max_pixels: int | None = None,
 ) -> PILImage.Image:
     """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
@@ -126,5 +127,6 @@ def decode(
         preview=preview,
         region=region,
         scale=scale,
+        allow_partial=allow_partial,
         max_pixels=max_pixels,
     )

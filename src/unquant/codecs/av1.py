@@ -19,18 +19,18 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from unquant.codecs.av1_files import avif_to_unq, coded_alpha, header_index, unq_to_avif
-from unquant.codecs.av1_open import Opened, open_avif, open_unq
+from unquant.codecs.av1_open import open_avif, open_unq
 from unquant.codecs.av1_rate import largest_file
 from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_avif
 from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
-from unquant.codecs.parts import Beside, part_image, pixels_of, shrunk
+from unquant.codecs.parts import Beside, open_container, part_image, pixels_of, shrunk, with_damage
 from unquant.codecs.progress import tell
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import redraw_noise, run_windowed
 from unquant.codecs.wishes import Wishes
-from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, parse, stream_crc
+from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, stream_crc
 from unquant.container.avif import is_avif, parse_avif
 from unquant.container.avif_writer import build_avif
 from unquant.container.obu import StillPicture, strip_temporal_delimiter
@@ -153,22 +153,24 @@ class Av1Codec(Codec[Av1Config, Av1]):
     def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:
         require_avif()
         with memory_errors(), torch.inference_mode():
-            opened = open_avif(data) if is_avif(data) else self._open_unq(data)
+            damage = None
+            if is_avif(data):
+                opened = open_avif(data)
+            else:
+                container, damage = open_container(data, allow_partial=options.allow_partial)
+                self._check_weights(container.header)
+                opened = open_unq(container, damage)
             height, width = opened.rgb.shape[:2]
             drawing = self._drawing(opened.wishes, height, width, options)
             rgb = shrunk(self._draw(opened.rgb, opened.coding, drawing), drawing.reduction)
             beside = Beside(opened.alpha, opened.icc, opened.exif, opened.xmp)
             image = part_image(rgb, beside, (height, width), drawing.window, drawing.reduction)
+            image = with_damage(image, damage, REDRAW_STRIDE)
             if not opened.grey:
                 return image
             grey = image.convert("LA").convert("RGBA") if opened.alpha is not None else image.convert("L")
             grey.info.update(image.info)
             return grey
-
-    def _open_unq(self, data: bytes) -> Opened:
-        container = parse(data)
-        self._check_weights(container.header)
-        return open_unq(container)
 
     def _draw(self, rgb: npt.NDArray[np.uint8], coding: Coding, drawing: Drawing) -> npt.NDArray[np.uint8]:
         """(1−ρ)·x̂_0 + ρ·x̂_1, the pixels that are wanted as (h, w, 3) uint8, from AV1's whole picture."""

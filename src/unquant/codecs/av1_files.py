@@ -22,7 +22,7 @@ from unquant.container.obu import StillPicture, strip_temporal_delimiter
 from unquant.errors import CorruptStream, UnsupportedVersion
 from unquant.images import split_orientation, with_orientation
 
-__all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "unq_to_avif"]
+__all__ = ["avif_to_unq", "checked_streams", "coded_alpha", "header_index", "tile_holds", "unq_to_avif"]
 
 _FAMILY: Final = "av1"
 
@@ -89,11 +89,16 @@ def checked_streams(container: Container) -> list[bytes]:
     holds, and where there is a section with alpha as well."""
     if container.alpha is not None and len(container.tiles) > 1:
         raise CorruptStream("alpha twice: as an AV1 stream and as a section")
-    head = container.header.to_bytes()
-    for number, tile in enumerate(container.tiles):
-        if stream_crc(head, number, tile.stream) != tile.crc:
+    for number in range(len(container.tiles)):
+        if not tile_holds(container, number):
             raise CorruptStream(f"tile {number}: the checksum of the AV1 stream does not match")
     return [tile.stream for tile in container.tiles]
+
+
+def tile_holds(container: Container, number: int) -> bool:
+    """Whether the checksum of an AV1 stream holds."""
+    tile = container.tiles[number]
+    return stream_crc(container.header.to_bytes(), number, tile.stream) == tile.crc
 
 
 def coded_alpha(alpha: npt.NDArray[np.uint8] | None, container: ContainerName) -> bytes | None:

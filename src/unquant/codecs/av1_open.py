@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from unquant.codecs.alpha import decode_alpha
-from unquant.codecs.av1_files import checked_streams, header_index
+from unquant.codecs.av1_files import checked_streams, header_index, tile_holds
 from unquant.codecs.av1_rate import nominal_base_q_idx
 from unquant.codecs.avif import decode_avif, enlarge
+from unquant.codecs.parts import Damage, beside_of
 from unquant.codecs.wishes import Wishes
 from unquant.container import Container
 from unquant.container.avif import Nclx, parse_avif
@@ -39,9 +40,15 @@ class Opened(NamedTuple):
     grey: bool
 
 
-def open_unq(container: Container) -> Opened:
-    """The picture in a `.unq` file of the family. Raises CorruptStream, and what decoding AV1 raises."""
+def open_unq(container: Container, damage: Damage | None = None) -> Opened:
+    """The picture in a `.unq` file of the family. Raises CorruptStream, and what decoding AV1 raises.
+
+    damage: takes alpha that is damaged, which is then left out.
+    """
     header = container.header
+    if damage is not None and len(container.tiles) > 1 and not tile_holds(container, 1):
+        damage.notes.append("the AV1 stream of alpha is damaged")
+        container = replace(container, tiles=container.tiles[:1])
     obus, *more = checked_streams(container)
     picture = parse_obus(obus)
     height, width = header.height, header.width
@@ -56,9 +63,7 @@ def open_unq(container: Container) -> Opened:
     # through the same checks as a foreign file
     avif = build_avif(obus, alpha=more[0] if more else None)
     parse_avif(avif)
-    plane = None
-    if container.alpha is not None:
-        plane = decode_alpha(container.alpha, header.height, header.width)
+    plane = beside_of(container, damage).alpha
     rgb, alpha = decode_avif(avif)
     if header.half:
         rgb = enlarge(rgb, header.height, header.width)

@@ -10,7 +10,7 @@ from unquant.codecs.options import Source
 from unquant.codecs.registry import models
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.wishes import Wishes
-from unquant.container import parse, pixel_limit
+from unquant.container import Container, parse, pixel_limit, salvage
 from unquant.container.avif import is_avif, parse_avif
 from unquant.families import AVIF_FAMILY
 
@@ -64,19 +64,22 @@ class Info:
         return asdict(self)
 
 
-def info(data: Source, *, max_pixels: int | None = None) -> Info:
+def info(data: Source, *, allow_partial: bool = False, max_pixels: int | None = None) -> Info:
     """Read a file's headers and the sizes of its parts, without decoding it.
 
-    data: its bytes, its path, or a binary stream of it. max_pixels: of the picture, in place of 2^28. Raises BitstreamError,
-    InputError (it cannot be read) or ImageTooLarge.
+    data: its bytes, its path, or a binary stream of it. allow_partial: what is whole of a damaged `.unq`. max_pixels: of the
+    picture, in place of 2^28. Raises BitstreamError, InputError (it cannot be read) or ImageTooLarge.
     """
     data = file_bytes(data)
     with pixel_limit(max_pixels):
-        return _of_avif(data) if is_avif(data) else _of_unq(data)
+        return (
+            _of_avif(data)
+            if is_avif(data)
+            else _of_unq(data, salvage(data).container if allow_partial else parse(data))
+        )
 
 
-def _of_unq(data: bytes) -> Info:
-    container = parse(data)
+def _of_unq(data: bytes, container: Container) -> Info:
     header = container.header
     stream_id = header.stream_id.hex()
     model = next((m.name for m in models() if (m.family, m.stream_id) == (header.family, stream_id)), None)

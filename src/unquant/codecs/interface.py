@@ -220,6 +220,7 @@ class Codec(ABC, Generic[C, M]):
         preview: bool = False,
         region: Region | None = None,
         scale: float = 1,
+        allow_partial: bool = False,
         max_pixels: int | None = None,
     ) -> PILImage.Image | list[PILImage.Image]:
         """Decode a `.unq` file (av1: an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
@@ -231,8 +232,11 @@ class Codec(ABC, Generic[C, M]):
         region: (x, y, width, height), the part that is wanted, in pixels of the picture as coded, before any orientation
         that EXIF asks for: its pixels as in the whole picture, within rounding. No tiles are decoded, and checked, but those
         that it needs. scale: 1/2, 1/4 or 1/8 for a small picture of ⌈scale·width⌉ × ⌈scale·height⌉ pixels: the mean of each
-        square of pixels of the linear path, or of AV1's picture, alone; of a region, of the squares that it touches.
-        Realism is then 0, whatever the file asks.
+        square of pixels of the linear path (ratevar), AV1's own picture (av1) or the preview (cdc); of a region, of the
+        squares that it touches. Realism is then 0, whatever the file asks.
+        allow_partial: of a damaged `.unq` what is whole is decoded, and what is not stands in `image.info["damage"]`, a tuple
+        of lines, missing where all is whole. A damaged tile is filled with the mean of those around it, or grey; alpha and
+        metadata that are damaged are left out. A file without one whole tile is an error still.
         max_pixels: of the picture, width times height, in place of 2^28.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """
@@ -243,6 +247,7 @@ class Codec(ABC, Generic[C, M]):
             preview=preview,
             region=region,
             scale=scale,
+            allow_partial=allow_partial,
             max_pixels=max_pixels,
         )
         if steps is not None:

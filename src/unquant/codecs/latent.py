@@ -14,17 +14,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unquant.codecs.alpha import decode_alpha, encode_alpha
+from unquant.codecs.alpha import encode_alpha
 from unquant.codecs.device import memory_errors
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex
-from unquant.codecs.parts import Beside, part_image, pixels_of, shrunk
+from unquant.codecs.parts import (
+    Damage,
+    beside_of,
+    fill_with_means,
+    open_container,
+    part_image,
+    pixels_of,
+    shrunk,
+    with_damage,
+)
 from unquant.codecs.rate import largest_file, quality_to_q_index
 from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, read_tiles, tile_windows
 from unquant.codecs.windows import Window, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
-from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes, parse
+from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream, ImageTooLarge, OptionError, WeightsError
@@ -44,6 +53,7 @@ C = TypeVar("C", bound=LatentConfig)
 M = TypeVar("M", bound=LatentModel[Any, Any, Any])
 
 _CONTAINER_BYTES, _TILE_BYTES = 20, 8
+_GREY = 128.0
 
 
 class _Plan(NamedTuple):
@@ -179,37 +189,46 @@ class LatentCodec(Codec[C, M]):
 
     def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:
         with memory_errors(), torch.inference_mode():
-            container = parse(data)
+            container, damage = open_container(data, allow_partial=options.allow_partial)
             header = container.header
             self._check_weights(header)
             drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
             if drawing.reduction > 1 and self._linear is not None:
-                rgb = self._small(container, self._linear, drawing)
-                beside = _beside(container)
+                rgb = self._small(container, self._linear, drawing, damage)
+                beside = beside_of(container, damage)
             else:
                 read = self._read(drawing, latent_size(header.width, header.height))
-                sides = [self.dequantise(container, path=self._needs_side(drawing.steps), window=read)]
-                beside = _beside(container)  # after the tiles have proved the size, before the work of drawing
+                needs_side = self._needs_side(drawing.steps)
+                sides = [self.dequantise(container, path=needs_side, window=read, damage=damage)]
+                beside = beside_of(
+                    container, damage
+                )  # after the tiles have proved the size, before the work of drawing
                 # not kept here: the planes are as large as y, and the callee lets go of them
                 rgb = shrunk(self._draw(sides.pop(), drawing, read), drawing.reduction)
-            return part_image(rgb, beside, (header.height, header.width), drawing.window, drawing.reduction)
+            image = part_image(rgb, beside, (header.height, header.width), drawing.window, drawing.reduction)
+            return with_damage(image, damage, LATENT_STRIDE)
 
     @property
     def _linear(self) -> Tensor | None:
-        """The linear path of g_s, at the analysis scale; None where there is none."""
-        return self.model.g_s.linear
+        """The linear path of g_s (c, 768), at the analysis scale; None where that alone gives no picture worth looking at."""
+        return None
 
-    def _small(self, container: Container, linear: Tensor, drawing: Drawing) -> npt.NDArray[np.uint8]:
+    def _small(
+        self, container: Container, linear: Tensor, drawing: Drawing, damage: Damage | None
+    ) -> npt.NDArray[np.uint8]:
         """The picture at a reduced size, by the linear path g_s.linear, tile by tile."""
         self._check_q(container.header)
         scale = LATENT_STRIDE // drawing.reduction
         read = drawing.window.covering(LATENT_STRIDE)
         covered = read.times(scale)
         out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
-        for place, tile in read_tiles(self.exact, container, self.config.tile, read):
+        for place, tile in read_tiles(self.exact, container, self.config.tile, read, damage):
             shared = place.within(read)
             image = 0.5 + linear_decode(shared.seen_from(place).cut(tile.y_file), linear, drawing.reduction)
             shared.times(scale).seen_from(covered).cut(out).copy_(image.clamp_(0, 1).mul_(255).round_())
+        if damage is not None:
+            holes = [place.within(read).times(scale).seen_from(covered) for _, place in damage.tiles]
+            fill_with_means(out, holes, self.config.tile * scale, _GREY)
         return pixels_of(out, covered, drawing.window.covering(drawing.reduction))
 
     def _read(self, drawing: Drawing, size: tuple[int, int]) -> Window:
@@ -233,24 +252,24 @@ class LatentCodec(Codec[C, M]):
     def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
         """The pixels of the drawing's window, (h, w, 3). side: of the part `read` of the latent; it may be taken apart."""
 
-    def dequantise(self, container: Container, *, path: bool = True, window: Window | None = None) -> SideInfo:
+    def dequantise(
+        self,
+        container: Container,
+        *,
+        path: bool = True,
+        window: Window | None = None,
+        damage: Damage | None = None,
+    ) -> SideInfo:
         """What `decode_tiles` gives. Raises CorruptStream for steps that these weights do not have as well."""
         self._check_q(container.header)
-        return decode_tiles(self.exact, container, self.config.latent, self.config.tile, path=path, window=window)
+        channels, side = self.config.latent, self.config.tile
+        return decode_tiles(self.exact, container, channels, side, path=path, window=window, damage=damage)
 
     def _check_q(self, header: Header) -> None:
         low, high = self.q_index_range
         indices = q_indices(header)
         if indices.min() < low or indices.max() > high:
             raise CorruptStream(f"q index outside {low}..{high}")
-
-
-def _beside(container: Container) -> Beside:
-    """What a file holds beside the picture. Raises CorruptStream for a damaged alpha plane."""
-    header, alpha = container.header, None
-    if container.alpha is not None:
-        alpha = decode_alpha(container.alpha, header.height, header.width)
-    return Beside(alpha, container.icc, container.exif, container.xmp)
 
 
 AnyLatentCodec: TypeAlias = LatentCodec[Any, Any]

@@ -77,6 +77,7 @@ class DecodeKeywords(TypedDict, total=False):
     preview: bool
     region: Region | None
     scale: float
+    allow_partial: bool
     max_pixels: int | None
 
 
@@ -135,6 +136,7 @@ class DecodeOptions:
     preview: bool = False
     region: Region | None = None
     scale: float = 1
+    allow_partial: bool = False
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:

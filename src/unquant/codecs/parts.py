@@ -2,19 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from unquant.codecs.alpha import decode_alpha
 from unquant.codecs.windows import Window
+from unquant.container import Container, parse, salvage
+from unquant.errors import CorruptStream
 from unquant.images import from_arrays, metadata_of_part
 
-__all__ = ["Beside", "part_image", "pixels_of", "shrunk"]
+__all__ = [
+    "Beside",
+    "Damage",
+    "beside_of",
+    "fill_with_means",
+    "open_container",
+    "part_image",
+    "pixels_of",
+    "shrunk",
+    "with_damage",
+]
 
 U8 = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Damage:
+    """What of a file is found not to be whole, where a decode is to do without it.
+
+    lost: numbers of tiles that are not there at all. notes: what is said of everything but tiles. tiles: numbers of those
+    that were needed and are damaged, each with its place in latent positions.
+    """
+
+    lost: Collection[int] = ()
+    notes: list[str] = field(default_factory=list)
+    tiles: list[tuple[int, Window]] = field(default_factory=list)
+
+    def told(self, stride: int) -> tuple[str, ...]:
+        """A line for each. stride: pixels per position."""
+        places = ((number, place.times(stride)) for number, place in self.tiles)
+        return *self.notes, *(
+            f"tile {number} is damaged: {place.size[1]}x{place.size[0]} pixels at {place.left},{place.top}"
+            for number, place in places
+        )
+
+
+def fill_with_means(plane: Tensor, holes: Sequence[Window], reach: int, otherwise: float) -> None:
+    """Gives each hole of a plane (1, c, h, w) the mean, by channels, of what is no hole up to `reach` positions around it.
+
+    otherwise: its value where all around it are holes.
+    """
+    whole = torch.ones(1, *plane.shape[-2:], dtype=torch.bool, device=plane.device)
+    for hole in holes:
+        hole.cut(whole).fill_(False)
+    bounds = Window.whole((plane.shape[-2], plane.shape[-1]))
+    for hole in holes:
+        around = hole.grown(reach).within(bounds)
+        known = around.cut(plane)[0][:, around.cut(whole)[0]].float()
+        mean = known.mean(1) if known.numel() else torch.full((plane.shape[1],), otherwise, device=plane.device)
+        hole.cut(plane).copy_(mean[None, :, None, None].expand_as(hole.cut(plane)))
 
 
 class Beside(NamedTuple):
@@ -24,6 +77,34 @@ class Beside(NamedTuple):
     icc: bytes | None
     exif: bytes | None
     xmp: bytes | None
+
+
+def open_container(data: bytes, *, allow_partial: bool) -> tuple[Container, Damage | None]:
+    """A `.unq` file taken apart, and where it may be damaged what is known of that; else None. Raises what `parse` does."""
+    if not allow_partial:
+        return parse(data), None
+    container, lost, notes = salvage(data)
+    return container, Damage(lost, list(notes))
+
+
+def beside_of(container: Container, damage: Damage | None = None) -> Beside:
+    """What a file holds beside the picture. Raises CorruptStream for a damaged alpha plane, unless `damage` takes it."""
+    header, alpha = container.header, None
+    if container.alpha is not None:
+        try:
+            alpha = decode_alpha(container.alpha, header.height, header.width)
+        except CorruptStream as error:
+            if damage is None:
+                raise
+            damage.notes.append(str(error))
+    return Beside(alpha, container.icc, container.exif, container.xmp)
+
+
+def with_damage(image: PILImage.Image, damage: Damage | None, stride: int) -> PILImage.Image:
+    """The image, with what is damaged in `.info["damage"]` where anything is. stride: as in `Damage.told`."""
+    if damage is not None and (told := damage.told(stride)):
+        image.info["damage"] = told
+    return image
 
 
 def pixels_of(out: Tensor, covered: Window, wanted: Window) -> U8:

@@ -56,6 +56,10 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     def _needs_side(self, steps: int) -> bool:
         return steps > 0
 
+    @property
+    def _linear(self) -> Tensor:
+        return self.model.g_s.linear
+
     def _reach(self, steps: int) -> tuple[int, int]:
         halo, f = self.model.g_s.halo, self.model.f
         return (halo + steps * f.halo, f.align) if steps and f is not None else (halo, 1)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unquant.codecs.parts import Damage, fill_with_means
 from unquant.codecs.progress import counted
 from unquant.codecs.windows import Window
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
@@ -76,30 +77,38 @@ def decode_tiles(
     *,
     path: bool = True,
     window: Window | None = None,
+    damage: Damage | None = None,
 ) -> SideInfo:
     """ŷ and what it was decoded with, float32, on the coder's device. Raises CorruptStream unless every checksum holds.
 
     path: False where no reverse path follows: μ and the scales, which nothing else reads, are then single zeros. window: the
     part of the latent that is wanted, None for all of it; no tiles but those that it touches are decoded. log2 q of a map is
-    that of the whole picture.
+    that of the whole picture. damage: see `read_tiles`; a damaged tile then has the means of the tiles around it.
     """
     header, device = container.header, exact.device
     window = window or Window.whole(latent_size(header.width, header.height))
     plane = 1, channels, *window.size
     y_hat = torch.empty(plane, device=device)
     mu, t = (torch.zeros(plane if path else (1, 1, 1, 1), device=device) for _ in range(2))
-    for place, tile in read_tiles(exact, container, side, window):
+    for place, tile in read_tiles(exact, container, side, window, damage):
         shared = place.within(window)
         pairs = [(y_hat, tile.y_file), (mu, tile.mu), (t, tile.t)]
         for out, found in pairs if path else pairs[:1]:
             shared.seen_from(window).cut(out).copy_(shared.seen_from(place).cut(found))
+    if damage is not None:
+        holes = [place.within(window).seen_from(window) for _, place in damage.tiles]
+        for out in (y_hat, mu, t) if path else (y_hat,):
+            fill_with_means(out, holes, side, 0.0)
     return SideInfo(y_hat, log2_q_in(header, device).float(), mu, t)
 
 
-def read_tiles(exact: ExactCoder, container: Container, side: int, window: Window) -> Iterator[tuple[Window, SideInfo]]:
+def read_tiles(
+    exact: ExactCoder, container: Container, side: int, window: Window, damage: Damage | None = None
+) -> Iterator[tuple[Window, SideInfo]]:
     """The tiles that a part of the latent touches, each with its place and what is in it, float32.
 
-    Raises CorruptStream at the first whose checksum does not hold.
+    damage: takes those that are not whole, which then are left out; CorruptStream where none is whole. Without it the first
+    whose checksum does not hold raises that.
     """
     header = container.header
     log2_q = log2_q_in(header, exact.device)
@@ -110,8 +119,18 @@ def read_tiles(exact: ExactCoder, container: Container, side: int, window: Windo
     for number in counted(numbers, "tiles", len(numbers)):
         place, tile = places[number], container.tiles[number]
         step = place.cut(log2_q)
-        decoded = exact.decode(tile.stream, place.size, step)
-        if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
-            raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
+        try:
+            if damage is not None and number in damage.lost:
+                raise CorruptStream(f"tile {number}: not there")
+            decoded = exact.decode(tile.stream, place.size, step)
+            if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
+                raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
+        except CorruptStream:
+            if damage is None:
+                raise
+            damage.tiles.append((number, place))
+            if len(damage.tiles) == len(numbers):
+                raise CorruptStream("not one tile that is needed is whole, or the header is damaged") from None
+            continue
         y_file = (decoded.v_hat * torch.exp2(step)).float()
         yield place, SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())

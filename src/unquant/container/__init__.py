@@ -6,7 +6,7 @@ write what the family `av1` shares with other programs: AVIF boxes and the heade
 
 from __future__ import annotations
 
-from unquant.container.file import Container, Tile, metadata_bytes, parse
+from unquant.container.file import Container, Salvage, Tile, metadata_bytes, parse, salvage
 from unquant.container.header import (
     FAMILIES,
     MAGIC,
@@ -30,12 +30,14 @@ __all__ = [
     "Container",
     "Header",
     "Limits",
+    "Salvage",
     "Tile",
     "latent_size",
     "metadata_bytes",
     "parse",
     "parse_header",
     "pixel_limit",
+    "salvage",
     "stream_crc",
     "symbols_crc",
 ]

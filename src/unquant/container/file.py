@@ -145,25 +145,88 @@ def parse(data: BytesLike, limits: Limits = DEFAULT_LIMITS) -> Container:
     return container
 
 
-def _read_tiles(reader: Reader, count: int, most: int) -> tuple[Tile, ...]:
+class Salvage(NamedTuple):
+    """What is left of a damaged file.
+
+    container: of what is whole as far as the container can tell; a tile that is not there is empty. lost: the numbers of
+    these. notes: what is damaged beside them.
+    """
+
+    container: Container
+    lost: frozenset[int]
+    notes: tuple[str, ...]
+
+
+def salvage(data: BytesLike, limits: Limits = DEFAULT_LIMITS) -> Salvage:
+    """A file taken apart as by `parse`, but that damage behind the number of tiles is told of, and raises nothing.
+
+    Sections that are whole are kept, those that are not are as if they were not there, a critical one among them.
+    """
+    limits.check_file(memoryview(data).nbytes)
+    reader = Reader(data)
+    header, _ = read_header(reader, limits)
+    word = reader.varint("number of tiles")
+    count = _checked_count(word >> 1, header.max_tiles)
+    tiles: list[Tile] = []
+    notes: list[str] = []
+    sections: tuple[_Section, ...] = ()
+    try:
+        while len(tiles) < count:
+            tiles.append(_read_tile(reader, len(tiles)))
+        sections = _read_sections(reader, limits, notes) if word & 1 else ()
+        if reader.remaining:
+            notes.append(f"{reader.remaining} bytes after the end of the file's data")
+    except (CorruptStream, ImageTooLarge) as error:
+        notes.append(str(error))
+    lost = frozenset(range(len(tiles), count))
+    tiles += [Tile(b"", 0)] * len(lost)
+    try:
+        contents = _inflated(sections, limits)
+    except (CorruptStream, ImageTooLarge) as error:
+        notes.append(str(error))
+        contents = _inflated(tuple(section for section in sections if section.kind not in _DEFLATED), limits)
+    container = Container(header, tuple(tiles), *(contents.get(kind) for kind in _KNOWN_SECTIONS))
+    return Salvage(container, lost, tuple(notes))
+
+
+def _checked_count(count: int, most: int) -> int:
     if not 1 <= count <= most:
         raise CorruptStream(f"number of tiles: {count} is outside 1..{most} for these dimensions")
-    if count * _MIN_TILE_BYTES > reader.remaining:
+    return count
+
+
+def _read_tiles(reader: Reader, count: int, most: int) -> tuple[Tile, ...]:
+    if _checked_count(count, most) * _MIN_TILE_BYTES > reader.remaining:
         raise CorruptStream(f"{count} tiles announced, {reader.remaining} bytes left (truncated or damaged)")
-    tiles: list[Tile] = []
-    for index in range(count):
-        size = reader.varint(f"length of tile {index}")
-        crc = reader.uint32(f"checksum of tile {index}")
-        tiles.append(Tile(reader.take(size, f"tile {index}"), crc))
-    return tuple(tiles)
+    return tuple(_read_tile(reader, index) for index in range(count))
 
 
-def _read_sections(reader: Reader, limits: Limits) -> tuple[_Section, ...]:
-    """The known ones, as they are stored, in file order."""
+def _read_tile(reader: Reader, index: int) -> Tile:
+    size = reader.varint(f"length of tile {index}")
+    crc = reader.uint32(f"checksum of tile {index}")
+    return Tile(reader.take(size, f"tile {index}"), crc)
+
+
+def _read_sections(reader: Reader, limits: Limits, notes: list[str] | None = None) -> tuple[_Section, ...]:
+    """The known ones, as they are stored, in file order.
+
+    notes: takes what is said of sections whose checksum does not hold, which are then left out; of anything else that is
+    wrong, which ends the list. Without it both raise.
+    """
+    sections: list[_Section] = []
+    try:
+        _collect_sections(reader, limits, sections, notes)
+    except (CorruptStream, ImageTooLarge) as error:
+        if notes is None:
+            raise
+        notes.append(str(error))
+    return tuple(sections)
+
+
+def _collect_sections(reader: Reader, limits: Limits, sections: list[_Section], notes: list[str] | None) -> None:
     count = reader.varint("number of sections")
     if not 1 <= count <= MAX_SECTIONS:
         raise CorruptStream(f"number of sections: {count} is outside 1..{MAX_SECTIONS}")
-    sections: list[_Section] = []
     seen: set[bytes] = set()
     for _ in range(count):
         kind = reader.take(4, "section type")
@@ -174,7 +237,10 @@ def _read_sections(reader: Reader, limits: Limits) -> tuple[_Section, ...]:
         limits.check_section(name, size)
         payload = reader.take(size, name)
         if reader.uint32(f"{name}, checksum") != zlib.crc32(payload, zlib.crc32(kind)):
-            raise CorruptStream(f"{name}: checksum does not match")
+            if notes is None:
+                raise CorruptStream(f"{name}: checksum does not match")
+            notes.append(f"{name}: checksum does not match")
+            continue
         held = _DEFLATED.get(kind, kind)
         if held in seen:
             raise CorruptStream(f"{name}: present more than once")
@@ -183,7 +249,6 @@ def _read_sections(reader: Reader, limits: Limits) -> tuple[_Section, ...]:
             sections.append(_Section(kind, payload))
         elif kind[:1].isupper():
             raise UnsupportedVersion(f"{name}: critical, and unknown to this program")
-    return tuple(sections)
 
 
 def _inflated(sections: tuple[_Section, ...], limits: Limits) -> dict[bytes, bytes]:
