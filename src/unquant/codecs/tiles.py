@@ -87,18 +87,19 @@ def decode_tiles(
     """
     header, device = container.header, exact.device
     window = window or Window.whole(latent_size(header.width, header.height))
-    plane = 1, channels, *window.size
-    y_hat = torch.empty(plane, device=device)
-    mu, t = (torch.zeros(plane if path else (1, 1, 1, 1), device=device) for _ in range(2))
+    planes: list[Tensor] = []
     for place, tile in read_tiles(exact, container, side, window, damage):
+        if not planes:  # nothing of the size that the header claims before a tile has proved it
+            planes = [torch.empty(1, channels, *window.size, device=device) for _ in range(3 if path else 1)]
         shared = place.within(window)
-        pairs = [(y_hat, tile.y_file), (mu, tile.mu), (t, tile.t)]
-        for out, found in pairs if path else pairs[:1]:
+        for out, found in zip(planes, (tile.y_file, tile.mu, tile.t), strict=False):
             shared.seen_from(window).cut(out).copy_(shared.seen_from(place).cut(found))
     if damage is not None:
         holes = [place.within(window).seen_from(window) for _, place in damage.tiles]
-        for out in (y_hat, mu, t) if path else (y_hat,):
+        for out in planes:
             fill_with_means(out, holes, side, 0.0)
+    zero = torch.zeros(1, 1, 1, 1, device=device)
+    y_hat, mu, t = planes if path else (planes[0], zero, zero)
     return SideInfo(y_hat, log2_q_in(header, device).float(), mu, t)
 
 
