@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -227,6 +228,46 @@ def test_preserve_times(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
     assert (tmp_path / "b.png").stat().st_mtime_ns == 10**18 + 5
     assert call("encode", "a.png", "c.unq").exit_code == 0
     assert (tmp_path / "c.unq").stat().st_mtime_ns > 10**18 + 5
+
+
+# --- going on ----------------------------------------------------------------------------------------------------
+
+
+def test_resume_leaves_out_what_is_done(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        os.utime(save(tmp_path / f"in/{name}.png"), ns=(10**18, 10**18))
+    assert call("encode", "in/a.png", "in/b.png", "in/c.png", "out/", "--preserve-times").exit_code == 0
+    os.utime(tmp_path / "in/b.png", ns=(10**18, 10**18 + 1))  # changed since
+    (tmp_path / "out/d.unq").write_bytes(b"something else")
+    before = contents(tmp_path / "out")
+    calls = len(codec.calls)
+    result = call("encode", "-r", "in", "out", "--resume", "-j", "2", "--json")
+    assert result.exit_code == Code.PARTIAL
+    found = {row["input"]: row for row in map(json.loads, result.stdout.splitlines())}
+    assert [name for name in sorted(found) if found[name].get("skipped")] == ["in/a.png", "in/c.png"]
+    assert [name for name in sorted(found) if "error" in found[name]] == ["in/b.png", "in/d.png"]
+    assert len(codec.calls) == calls + 1
+    assert "unquant: note: 2 of 5 files were done before\n" in result.stderr
+    assert contents(tmp_path / "out").items() > before.items()
+    result = call("encode", "-r", "in", "out", "--resume", "--force")
+    assert result.exit_code == Code.PARTIAL  # d.unq is no earlier output
+    assert len(codec.calls) == calls + 2  # b.png
+    assert "exists, and is no .unq file" in result.stderr
+    (tmp_path / "out/d.unq").unlink()
+    assert call("encode", "-r", "in", "out", "--resume", "--quiet").exit_code == 0
+    assert len(codec.calls) == calls + 3
+    result = call("encode", "-r", "in", "out", "--resume")
+    assert (result.exit_code, result.stderr) == (0, "unquant: note: 5 of 5 files were done before\n")
+    assert len(codec.calls) == calls + 3
+
+
+def test_resume_of_decodes(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert call("encode", "a.png", "a.unq").exit_code == 0
+    for name, skipped in (("b.png", False), ("b.png", True)):
+        (row,) = map(json.loads, call("decode", "a.unq", name, "--resume", "--json").stdout.splitlines())
+        assert ("skipped" in row) is skipped
+    assert call("encode", "-", "-", "--resume", stdin=(tmp_path / "a.png").read_bytes()).exit_code == 0
 
 
 # --- frames ------------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_threads_do_not_disturb_each_other(every: AnyCodec, photo: Image.Image) 
     pictures = [photo.crop((x, 60, x + 150, 200)) for x in range(0, 160, 20)]
     one_by_one = [every.encode(picture, quality=50) for picture in pictures]
     images = [every.decode(data) for data in one_by_one]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda picture: every.encode(picture, quality=50), pictures)) == one_by_one
         assert list(pool.map(every.decode, one_by_one)) == images
 

@@ -17,6 +17,7 @@ from unquant.cli.exits import Code, guarded, say_stopped, write_line
 from unquant.cli.hints import FilesCommand, HintingCommand
 from unquant.cli.progress import stop_bars
 from unquant.cli.signals import Terminated, raise_on_sigterm
+from unquant.files import remove_unfinished
 
 __all__ = ["app", "main"]
 
@@ -80,6 +81,7 @@ def _leave_at_once() -> None:
 
 def _leave(code: int) -> None:
     """Exits without waiting for threads at work, which can no longer write anything (see `batch.Batch.write`)."""
+    remove_unfinished()  # a second signal may have come while the first one's was being removed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             try:

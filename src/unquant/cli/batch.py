@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import threading
 import warnings
@@ -37,6 +38,8 @@ class Done(NamedTuple):
     row: dict[str, Any]
 
 
+_BEFORE: Final = Done("", {"skipped": True})
+"""Of a job that was done before."""
 Work: TypeAlias = Callable[[Job], Done]
 Outcome: TypeAlias = tuple[Job, Done | Exception]
 
@@ -44,9 +47,9 @@ Outcome: TypeAlias = tuple[Job, Done | Exception]
 class Batch:
     """The jobs of one command.
 
-    workers: files at a time. force: overwrite outputs. as_json: one object per file on the standard output.
-    quiet: errors only on the standard error. preserve_times: outputs get the times of their inputs. max_pixels: of a picture,
-    in place of the limit of `pixel_limit`.
+    workers: files at a time. force: overwrite outputs. resume: leave out what an earlier run has done. as_json: one object
+    per file on the standard output. quiet: errors only on the standard error. preserve_times: outputs get the times of their
+    inputs. max_pixels: of a picture, in place of the limit of `pixel_limit`.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class Batch:
         force: bool,
         as_json: bool,
         quiet: bool,
+        resume: bool = False,
         preserve_times: bool = False,
         max_pixels: int | None = None,
     ) -> None:
         self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
-        self.preserve_times, self.max_pixels = preserve_times, max_pixels
+        self.resume, self.preserve_times, self.max_pixels = resume, preserve_times, max_pixels
         self._note, self._is_partial = plan.note, plan.is_partial
         self.workers = max(1, min(workers, len(self.jobs)))
         self._lock = threading.Lock()
@@ -103,7 +107,7 @@ class Batch:
     def run(self, work: Work) -> None:
         """Does all jobs and reports each. Raises typer.Exit if one fails: with its own code if nothing was written and
         all failures are alike and not foreseen in a folder, with 7 otherwise."""
-        written = 0
+        written = before = 0
         codes: set[Code] = set()
         with (
             self._shown_warnings(),
@@ -116,11 +120,14 @@ class Batch:
                 self.bar.advance(row.get("width", 0) * row.get("height", 0))
                 if isinstance(outcome, Done):
                     written += 1
+                    before += outcome is _BEFORE
                     self._report(job, outcome)
                 else:
                     codes.add(self._report_failure(job, outcome))
-        if self._note and not self.quiet:
-            say(self._note, "note")
+        notes = [f"{before} of {len(self.jobs)} files were done before"] if before else []
+        for note in [*notes, self._note] if not self.quiet else ():
+            if note:
+                say(note, "note")
         if not codes:
             return
         if len(self.jobs) > 1:
@@ -144,6 +151,8 @@ class Batch:
     def _do(self, work: Work, job: Job) -> Outcome:
         self._current.name = job.source_name
         try:
+            if self.resume and _is_done(job):
+                return job, _BEFORE
             self.check(job)
             with pixel_limit(self.max_pixels):
                 return job, work(job)
@@ -165,7 +174,7 @@ class Batch:
     def _report(self, job: Job, done: Done) -> None:
         if self.as_json:
             write_line(json.dumps({**_names(job), **done.row}))
-        elif not self.quiet:
+        elif not self.quiet and done is not _BEFORE:
             say(f"{job.source_name} -> {job.target_name}: {done.line}")
 
     def _report_failure(self, job: Job, error: Exception) -> Code:
@@ -211,16 +220,34 @@ def read_bytes(source: Path | None, limit: int) -> bytes:
 def _check_output(target: Path, *, force: bool) -> None:
     """Raises InputError for an output that may not be written. Even by force no file is overwritten that is not of the kind
     which its name says, `.unq` where the name is none of a picture: it is no earlier output."""
+    from unquant.images import FORMATS
+
+    path = check_target(target, force=force, hint="--force overwrites")
+    if path.exists() and (head := read_bytes(path, _HEAD_BYTES)) and not _is_output(head, target):
+        kind = FORMATS.get(target.suffix.lower(), ".unq")
+        raise InputError(f"{target}: exists, and is no {kind} file: --force overwrites earlier outputs alone")
+
+
+def _is_output(head: bytes, target: Path) -> bool:
+    """Whether a file that begins so is of the kind that its name says."""
     from unquant.container import MAGIC
     from unquant.images import FORMATS, is_of_format
 
-    path = check_target(target, force=force, hint="--force overwrites")
-    if not path.exists():
-        return
-    head = read_bytes(path, _HEAD_BYTES)
     kind = FORMATS.get(target.suffix.lower())
-    if head and not (head.startswith(MAGIC) if kind is None else is_of_format(head, kind)):
-        raise InputError(f"{target}: exists, and is no {kind or '.unq'} file: --force overwrites earlier outputs alone")
+    return head.startswith(MAGIC) if kind is None else is_of_format(head, kind)
+
+
+def _is_done(job: Job) -> bool:
+    """Whether the output of a job is there, which then is whole, and no older than the input."""
+    if job.problem is not None or job.source is None or job.target is None:
+        return False
+    try:
+        made, source = job.target.stat(), job.source.stat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(made.st_mode) or made.st_mtime_ns < source.st_mtime_ns:
+        return False
+    return _is_output(read_bytes(job.target, _HEAD_BYTES), job.target)
 
 
 def _copy_times(source: Path, target: Path) -> None:

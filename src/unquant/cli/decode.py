@@ -26,6 +26,7 @@ from unquant.cli.transcode import (
     PreserveTimes,
     Quiet,
     Recursive,
+    Resume,
     is_avif_output,
     row_of,
 )
@@ -50,6 +51,7 @@ def decode(
     output: Output = None,
     recursive: Recursive = False,
     force: Force = False,
+    resume: Resume = False,
     keep_suffix: KeepSuffix = False,
     preserve_times: PreserveTimes = False,
     image_format: Annotated[
@@ -128,6 +130,7 @@ def decode(
         work,
         workers=jobs,
         force=force,
+        resume=resume,
         as_json=as_json,
         quiet=quiet,
         preserve_times=preserve_times,

@@ -30,6 +30,7 @@ from unquant.cli.transcode import (
     PreserveTimes,
     Quiet,
     Recursive,
+    Resume,
     is_avif_output,
     row_of,
 )
@@ -57,6 +58,7 @@ def encode(
     output: Output = None,
     recursive: Recursive = False,
     force: Force = False,
+    resume: Resume = False,
     keep_suffix: KeepSuffix = False,
     preserve_times: PreserveTimes = False,
     file_format: Annotated[
@@ -159,6 +161,7 @@ def encode(
         work,
         workers=jobs,
         force=force,
+        resume=resume,
         as_json=as_json,
         quiet=quiet,
         preserve_times=preserve_times,

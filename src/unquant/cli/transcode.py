@@ -24,6 +24,7 @@ __all__ = [
     "PreserveTimes",
     "Quiet",
     "Recursive",
+    "Resume",
     "is_avif_output",
     "row_of",
 ]
@@ -50,6 +51,14 @@ Recursive = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite earlier outputs, and nothing else.", rich_help_panel=FILES_PANEL)
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Leave inputs out whose output is there and no older than they are.",
+        rich_help_panel=FILES_PANEL,
+    ),
 ]
 KeepSuffix = Annotated[
     bool,

@@ -25,6 +25,16 @@ _loaded: dict[tuple[str, str], Codec] = {}
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Another thread, which is not there in the child, may have been loading."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def __getattr__(name: str) -> Any:
     if name == "Codec":
         from unquant.codecs import interface

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
 from unquant.errors import ImageTooLarge, OptionError
 
-__all__ = ["fast_precision", "memory_errors", "usable_device"]
+__all__ = ["check_process", "fast_precision", "memory_errors", "survive_fork", "usable_device"]
+
+
+@cache
+def survive_fork() -> None:
+    """From now on a forked child of this process computes in one thread.
+
+    torch's other threads are not there in a child, and it would wait for them for ever. A child may start threads of its own.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+def check_process(device: torch.device, process: int) -> None:
+    """Raises OptionError for a device that a forked child cannot use. process: the one that was given it."""
+    if device.type != "cpu" and process != os.getpid():
+        raise OptionError(
+            f"device {str(device)!r} cannot be used in a forked process: load the codec there, started by spawn"
+        )
 
 
 def usable_device(device: str | torch.device) -> torch.device:

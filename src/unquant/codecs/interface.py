@@ -25,7 +25,7 @@ from typing import (
 import numpy as np
 import torch
 
-from unquant.codecs.device import fast_precision, memory_errors, usable_device
+from unquant.codecs.device import check_process, fast_precision, memory_errors, survive_fork, usable_device
 from unquant.codecs.options import (
     DEFAULT_SEED,
     ContainerName,
@@ -71,7 +71,8 @@ class Drawing(NamedTuple):
 
 
 class Codec(ABC, Generic[C, M]):
-    """A loaded model on one device; safe to share between threads.
+    """A loaded model on one device; safe to share between threads, and on the CPU with forked processes, which compute in one
+    thread each.
 
     name: of the weights file. weights_id: names the weights file in reports. stream_id: the four bytes in the header of every
     `.unq` file it writes.
@@ -89,6 +90,8 @@ class Codec(ABC, Generic[C, M]):
         self.name = name or self.family
         self.weights_id, self.stream_id = weights.weights_id, weights.stream_id
         self.device = usable_device(device)
+        self._process = os.getpid()
+        survive_fork()
         state = {k: v.float() for k, v in weights.tensors.items() if not k.startswith("tables.")}
         try:
             with torch.device("meta"):
@@ -170,6 +173,7 @@ class Codec(ABC, Generic[C, M]):
             container=container,
             max_pixels=max_pixels,
         )
+        check_process(self.device, self._process)
         with pixel_limit(max_pixels):
             if isinstance(image, list | tuple):
                 return [self._encode(one, options) for one in image]
@@ -252,6 +256,7 @@ class Codec(ABC, Generic[C, M]):
         )
         if steps is not None:
             self._check_steps(steps)
+        check_process(self.device, self._process)
         with pixel_limit(max_pixels):
             if isinstance(data, list | tuple):
                 return [self._decode(file_bytes(one), options) for one in data]

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from multiprocessing.process import BaseProcess
 
 from unquant.bench.run.environment import limited_threads
 from unquant.bench.run.plan import Item
@@ -18,9 +19,11 @@ from unquant.bench.run.setup import Event, Picture, Setup, kept_row
 from unquant.bench.run.store import Store
 from unquant.bench.run.worker import Worker
 from unquant.errors import ImageTooLarge
+from unquant.files import remove_unfinished
 
 __all__ = ["events_of"]
 
+_GRACE = 1.0  # seconds
 LOOK = 1.0  # seconds between looks at what other processes have done
 
 
@@ -51,9 +54,19 @@ def events_of(store: Store, setup: Setup, pictures: Sequence[Picture], jobs: int
             f"a process died, most likely for lack of memory: try fewer at a time (-j); {setup.out} has what was measured"
         ) from e
     finally:
-        for process in () if finished else set(multiprocessing.active_children()) - before:
-            process.terminate()
+        if not finished:
+            _end(set(multiprocessing.active_children()) - before)
         pool.shutdown(cancel_futures=True)
+
+
+def _end(processes: set[BaseProcess]) -> None:
+    """Ends processes, by force where one is in a library's code for longer than a moment."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_GRACE)
+        if process.is_alive():
+            process.kill()
 
 
 def _arrived(store: Store, setup: Setup, picture: Picture, items: list[Item]) -> Iterator[Row]:
@@ -74,15 +87,22 @@ _worker: Worker | None = None
 def _start(setup: Setup) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _held.enter_context(limited_threads(setup.threads))
     _worker = Worker(setup)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    remove_unfinished()
+    os._exit(1)
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        remove_unfinished()
         os._exit(1)
 
 

@@ -141,9 +141,12 @@ class Store:
         write_rows(self.rows_path, rows)
 
     def append(self, row: Row) -> None:
-        """Add a row; it is on the disk when this returns, as far as the system tells."""
-        with self.rows_path.open("a", encoding="utf-8") as file:
-            file.write(line_of(row))
+        """Add a row; it is on the disk when this returns, as far as the system tells. Raises InputError."""
+        try:
+            with self.rows_path.open("a", encoding="utf-8") as file:
+                file.write(line_of(row))
+        except OSError as e:
+            raise InputError(f"{self.rows_path}: cannot be written: {e.strerror or e}") from e
 
     def environments(self) -> dict[str, Any]:
         """Places by their ids."""
