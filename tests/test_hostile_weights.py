@@ -20,7 +20,7 @@ from torch import Tensor
 import unquant
 from unquant.codecs import registry
 from unquant.errors import ModelMissing, UnquantWarning, WeightsError
-from unquant.weights_file import read_weights, write_weights
+from unquant.weights_file import read_shards, read_weights, write_weights
 from unquant.weights_header import FORMAT
 
 HASH = "0" * 64
@@ -127,6 +127,16 @@ def test_bad_files_are_left_out_of_lists(tiny_weights: Path, tmp_path: Path, mon
     assert len(told) == len(HEADERS) + 1
     assert all(str(each.message).endswith("; left out") for each in told)
     assert unquant.models()[-1].name == "good"  # a second time nothing is said: a warning is an error here
+
+
+@pytest.mark.parametrize(
+    "index",
+    [DEEP, "null", "[]", "{}", '{"family": "ratevar", "config": {}, "training": {}, "shards": 3}', "9" * 10_000],
+)
+def test_exports(index: str, tmp_path: Path) -> None:
+    (tmp_path / "ema.json").write_text(index)
+    with pytest.raises(WeightsError, match="damaged export"):
+        read_shards(tmp_path)
 
 
 # ---- a right header ---------------------------------------------------------------------------------------------------

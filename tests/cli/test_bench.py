@@ -367,12 +367,23 @@ def test_processes_end_with_a_killed_run(begin: Callable[..., subprocess.Popen[b
 @pytest.mark.slow
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_interrupted_run(begin: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, jobs: str) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run(
+    begin: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, jobs: str, sent: signal.Signals
+) -> None:
     process = begin("-j", jobs)
-    os.killpg(process.pid, signal.SIGINT)
+    if sent == signal.SIGINT:  # as a terminal does
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == Code.INTERRUPTED
-    assert stderr.decode() == "unquant: error: interrupted\n"
+    code, words = {
+        signal.SIGINT: (Code.INTERRUPTED, "interrupted"),
+        signal.SIGTERM: (Code.TERMINATED, "stopped by SIGTERM"),
+    }[sent]
+    assert process.returncode == code
+    assert stderr.decode() == f"unquant: error: {words}\n"
+    assert not list((tmp_path / "out").rglob("*.tmp"))
     assert 5 <= len(rows_of(tmp_path / "out")) < 48
     assert ends(process)
 

@@ -49,7 +49,9 @@ def commit(package: Path = PACKAGE) -> str | None:
     try:
         # a package installed below somebody's checkout is not of it: is this very file known there?
         git("ls-files", "--error-unmatch", "__init__.py")
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        # not describe, which locks the index whatever it is told, and leaves the lock if it is ended
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
