@@ -186,7 +186,6 @@ TABLE = {
     "12 bits": refused(lambda: many_bits(True), "12 bits a sample"),
     "PQ": refused(lambda: build_avif(first_item(sample()), nclx=Nclx(9, 16, 9, True)), "PQ transfer"),
     "HLG": refused(lambda: build_avif(first_item(sample()), nclx=Nclx(9, 18, 9, True)), "HLG transfer"),
-    "sequence": refused(sequence, "an image sequence"),
     "cut": refused(lambda: sample()[:-20], "truncated"),
     "another size": refused(lambda: with_box(b"ispe", 4, bytes((0, 0, 0, 49))), "49x32 pixels by ispe, 48x32 by"),
     "too large": refused(lambda: with_box(b"ispe", 4, b"\0\1\0\0"), "65536x32", Code.LIMIT),
@@ -217,13 +216,26 @@ def test_table(call: Call, tmp_path: Path, kind: str) -> None:
         check_repacked(call, tmp_path)
         return
     assert packed.exit_code == wanted.code
-    *_, line = packed.stderr.splitlines()  # of a sequence, a warning of its frames before it
+    *_, line = packed.stderr.splitlines()
     assert wanted.repack in line
     # what is whole can be coded anew
     foreign = wanted.code == Code.CORRUPT and kind not in ("cut", "another size")
     assert line.endswith("with -q, --bpp or --target-size it is coded anew") == foreign
     assert files(tmp_path) == sorted(["a.avif"] + ["a.png"] * (not wanted.decode))
     assert (tmp_path / "a.avif").read_bytes() == data
+
+
+@pytest.mark.slow
+def test_a_sequence_is_coded_anew(call: Call, tmp_path: Path) -> None:
+    """It is not drawn as it is, but its first picture is one like any other."""
+    (tmp_path / "a.avif").write_bytes(sequence())
+    drawn = call("decode", "a.avif")
+    assert drawn.exit_code == Code.CORRUPT
+    assert "an image sequence" in drawn.stderr
+    packed = call("encode", "a.avif", "b.unq", "-m", "av1")
+    assert packed.exit_code == 0, packed.stderr
+    assert "has 2 frames or pages" in packed.stderr
+    assert unquant.info((tmp_path / "b.unq").read_bytes()).width == SIZE[0]
 
 
 def check_drawn(data: bytes, picture: Image.Image, wanted: Row) -> None:

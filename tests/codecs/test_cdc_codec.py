@@ -272,7 +272,7 @@ def test_other_configurations_make_files(tiny_cdc_weights: Path, photo: Image.Im
     assert {image.size for image in images} == {(170, 70)}
     side = codec.dequantise(parse(data))
     y = codec.analyse(np.asarray(picture))
-    # but for what is not coded, ŷ is within half a step of y
+    # but for what is not coded, ŷ is within half a step of y, and where that saves bits a step further towards 0
     coded = side.t >= 0
     assert bool(coded.any())
-    assert float(((side.y_file - y).abs() * coded).max()) <= 0.51 * 2 ** log2_q_of(100)
+    assert float(((side.y_file - y).abs() * coded).max()) <= 1.51 * 2 ** log2_q_of(100)

@@ -6,15 +6,22 @@ Files (`unquant.entropy.exact`) and the search for a rate (`unquant.entropy.quan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unquant.coding import Tables
-
 __all__ = ["Rdoq"]
+
+
+@runtime_checkable
+class _Tables(Protocol):
+    """`unquant.coding.Tables`, which a training machine need not have."""
+
+    def bits(self, table: npt.NDArray[Any], symbol: npt.NDArray[Any], /) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class Rdoq:
     bits that a squared step is worth; infinite, it leaves all as it is.
     """
 
-    tables: Tables
+    tables: _Tables
     weight: float = 40.0
 
     def __call__(
