@@ -65,6 +65,7 @@ ifneq ($(kodak),)
 	$(BENCH) $(kodak) --codecs ratevar --at-bpp 0.05,0.112,0.246,0.8 --metrics fast --no-report -o $(OUT)/range
 	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
 		--metrics psnr,ms_ssim,lpips_alex,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
+	$(BENCH) $(kodak) --codecs ratevar,avif --at-bpp 0.15,0.3 --metrics psnr,ms_ssim,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/ratevar-2
 	$(BENCH) $(kodak) --codecs av1,avif,avif-base --at-bpp $(if $(FAST),0.18$(comma)0.26,0.085$(comma)0.125$(comma)0.18$(comma)0.26$(comma)0.38$(comma)0.56) \
 		--metrics psnr,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/av1
 	$(BENCH) $(kodak) --codecs cdc --at-bpp $(if $(FAST),0.2,0.15$(comma)0.2$(comma)0.3$(comma)0.5) --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
@@ -74,6 +75,7 @@ ifneq ($(kodak),)
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
 	cp $(OUT)/av1/rows.jsonl $(FIGURES)/av1.jsonl
+	cp $(OUT)/ratevar-2/rows.jsonl $(FIGURES)/ratevar-2.jsonl
 	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
 	cp $(OUT)/grid/rows.jsonl $(FIGURES)/grid.jsonl
 	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl
