@@ -327,7 +327,7 @@ def test_threads_open_and_save(tiny: AnyCodec, picture: Image.Image, tmp_path: P
     def there_and_back(number: int) -> bytes:
         path = tmp_path / f"{number}.unq"
         unquant.register_opener()
-        picture.save(path, model="tiny", quality=20)
+        picture.copy().save(path, model="tiny", quality=20)  # Pillow keeps the options of a save in the image
         with Image.open(path) as image:
             return image.tobytes()
 

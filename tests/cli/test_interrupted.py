@@ -83,7 +83,11 @@ def test_a_batch_is_stopped_and_resumed(
     command = ("encode", "-r", images, "out", "--model", tiny_weights, "-j", jobs, "--quiet")
     process = start(*command)
     deadline = time.monotonic() + 60
-    while not written(tmp_path / "out") and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not any(name.endswith(".unq") for name in written(tmp_path / "out"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(sent)
     _, said = process.communicate(timeout=60)
