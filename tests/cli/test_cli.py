@@ -32,6 +32,16 @@ Call = Callable[..., Result]
 Spawn = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 HEADER = Header("ratevar", STREAM_ID, 64, 48, 321)
+UNASKED = {
+    "realism": None,
+    "steps": None,
+    "seed": None,
+    "preview": False,
+    "region": None,
+    "scale": 1,
+    "allow_partial": False,
+}
+"""Options of a decode for which nobody asks."""
 
 
 def save(path: Path, **size: int) -> Path:
@@ -101,7 +111,14 @@ def test_no_arguments_is_a_usage_error(spawn: Spawn) -> None:
     assert spawn("nonsense").returncode == Code.USAGE
 
 
-def test_interrupt(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        (signal.SIGINT, Code.INTERRUPTED, "unquant: error: interrupted"),
+        (signal.SIGTERM, Code.TERMINATED, "unquant: error: stopped by SIGTERM"),
+    ],
+)
+def test_interrupt(sent: signal.Signals, code: Code, said: str, tmp_path: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "unquant", "decode", "-", "a.png"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
@@ -111,10 +128,10 @@ def test_interrupt(tmp_path: Path, environment: dict[str, str]) -> None:
             if b"unquant.codecs.avif" in line:
                 break
         time.sleep(0.5)  # it now waits for the standard input
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         rest = process.stderr.read().decode()
-        assert process.wait(timeout=30) == Code.INTERRUPTED
-    assert "unquant: error: interrupted" in rest
+        assert process.wait(timeout=30) == code
+    assert said in rest
     assert "Traceback" not in rest
     assert files(tmp_path) == []
 
@@ -262,15 +279,7 @@ def test_round_trip_with_default_names(call: Call, codec: FakeCodec, tmp_path: P
     assert codec.calls[-1] == {"quality": 40.0, "bpp": None, "target_bytes": None, "metadata": False, **unasked}
     (tmp_path / "photo.v2.png").unlink()
     assert call("decode", "photo.v2.unq", "--quiet").stderr == ""
-    assert codec.calls[-1] == {
-        "realism": None,
-        "steps": None,
-        "seed": None,
-        "preview": False,
-        "region": None,
-        "scale": 1,
-        "allow_partial": False,
-    }
+    assert codec.calls[-1] == UNASKED
     assert Image.open(tmp_path / "photo.v2.png").tobytes() == picture().tobytes()
 
 
@@ -299,15 +308,7 @@ def test_what_a_file_asks_of_its_decoder(call: Call, codec: FakeCodec, tmp_path:
     assert [line.split() for line in text[5:8]] == [["realism:", "0.25"], ["steps:", "3"], ["seed:", str(2**64 - 1)]]
     assert rows(call("info", "a.unq", "--json"))[0].items() >= asked.items()
     assert call("decode", "a.unq", "b.png").exit_code == 0
-    assert codec.calls[-1] == {
-        "realism": None,
-        "steps": None,
-        "seed": None,
-        "preview": False,
-        "region": None,
-        "scale": 1,
-        "allow_partial": False,
-    }
+    assert codec.calls[-1] == UNASKED
     assert call("encode", "a.png", "c.unq").exit_code == 0
     assert [line.split(maxsplit=1)[1] for line in call("info", "c.unq").stdout.splitlines()[5:8]] == ["the model's"] * 3
 

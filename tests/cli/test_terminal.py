@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -204,24 +202,6 @@ def test_our_own_words_are_not_caught(environment: dict[str, str]) -> None:
 
 
 # --- SIGTERM --------------------------------------------------------------------------------------------------------
-
-
-def test_sigterm(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "unquant", "decode", "-", "a.png"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if b"unquant.codecs.avif" in line:
-                break
-        time.sleep(0.5)  # it now waits for the standard input
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read().decode()
-        assert process.wait(timeout=30) == Code.TERMINATED
-    assert "unquant: error: stopped by SIGTERM" in rest
-    assert "Traceback" not in rest
-    assert list(tmp_path.iterdir()) == []
 
 
 AT_WORK = """

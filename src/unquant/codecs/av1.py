@@ -28,7 +28,7 @@ from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions
 from unquant.codecs.parts import Beside, open_container, part_image, pixels_of, shrunk, with_damage
 from unquant.codecs.progress import tell
 from unquant.codecs.sources import file_bytes
-from unquant.codecs.windows import redraw_noise, run_windowed
+from unquant.codecs.windows import Window, redraw_noise, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, stream_crc
 from unquant.container.avif import is_avif, parse_avif
@@ -187,8 +187,8 @@ class Av1Codec(Codec[Av1Config, Av1]):
         schedule = torch.tensor([coding.step / 8 / 255, 0.0], device=self.device)
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            place, s = (top, bottom, left, right), REDRAW_STRIDE
-            part = plane[..., top * s : bottom * s, left * s : right * s].to(self.device).float().div_(255)
+            place = Window(top, bottom, left, right)
+            part = place.times(REDRAW_STRIDE).cut(plane).to(self.device).float().div_(255)
             part = part.contiguous(memory_format=torch.channels_last)
             noise = redraw_noise(drawing.seed if realism > 0 else None, place, self.device, 0)
 

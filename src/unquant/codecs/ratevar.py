@@ -24,9 +24,9 @@ from unquant.networks.common import SideInfo
 from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.transforms import LATENT_STRIDE
 
-__all__ = ["RatevarCodec"]
+__all__ = ["REDRAW_STREAM", "RatevarCodec"]
 
-_REDRAW_STREAM = 2
+REDRAW_STREAM = 2
 """Of the seeded noise, after those of the reverse path."""
 
 
@@ -103,9 +103,9 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
             cut = Window(top, bottom, left, right).cut
-            place = top + read.top, bottom + read.top, left + read.left, right + read.left
+            place = Window(top + read.top, bottom + read.top, left + read.left, right + read.left)
             seed = drawing.seed if drawing.realism > 0 else None
-            noise = redraw_noise(seed, place, self.device, _REDRAW_STREAM) if g_s.redraw is not None else None
+            noise = redraw_noise(seed, place, self.device, REDRAW_STREAM) if g_s.redraw is not None else None
             decoded: list[Tensor] = []
             for y, log2_q, end in ends:
                 part = cut(y).contiguous(memory_format=torch.channels_last)

@@ -125,16 +125,15 @@ def run_windowed(
     return out
 
 
-def redraw_noise(seed: int | None, part: tuple[int, int, int, int], device: torch.device, stream: int) -> RedrawNoise:
-    """Noise of a `Redraw` for the part (top, bottom, left, right) of a picture, in its positions; of the streams `stream` and
-    `stream` + 1. Without a seed it is 0.
+def redraw_noise(seed: int | None, part: Window, device: torch.device, stream: int) -> RedrawNoise:
+    """Noise of a `Redraw` for a part of a picture, in its positions; of the streams `stream` and `stream` + 1. Without a
+    seed it is 0.
     """
 
     def plane(channels: int, scale: int, stream: int) -> Tensor:
-        top, bottom, left, right = (scale * side for side in part)
-        size = bottom - top, right - left
+        place = part.times(scale)
         if seed is None:
-            return torch.zeros(1, channels, *size, device=device)
-        return seeded_noise(seed, 0, channels, *size, stream=stream, top=top, left=left).to(device)
+            return torch.zeros(1, channels, *place.size, device=device)
+        return seeded_noise(seed, 0, channels, *place.size, stream=stream, top=place.top, left=place.left).to(device)
 
     return RedrawNoise(plane(COARSE_NOISE, 2, stream), plane(FINE_NOISE, 8, stream + 1))

@@ -89,7 +89,8 @@ def _reader(image: ImageFile.ImageFile, file: BinaryIO, space: Space) -> _Reader
     if image.mode not in ("RGB", "RGBA", "RGBX", "L", "LA"):
         return None
     if image.format == "PNG":
-        if int(getattr(image, "n_frames", 1)) > 1 or _bytes(file)[_PNG_DEPTH] != 16:
+        file.seek(_PNG_DEPTH)
+        if int(getattr(image, "n_frames", 1)) > 1 or file.read(1) != b"\x10":
             return None
         return lambda: _imagecodecs().png_decode(_bytes(file))
     if image.format == "TIFF":

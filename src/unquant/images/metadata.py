@@ -12,7 +12,7 @@ from unquant.images.checks import cause_of
 from unquant.images.iptc import xmp_of_iptc
 from unquant.images.orientation import ORIENTATION, exif_with_orientation, orientation_of
 from unquant.images.tiff import EXIF_PREFIX, RATIONAL, Tiff
-from unquant.images.xmp import jpeg_segments, true_xmp, whole_xmp
+from unquant.images.xmp import JPEG_MARKER_BYTES, XMP_PREFIX, jpeg_segments, true_xmp, whole_xmp
 
 __all__ = [
     "descriptive_exif",
@@ -32,8 +32,6 @@ _XMP_TIFF_TAG: Final = 700
 _DESCRIPTIVE_TAGS: Final = frozenset(
     [0x010D, 0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298, *range(0x9C9B, 0x9CA0)]
 )
-_JPEG_MARKER_BYTES: Final = 65_533
-XMP_PREFIX: Final = b"http://ns.adobe.com/xap/1.0/\x00"
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 _NO_UNIT, _CENTIMETRE, _CENTIMETRES = 1, 3, 2.54
 _DEFAULT_DPI: Final = (72, 72)
@@ -296,7 +294,7 @@ def metadata_options(image: Image.Image, kind: str, name: str) -> dict[str, Any]
     if exif and (dpi := resolution_of(exif)) and max(dpi) < _MOST_DPI:
         options["dpi"] = dpi
     if kind == "JPEG":
-        if exif and len(exif) > _JPEG_MARKER_BYTES:
+        if exif and len(exif) > JPEG_MARKER_BYTES:
             warn(f"{name}: {len(exif)} bytes of EXIF do not fit into JPEG; left out")
             exif = None
         if xmp:

@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 
 from unquant.errors import warn
 
-__all__ = ["jpeg_segments", "true_xmp", "whole_xmp"]
+__all__ = ["JPEG_MARKER_BYTES", "XMP_PREFIX", "jpeg_segments", "true_xmp", "whole_xmp"]
 
-_MAIN: Final = b"http://ns.adobe.com/xap/1.0/\0"
+XMP_PREFIX: Final = b"http://ns.adobe.com/xap/1.0/\0"
+"""What JPEG puts before a packet."""
 _EXTENSION: Final = b"http://ns.adobe.com/xmp/extension/\0"
 _EXTENSION_HEAD: Final = struct.Struct(">32sII")  # MD5 of the whole part, in hex; its length; where this piece goes
-_MARKER_BYTES: Final = 65_533
+JPEG_MARKER_BYTES: Final = 65_533
+"""Of a segment, at most."""
 _NOTE: Final = re.compile(
     rb"""\s*xmpNote:HasExtendedXMP\s*=\s*(?:"(\w+)"|'(\w+)')|<xmpNote:HasExtendedXMP>\s*(\w+)\s*</xmpNote:HasExtendedXMP>"""
 )
@@ -61,16 +63,16 @@ def whole_xmp(packet: bytes, segments: Iterable[tuple[str, bytes]], name: str) -
 
 def jpeg_segments(packet: bytes) -> bytes:
     """The APP1 segments that hold a packet, with an extended part if it is long."""
-    if len(packet) <= _MARKER_BYTES - len(_MAIN):
-        return _segment(_MAIN + packet)
+    if len(packet) <= JPEG_MARKER_BYTES - len(XMP_PREFIX):
+        return _segment(XMP_PREFIX + packet)
     part = _PACKET.sub(b"", packet).strip()
     guid = hashlib.md5(part, usedforsecurity=False).hexdigest().upper().encode()
-    step = _MARKER_BYTES - len(_EXTENSION) - _EXTENSION_HEAD.size
+    step = JPEG_MARKER_BYTES - len(_EXTENSION) - _EXTENSION_HEAD.size
     pieces = (
         _segment(_EXTENSION + _EXTENSION_HEAD.pack(guid, len(part), start) + part[start : start + step])
         for start in range(0, len(part), step)
     )
-    return _segment(_MAIN + _REST % guid) + b"".join(pieces)
+    return _segment(XMP_PREFIX + _REST % guid) + b"".join(pieces)
 
 
 def _segment(data: bytes) -> bytes:

@@ -21,8 +21,8 @@ from torch import Tensor
 from unquant.container.obu import ac_q
 from unquant.networks.common import Model
 from unquant.networks.config import read_config
-from unquant.nn.redraw import Redraw
-from unquant.settings import Blocks, Share, Width, settings
+from unquant.nn.redraw import Redraw, RedrawSizes
+from unquant.settings import Share, settings
 from unquant.shapes import Image
 
 __all__ = ["SCALARS", "Av1", "Av1Config", "Coding", "told"]
@@ -34,15 +34,9 @@ _HALF_STRENGTH = 160.0
 
 
 @settings
-class Av1Config:
-    """Sizes of f, see `Redraw`; default_realism: ρ of a decode that asks for none. Raises OptionError outside [0, 1]."""
+class Av1Config(RedrawSizes):
+    """Sizes of f, and default_realism: ρ of a decode that asks for none. Raises OptionError outside [0, 1]."""
 
-    width8: Width = 160
-    depth8: Blocks = 3
-    width16: Width = 192
-    depth16: Blocks = 2
-    width2: Width = 16
-    cond: Width = 64
     default_realism: Share = 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,8 +97,7 @@ class Av1(Model[Av1Config]):
 
     def __init__(self, config: Av1Config) -> None:
         super().__init__(config)
-        c = config
-        self.f = Redraw(SCALARS, c.width8, c.depth8, c.width16, c.depth16, c.width2, c.cond)
+        self.f = Redraw.of(SCALARS, config)
 
     def forward(
         self,
@@ -123,4 +116,4 @@ class Av1(Model[Av1Config]):
         # a/(1 + a) with a ~ ac_q: f tends to the identity as the step falls, and is it where AV1 is lossless
         strength = torch.where(step > ac_q(0), step / (step + _HALF_STRENGTH), torch.zeros_like(step))
         scalars = torch.cat([known, 2 * realism - 1], dim=1)
-        return self.f(x_q, scalars, strength, realism, realism * coarse_noise, realism * fine_noise)
+        return self.f(x_q, scalars, strength, realism, coarse_noise, fine_noise)

@@ -46,7 +46,11 @@ def fresh_noise(count: int, height: int, width: int, device: torch.device) -> Re
 
 @settings
 class RedrawSizes:
-    """Sizes of a `Redraw`, as named there."""
+    """Sizes of a `Redraw`.
+
+    width8, depth8, width16, depth16: channels and residual blocks at 1/8 (as many before the coarse level as after it) and at
+    1/16. width2: channels at 1/2. cond: of the condition.
+    """
 
     width8: Width = 160
     depth8: Blocks = 3
@@ -59,8 +63,7 @@ class RedrawSizes:
 class Redraw(nn.Module):
     """Residual U-Net of two levels, zero at the start. No layer looks at spatial statistics: it runs in windows.
 
-    scalars: how many numbers describe the coding of a picture. width8, depth8, width16, depth16: channels and residual blocks
-    at 1/8 (as many before the coarse level as after it) and at 1/16. width2: channels at 1/2. cond: of the condition.
+    scalars: how many numbers describe the coding of a picture. The other numbers: as in `RedrawSizes`.
     """
 
     def __init__(
@@ -90,6 +93,12 @@ class Redraw(nn.Module):
         self.halo = 2 * depth16 + -(-4 * depth8 // 2) + 1
         """Receptive field beyond a position of the coarsest level, in such positions."""
 
+    @classmethod
+    def of(cls, scalars: int, sizes: RedrawSizes) -> Redraw:
+        """One of a configuration's sizes."""
+        s = sizes
+        return cls(scalars, s.width8, s.depth8, s.width16, s.depth16, s.width2, s.cond)
+
     def forward(
         self,
         x_q: Image,
@@ -103,12 +112,14 @@ class Redraw(nn.Module):
 
         x_q: (b, 3, h, w) in about [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]; strength: what a unit of the
         last layer's output is worth; realism: 0 or 1; each for the picture, or at 1/16 of it. coarse_noise, fine_noise:
-        standard normal at 1/8 and 1/2 of the picture, or zeros.
+        standard normal at 1/8 and 1/2 of the picture; counts at realism 1 alone.
         """
         h16, w16 = x_q.shape[-2] // REDRAW_STRIDE, x_q.shape[-1] // REDRAW_STRIDE
         centred = x_q - 0.5
         cond = self.condition(scalars)
         cond8 = resize_map(cond, 2 * h16, 2 * w16)
+        coarse_noise = resize_map(realism, 2 * h16, 2 * w16) * coarse_noise
+        fine_noise = resize_map(realism, 8 * h16, 8 * w16) * fine_noise
         h = self.stem(torch.cat([F.pixel_unshuffle(centred, 8), coarse_noise], 1))
         for block in self.before:
             h = block(h, cond8)

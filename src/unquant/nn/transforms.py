@@ -137,8 +137,7 @@ class Synthesis(nn.Module):
         self.blocks8 = nn.ModuleList(ResBlock(width8, cond) for _ in range(depth8))
         self.head = nn.Conv2d(width8, 192, 3, padding=1)
         zero_init(self.head)
-        r = redraw
-        self.redraw = Redraw(3, r.width8, r.depth8, r.width16, r.depth16, r.width2, r.cond) if r is not None else None
+        self.redraw = Redraw.of(3, redraw) if redraw is not None else None
         self.halo = 2 * depth16 + -(-(2 * depth8 + 1) // 2) + (self.redraw.halo if self.redraw is not None else 0)
         """Receptive field beyond a latent position, in latent positions."""
 
@@ -187,10 +186,8 @@ class Synthesis(nn.Module):
         picture = 0.5 + linear + residual.float()
         if self.redraw is None:
             return picture
-        coarse, fine = fresh_noise(y.shape[0], h16, w16, y.device) if noise is None else noise
-        coarse = coarse * resize_map(realism, 2 * h16, 2 * w16)
-        fine = fine * resize_map(realism, 8 * h16, 8 * w16)
+        noise = fresh_noise(y.shape[0], h16, w16, y.device) if noise is None else noise
         q = torch.exp2(log2_q_file)
         # tends to the identity as the step falls
         strength = q / (q + _HALF_STRENGTH)
-        return self.redraw(picture, torch.cat(scalars, dim=1), strength, realism, coarse, fine)
+        return self.redraw(picture, torch.cat(scalars, dim=1), strength, realism, *noise)

@@ -15,6 +15,7 @@ from unquant.networks.config import EntropyConfig
 from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.train.data import Photos
 from unquant.train.growth import trained_tensors
+from unquant.train.ratevar.start import without_reverse
 from unquant.train.validation import fixed_crops, validation_indices
 from unquant.weights_file import Weights
 
@@ -60,8 +61,7 @@ def _kind(config: EntropyConfig) -> tuple[object, ...]:
 def bits_of_channels(weights: Weights, photos: Photos, crop: int) -> Float[Tensor, " c"]:
     """Bits of each channel of y by the weights' own entropy model, at the middle step, over training crops."""
     model = Ratevar(replace(RatevarConfig.from_dict(weights.config), reverse=None))
-    state = trained_tensors(weights)
-    model.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("f.")})
+    model.load_state_dict(without_reverse(trained_tensors(weights)))
     model = model.to(photos.device).eval()
     x = fixed_crops(photos, _CROPS, min(_SIZE, crop), held_out=False)
     log2_q = torch.full((_CROPS, 1, 1, 1), log2_q_of(validation_indices(model)[1]), device=x.device)

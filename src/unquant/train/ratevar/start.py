@@ -17,7 +17,7 @@ from unquant.train.growth import Filled, grow, trained_tensors
 from unquant.train.recipe import Recipe
 from unquant.weights_file import Weights, read_weights
 
-__all__ = ["fill_codec", "fill_realism", "fill_reverse", "realism_config", "reverse_config"]
+__all__ = ["fill_codec", "fill_realism", "fill_reverse", "realism_config", "reverse_config", "without_reverse"]
 
 
 def _same_network(stored: ReverseConfig | None, wanted: ReverseConfig | None) -> bool:
@@ -56,7 +56,7 @@ def fill_codec(model: Ratevar, weights: Weights) -> Filled:
     """
     state = _without_surplus_blocks(model, trained_tensors(weights))
     if model.f is None:
-        state = _without_reverse(state)
+        state = without_reverse(state)
     if model.g_s.redraw is not None and not any(name.startswith(_REDRAW) for name in state):
         state |= _redraw_of_av1(model.g_s.redraw.state_dict())
     return Filled(grow(model, state, ("g_a.", "g_s.")))
@@ -100,7 +100,7 @@ def fill_reverse(model: Ratevar, weights: Weights) -> Filled:
     fresh = not _same_network(RatevarConfig.from_dict(weights.config).reverse, model.config.reverse)
     if fresh:
         new = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("f.")}
-        state = {**_without_reverse(state), **new}
+        state = {**without_reverse(state), **new}
     return Filled(grow(model, state), fresh)
 
 
@@ -112,5 +112,6 @@ def fill_realism(model: Ratevar, weights: Weights) -> Filled:
     return filled
 
 
-def _without_reverse(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_reverse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of all but the reverse network."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("f.")}
