@@ -11,8 +11,11 @@ import torch
 from image_files import difference
 from PIL import Image
 
+from unquant.bench.tuning.decoding import decode
+from unquant.bench.tuning.setting import Setting
 from unquant.codecs import windows
 from unquant.codecs.ratevar import RatevarCodec
+from unquant.container import parse
 from unquant.diffusion.noise import seeded_noise
 from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.redraw import RedrawSizes
@@ -80,6 +83,15 @@ def test_between_its_ends_the_knob_is_a_line(codec: RatevarCodec, part: Image.Im
     data = codec.encode(part, q_index=200)
     low, high, middle = (np.asarray(codec.decode(data, realism=rho, seed=1), dtype=float) for rho in (0, 1, 0.25))
     assert np.abs(0.75 * low + 0.25 * high - middle).max() <= 1
+
+
+def test_tuning_decodes_as_the_codec_does(codec: RatevarCodec, part: Image.Image) -> None:
+    data = codec.encode(part, q_index=200)
+    drawn = decode(codec.model, codec.dequantise(parse(data)), Setting(1.0, None)).picture
+    ours = (drawn.clamp(0, 1) * 255).round()[0, :, : part.height, : part.width].permute(1, 2, 0).numpy()
+    theirs, other = (np.asarray(codec.decode(data, realism=1, seed=seed)) for seed in (None, 1))
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - other).max() > 2
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from torch import Tensor
 from unquant.bench.tuning.setting import Setting
 from unquant.codecs.options import DEFAULT_SEED
 from unquant.codecs.rate import search_q_index
+from unquant.codecs.ratevar import REDRAW_STREAM
+from unquant.codecs.windows import Window, redraw_noise
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
 from unquant.networks.common import SideInfo, log2_q_of
@@ -64,8 +66,11 @@ class Decoded(NamedTuple):
 def decode(model: Ratevar, side: SideInfo, setting: Setting) -> Decoded:
     """One decode as the codec makes it, with its default seed, but in float32. The path needs a reverse network."""
     y, log2_q = side.y_file, side.log2_q_file
+    height, width = y.shape[-2:]
+    redrawn = None
+    if model.g_s.redraw is not None:
+        redrawn = redraw_noise(DEFAULT_SEED, Window.whole((height, width)), y.device, REDRAW_STREAM)
     if setting.reverse is not None and setting.realism > 0:
-        height, width = y.shape[-2:]
 
         def noise(stream: int, step: int, channels: int) -> Tensor:
             return seeded_noise(DEFAULT_SEED, step, channels, height, width, stream=stream)
@@ -73,7 +78,7 @@ def decode(model: Ratevar, side: SideInfo, setting: Setting) -> Decoded:
         y, log2_q = model.reverse(side, noise, config=setting.reverse)
 
     def end(y: Latent, log2_q: Tensor, realism: float) -> Image:
-        return model.g_s(y, log2_q, side.log2_q_file, torch.full((1, 1, 1, 1), realism))
+        return model.g_s(y, log2_q, side.log2_q_file, torch.full((1, 1, 1, 1), realism), redrawn)
 
     if setting.realism in (0, 1):
         return Decoded(y, end(y, log2_q, setting.realism))
