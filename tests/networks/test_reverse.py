@@ -35,6 +35,7 @@ from unquant.nn.unet import UNet
 LATENT = 5
 GRID = ScaleGrid()
 CONFIG = ReverseConfig(width=6, depth=1, noise_channels=2)
+JOINT = ReverseConfig("joint", 6, 1, 0, sampler="deterministic", project=False)
 MODEL = RatevarConfig(
     latent=LATENT,
     analysis_width8=4,
@@ -177,13 +178,14 @@ def test_tau_is_the_rounding_error_of_the_file_s_own_symbols() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [CONFIG, ReverseConfig("mse", 6, 1, 0), ReverseConfig("bridge", 6, 1, 0, side=False)]
+    "config", [CONFIG, ReverseConfig("mse", 6, 1, 0), ReverseConfig("bridge", 6, 1, 0, side=False), JOINT]
 )
 def test_f_starts_as_the_identity(config: ReverseConfig) -> None:
     f, side = reverse_network(config, shake=False), side_info(2, 5, 4, mapped=True)
     y = side.y_file + normal(2, LATENT, 5, 4)
     xi = normal(2, config.noise_channels, 5, 4) if config.noise_channels else None
-    assert torch.equal(f(y, side.log2_q_file - 1, side, xi), y)
+    told = (torch.ones(2, 1, 1, 1),) if config.joint else ()
+    assert torch.equal(f(y, side.log2_q_file - 1, side, xi, *told), y)
 
 
 def test_f_sees_all_its_inputs() -> None:
@@ -477,6 +479,35 @@ def test_one_step_for_a_whole_batch() -> None:
         assert torch.equal(y, side.y_file)
 
 
+# --- a joint f --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_joint_path_ends_at_the_last_estimate(steps: int) -> None:
+    """At the finest step as well, where any other path does nothing, and told ρ."""
+    f, side = reverse_network(JOINT), side_info(2, 4, 6)
+    finest = side._replace(log2_q_file=torch.full((2, 1, 1, 1), log2_q_of(MODEL.q_index_min)))
+    zero, one = torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1)
+    model = Ratevar(replace(MODEL, reverse=replace(JOINT, steps=steps))).requires_grad_(False)
+    assert model.f is not None
+    model.f.load_state_dict(f.state_dict())
+    for info in (side, finest):
+        y, ratio = info.y_file, (log2_q_of(MODEL.q_index_min) - info.log2_q_file) / steps
+        for step in range(steps):
+            estimate = f(y, info.log2_q_file + step * ratio, info, None, one)
+            y = estimate + torch.exp2(ratio) * (y - estimate)
+        torch.testing.assert_close(model.restored(info, one), estimate, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(estimate, info.y_file, atol=0.1)
+        assert not torch.allclose(model.restored(info, zero), estimate, atol=0.1)
+        _, told = model.reverse(info, Noise(info), realism=one)
+        assert torch.equal(told, info.log2_q_file)
+
+
+def test_without_a_joint_f_the_synthesis_draws_from_the_file(model: Ratevar) -> None:
+    side = side_info(1, 3, 3)
+    assert model.restored(side, torch.ones(1, 1, 1, 1)) is side.y_file
+
+
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
@@ -508,8 +539,14 @@ def test_values_out_of_range_name_their_field(field: str, value: Any) -> None:
         RatevarConfig.from_dict({"reverse": {field: value}})
 
 
-@pytest.mark.parametrize("training", ["mse", "bridge"])
+@pytest.mark.parametrize("training", ["mse", "bridge", "joint"])
 def test_only_energy_takes_noise(training: str) -> None:
     with pytest.raises(OptionError, match="noise_channels"):
-        ReverseConfig(training=training)
-    assert ReverseConfig(training=training, noise_channels=0).noise_channels == 0
+        ReverseConfig(training=training, sampler="deterministic")
+    assert ReverseConfig(training=training, noise_channels=0, sampler="deterministic").noise_channels == 0
+
+
+@pytest.mark.parametrize("sampler", ["bridge", "ancestral"])
+def test_a_joint_path_draws_nothing(sampler: str) -> None:
+    with pytest.raises(OptionError, match=f"^sampler: deterministic for the training joint, not {sampler}"):
+        replace(JOINT, sampler=sampler)

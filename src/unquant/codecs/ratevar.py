@@ -3,6 +3,10 @@
     x̂_1 ◄──┤g_s(·; q_end, q_T, 1)├◄──┤reverse path├◄── ŷ, μ, σ
     x̂_0 ◄──┤g_s(·; q_T, q_T, 0)├◄── ŷ
 
+or, with a reverse network that was trained jointly, both by way of it:
+
+    x̂_ρ ◄──┤g_s(·; q_T, q_T, ρ)├◄──┤reverse path, ρ├◄── ŷ, μ, σ
+
 Realism ρ is the line (1−ρ)·x̂_0 + ρ·x̂_1 between the two; x̂_0 is the plain decode.
 """
 
@@ -32,7 +36,7 @@ REDRAW_STREAM = 2
 
 class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     """A loaded `ratevar` model. steps of a decode: 0 leaves the reverse path out (any weights), 1 and more need weights that
-    have a reverse network.
+    have a reverse network. At realism 0 only one that was trained jointly is run; of such a preview is one step.
     """
 
     family = "ratevar"
@@ -48,10 +52,10 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
 
     def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
         reverse = self.config.reverse
-        if reverse is None or realism == 0:
+        if reverse is None or (realism == 0 and not reverse.joint):
             # a file may ask for steps that other weights of its stream id have no network for
             return 0
-        return reverse.steps if asked is None else asked
+        return (1 if preview else reverse.steps) if asked is None else asked
 
     def _needs_side(self, steps: int) -> bool:
         return steps > 0
@@ -67,18 +71,22 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
         side = side._replace(log2_q_file=read.cut(side.log2_q_file))
         y_file, log2_q_file, realism = side.y_file, side.log2_q_file, drawing.realism
-        ends = [(y_file, log2_q_file, 0.0)] if realism < 1 else []
-        if drawing.steps:
-            ends.append((*self._reverse(side, drawing, read), 1.0))
-        elif realism > 0:
-            ends.append((y_file, log2_q_file, 1.0))
+        wanted = [end for end, share in ((0.0, 1 - realism), (1.0, realism)) if share > 0]
+        reversed_ends = wanted if self.config.joint else [1.0]
+        ends = [
+            (*self._reverse(side, drawing, read, end), end)
+            if drawing.steps and end in reversed_ends
+            else (y_file, log2_q_file, end)
+            for end in wanted
+        ]
         del side, y_file  # planes as large as y
         return self._synthesise(ends, log2_q_file, drawing, read)
 
-    def _reverse(self, side: SideInfo, drawing: Drawing, read: Window) -> tuple[Tensor, Tensor]:
-        """The latent at the end of the reverse path, and log2 of the step left in it."""
+    def _reverse(self, side: SideInfo, drawing: Drawing, read: Window, end: float) -> tuple[Tensor, Tensor]:
+        """The latent at the end of the reverse path, and log2 of the step left in it. end: ρ that a joint f is told."""
         f = self.model.f
         assert f is not None
+        told = torch.full((1, 1, 1, 1), end, device=self.device) if self.config.joint else None
         corner = {"top": read.top, "left": read.left}
 
         def noise(stream: int, step: int, channels: int) -> Tensor:
@@ -89,7 +97,7 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
                 cut = Window(top, bottom, left, right).cut
                 with self._autocast():
                     part = SideInfo(*(cut(plane) for plane in side))
-                    return f(cut(y), cut(log2_q), part, None if xi is None else cut(xi))
+                    return f(cut(y), cut(log2_q), part, None if xi is None else cut(xi), told)
 
             return run_windowed(window, torch.empty_like(y), read.size, self.window, f.halo, 1)
 

@@ -65,6 +65,11 @@ class RatevarConfig:
     def __post_init__(self) -> None:
         check_latent(self)
 
+    @property
+    def joint(self) -> bool:
+        """Whether the reverse network stands in front of g_s in every decode."""
+        return self.reverse is not None and self.reverse.joint
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
         return asdict(self)
@@ -79,13 +84,18 @@ class RatevarConfig:
 
 
 class RatevarOutput(NamedTuple):
-    """One training pass: image, latent, its dequantised version (latent units), and bits per latent and hyper-latent."""
+    """One training pass: image, latent, its dequantised version (latent units), and bits per latent and hyper-latent.
+
+    side, restored: what a joint f has been given, and what it has made of it; None without one.
+    """
 
     x_hat: Image
     y: Latent
     y_hat: Latent
     bits_y: Float[Tensor, "b c h16 w16"]
     bits_z: Float[Tensor, "b m h64 w64"]
+    side: SideInfo | None = None
+    restored: Latent | None = None
 
 
 class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
@@ -120,7 +130,16 @@ class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
         coded = self.quantise(y, log2_q, noise=True)
         y_hat = coded.v_hat * torch.exp2(log2_q)
         seen = y_hat.detach() + pull * (y_hat - y_hat.detach())
-        return RatevarOutput(self.g_s(seen, log2_q, log2_q, realism), y, y_hat, coded.bits_y, coded.bits_z)
+        side = restored = None
+        if self.config.joint:
+            side = SideInfo(seen, log2_q, coded.mu, coded.t)
+            seen = restored = self.restored(side, realism)
+        x_hat = self.g_s(seen, log2_q, log2_q, realism)
+        return RatevarOutput(x_hat, y, y_hat, coded.bits_y, coded.bits_z, side, restored)
+
+    def restored(self, side: SideInfo, realism: Float[Tensor, "b 1 _ _"]) -> Latent:
+        """What g_s draws from, told q_T, in every decode: ŷ_T, or what a joint f makes of it. realism: ρ, 0 or 1."""
+        return self.reverse(side, _no_noise, realism=realism)[0] if self.config.joint else side.y_file
 
     def reverse(
         self,
@@ -130,12 +149,18 @@ class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
         config: ReverseConfig | None = None,
         steps: int | None = None,
         network: Network | None = None,
+        realism: Float[Tensor, "b 1 _ _"] | None = None,
     ) -> tuple[Latent, QMap]:
-        """The latent that g_s decodes at realism 1, and log2 of the step left in it: the model's finest.
+        """The latent that g_s decodes at realism 1, and log2 of the step left in it, as g_s is told: the model's finest.
 
-        Arguments as in `reverse_path`; the model must have a reverse network.
+        With a joint f at any realism, and g_s is told q_T: how much f knows is for g_s to learn. Arguments as in
+        `reverse_path`; the model must have a reverse network.
         """
         assert self.f is not None
         log2_q_end = side.log2_q_file.clamp(max=log2_q_of(self.config.q_index_min))
-        y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network)
-        return y, log2_q_end
+        y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network, realism=realism)
+        return y, side.log2_q_file if self.config.joint else log2_q_end
+
+
+def _no_noise(stream: int, step: int, channels: int) -> Tensor:
+    raise AssertionError("a joint reverse network draws nothing")

@@ -38,7 +38,7 @@ __all__ = [
     "rounding_error",
 ]
 
-Training = Literal["mse", "bridge", "energy"]
+Training = Literal["mse", "bridge", "energy", "joint"]
 TRAININGS: tuple[Training, ...] = get_args(Training)
 Sampler = Literal["deterministic", "ancestral", "bridge"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
@@ -52,9 +52,11 @@ _ROWS = 16
 class ReverseConfig:
     """The reverse network f and the way it is driven.
 
-    training: "mse", "bridge" or "energy". width, depth: of the `UNet`. noise_channels: of ξ per latent position, "energy"
-    only. side: whether f sees k, μ and σ. sampler, steps, schedule_power, alpha_first, alpha_last, tau, project: the shipped
-    sampler, see `reverse_path`; they may change without training. Raises OptionError naming the field out of range.
+    training: "mse", "bridge" or "energy", of f alone; "joint", with the codec: f then stands in front of g_s in every decode,
+    is told ρ, has no noise, and the path ends at its last estimate. width, depth: of the `UNet`. noise_channels: of ξ per
+    latent position, "energy" only. side: whether f sees k, μ and σ. sampler, steps, schedule_power, alpha_first, alpha_last,
+    tau, project: the shipped sampler, see `reverse_path`; they may change without training, but that of "joint" is
+    deterministic. Raises OptionError naming the field out of range.
     """
 
     training: Training = "energy"
@@ -75,6 +77,13 @@ class ReverseConfig:
             raise OptionError(
                 f"noise_channels: above 0 for the training energy, 0 for the others, not {self.noise_channels}"
             )
+        if self.joint and self.sampler != "deterministic":
+            raise OptionError(f"sampler: deterministic for the training joint, not {self.sampler}")
+
+    @property
+    def joint(self) -> bool:
+        """Whether f belongs to every decode, and is trained with the codec."""
+        return self.training == "joint"
 
 
 class RoundingError(NamedTuple):
@@ -111,13 +120,13 @@ def rounding_error(k: Float[Tensor, "*s"], sigma: Float[Tensor, "*s"]) -> Roundi
 
 
 class Reverse(nn.Module):
-    """f(y_q, q, ŷ_T, q_T, μ, σ[, ξ]): the estimate of y, or with noise channels a sample of it."""
+    """f(y_q, q, ŷ_T, q_T, μ, σ[, ξ][, ρ]): the estimate of y, or with noise channels a sample of it."""
 
     def __init__(self, latent: int, config: ReverseConfig, grid: ScaleGrid) -> None:
         super().__init__()
         self.config = config
         self.grid = grid
-        self.condition = Condition(2, _COND)
+        self.condition = Condition(3 if config.joint else 2, _COND)
         inputs = (5 if config.side else 2) * latent + config.noise_channels
         self.net = UNet(inputs, latent, config.width, config.depth, _COND)
         self.halo, self.align = self.net.halo, self.net.align
@@ -129,6 +138,7 @@ class Reverse(nn.Module):
             return torch.full((1, 1, 1, 1), UNIFORM_STD, device=side.y_file.device)
         return self._error(side).std
 
+    @torch.no_grad()
     def _error(self, side: SideInfo) -> RoundingError:
         """The moments for every coefficient, by groups of rows: the formula takes some twenty planes of their size."""
 
@@ -141,12 +151,17 @@ class Reverse(nn.Module):
             return RoundingError(*(torch.cat(moment, dim=-2) for moment in zip(*parts, strict=True)))
 
     def forward(
-        self, y: Latent, log2_q: Float[Tensor, "b 1 _ _"], side: SideInfo, xi: Float[Tensor, "b n h16 w16"] | None
+        self,
+        y: Latent,
+        log2_q: Float[Tensor, "b 1 _ _"],
+        side: SideInfo,
+        xi: Float[Tensor, "b n h16 w16"] | None,
+        realism: Float[Tensor, "b 1 _ _"] | None = None,
     ) -> Latent:
         """The denoised latent (b, c, h16, w16), float32, latent units.
 
         y: the state y_q, latent units. log2_q: log2 of the step left in it, ≤ log2 q_T. xi: standard normal, with
-        `noise_channels` channels; None without such.
+        `noise_channels` channels; None without such. realism: ρ in [0, 1], for the training "joint" alone.
         """
         q_file = torch.exp2(side.log2_q_file.float())
         maps = [(y - side.y_file) / q_file, side.y_file / LATENT_GAIN]
@@ -155,7 +170,10 @@ class Reverse(nn.Module):
             maps += [4 * error.mean, error.std / UNIFORM_STD - 1, side.t / 32 - 1]
         if xi is not None:
             maps.append(xi)
-        scalars = torch.broadcast_tensors(log2_q / 3 - 1, side.log2_q_file / 3 - 1)
+        told = [log2_q / 3 - 1, side.log2_q_file / 3 - 1]
+        if realism is not None:
+            told.append(2 * realism - 1)
+        scalars = torch.broadcast_tensors(*told)
         residual = self.net(torch.cat(maps, dim=1), self.condition(torch.cat(scalars, dim=1)))
         return y.float() + torch.exp2(log2_q.float()) * residual.float()
 
@@ -190,12 +208,14 @@ def reverse_path(
     config: ReverseConfig | None = None,
     steps: int | None = None,
     network: Network | None = None,
+    realism: Float[Tensor, "b 1 _ _"] | None = None,
 ) -> Latent:
     """From ŷ_T down to the step q_end by the configuration's sampler and schedule; returns y at q_end, latent units.
 
-    log2_q_end: ≤ log2 q_T; where it equals that, the result is exactly ŷ_T. config: another way to sample than f's own
-    configuration; its network must be the same. steps: ≥ 1, None for the configuration's.
-    network: evaluates f (in windows, say); None for f itself.
+    log2_q_end: ≤ log2 q_T; where it equals that, the result is exactly ŷ_T. Of the training "joint" the last step goes on to
+    q = 0 instead, wherever: the result is f's last estimate. config: another way to sample than f's own configuration; its
+    network must be the same. steps: ≥ 1, None for the configuration's. network: evaluates f (in windows, say), with ρ where
+    it is told that; None for f itself, with `realism`.
     """
     c = config or f.config
     count = c.steps if steps is None else steps
@@ -203,13 +223,15 @@ def reverse_path(
     # equal logarithms in tensors of different shapes may differ in the last bit of their powers
     q_end = torch.minimum(torch.exp2(log2_q_end.float()), q_file)
     qs = geometric(q_file, q_end, count, c.schedule_power)
-    evaluate = network or f
+    if c.joint:
+        qs = torch.cat([qs[:-1], torch.zeros_like(qs[-1:])])
     channels = side.y_file.shape[1]
     draws = iter(range(count))
 
     def denoise(y: Latent, q: Tensor) -> Latent:
         xi = noise(NETWORK_NOISE, next(draws), c.noise_channels) if c.noise_channels else None
-        denoised = evaluate(y, torch.log2(q), side, xi)
+        given = y, torch.log2(q), side, xi
+        denoised = network(*given) if network is not None else f(*given, realism)
         return project(denoised, side) if c.project else denoised
 
     start = side.y_file.float()
@@ -221,4 +243,4 @@ def reverse_path(
         # without noise τ has no effect, and it takes a while
         tau = f.tau(side, c.tau) if max(c.alpha_first, c.alpha_last) > 0 else UNIFORM_STD
         y = sample(denoise, start, qs, alphas, lambda step: noise(STATE_NOISE, step, channels), tau=tau)
-    return torch.where(log2_q_end < side.log2_q_file, y, start)
+    return y if c.joint else torch.where(log2_q_end < side.log2_q_file, y, start)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from image_files import difference
+from PIL import Image
+from runs import changed
 from torch import Tensor
 
+from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import OptionError
 from unquant.networks.common import log2_q_of
-from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput
+from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput, ReverseConfig
 from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
 from unquant.train.ratevar.stage1 import Draw, Stage1, Stage1Config, draw_conditions, stage1_loss
 from unquant.train.ratevar.start import fill_codec
-from unquant.weights_file import read_weights
+from unquant.train.recipe import Recipe
+from unquant.train.validation import fixed_crops
+from unquant.weights_file import join_shards, read_weights
 
 CPU = torch.device("cpu")
 MODEL = RatevarConfig()
@@ -123,6 +131,97 @@ def test_the_mean_weighs_more_in_g_s_alone(tiny_weights: Path) -> None:
         for name, gradient in once.items():
             expected = gradient * (factor if name.startswith("g_s.") else 1.0)
             torch.testing.assert_close(weighed[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+JOINT = ReverseConfig("joint", 16, 1, 0, sampler="deterministic", project=False)
+
+
+@pytest.fixture
+def joint(tiny_weights: Path) -> Ratevar:
+    """The tiny model with a new joint f."""
+    weights = read_weights(tiny_weights)
+    torch.manual_seed(0)
+    model = Ratevar(replace(RatevarConfig.from_dict(weights.config), reverse=JOINT))
+    fill_codec(model, weights)
+    return model
+
+
+@pytest.fixture
+def drawn() -> tuple[Tensor, Draw]:
+    """Crops, every other one at ρ = 1."""
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    log2_q = torch.linspace(1, 5, 8).view(8, 1, 1, 1)
+    return x, Draw(log2_q, torch.tensor([0.0, 1.0] * 4).view(8, 1, 1, 1), 8, SHIFT)
+
+
+def reached(model: Ratevar) -> set[str]:
+    """The networks that have a gradient."""
+    return {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_a_joint_f_learns_with_all_else(joint: Ratevar, drawn: tuple[Tensor, Draw]) -> None:
+    x, draw = drawn
+    objective = Stage1(joint, Stage1Config(latent_weight=0.0), None)
+    terms = objective(x, draw)
+    assert terms["latent"].item() == 0
+    terms["loss"].backward()
+    assert reached(joint) == {"g_a", "g_s", "entropy", "f"}
+
+
+def test_what_holds_the_latent(joint: Ratevar, drawn: tuple[Tensor, Draw]) -> None:
+    """The error of f's estimates in steps, times 6·q, and that of the clean latent's picture as at the finest step; f learns
+    from one, g_s from the other, and y, their target, from none.
+    """
+    x, draw = drawn
+    config = Stage1Config(mean_weight=3.0)
+    objective = Stage1(joint, config, None)
+    out = joint(x, draw.log2_q, draw.realism, 1 / draw.weight(config))
+    latent, clean = objective.held(x, out, draw)
+    # f returns its input yet: the estimate is ŷ_T, and of the states further down, two of eight, less is left
+    weight = torch.where(draw.realism == 0, 3.0, 1.0)
+    each = (6 * weight * torch.exp2(-draw.log2_q) * (out.y_hat - out.y).detach().square()).mean((1, 2, 3))
+    at_file, most = float(each.sum()) / 8, float(each[::4].sum()) / 8
+    assert at_file < latent.item() < at_file + 2 * most
+    low = log2_q_of(joint.config.q_index_min)
+    finest = torch.full((1, 1, 1, 1), low)
+    squared = (joint.g_s(out.y[:1], finest, finest, 0 * finest) - x[:1]).detach().square().mean() * 255**2
+    assert clean.item() == pytest.approx(float(3 * math.sqrt(0.12) * 2**-low * squared / 8), rel=1e-4)
+    latent.backward(retain_graph=True)
+    assert reached(joint) == {"f"}
+    joint.zero_grad()
+    clean.backward()
+    assert reached(joint) == {"g_s"}
+
+
+@pytest.mark.slow
+def test_a_trained_joint_f_is_in_the_pictures_of_its_export(
+    run_steps: Callable[..., Any], smoke_recipe: Recipe, tiny_weights: Path, photo: Image.Image, tmp_path: Path
+) -> None:
+    """From weights without one: what validation sees at first is theirs; then f finds y, and draws in every decode of what is
+    exported; the run goes on, and cools down.
+    """
+    model = replace(RatevarConfig.from_dict(read_weights(tiny_weights).config), reverse=JOINT)
+    recipe = changed(replace(smoke_recipe, model=model), Stage1Config, latent_weight=60.0)
+    out, other = tmp_path / "run", tmp_path / "other"
+    out.mkdir()
+    other.mkdir()
+    run = run_steps(recipe, out, 60, init=str(tiny_weights))
+    plain = run_steps(replace(recipe, model=replace(model, reverse=None)), other, 0, init=str(tiny_weights))
+    assert run.before == plain.before
+    trained = run.trainer.ema.module
+    x, log2_q = fixed_crops(run.trainer.photos, 16, 64, held_out=True), torch.full((16, 1, 1, 1), 4.0)
+    with torch.no_grad():
+        y, side = trained.encode(x, log2_q)
+        errors = [float((z - y).square().mean()) for z in (trained.restored(side, 0 * log2_q), side.y_file)]
+    assert errors[0] < 0.995 * errors[1]
+    join_shards(out / "export", tmp_path / "joint.safetensors", int8=True)
+    codec = RatevarCodec.from_file(tmp_path / "joint.safetensors")
+    data = codec.encode(photo.crop((150, 100, 310, 228)), q_index=200)
+    for realism in (0.0, 1.0):
+        assert difference(codec.decode(data, realism=realism), codec.decode(data, realism=realism, steps=0)) > 0
+    for cooldown, steps in ((False, 61), (True, 62)):
+        again = run_steps(recipe, out, 1, init=str(tmp_path / "nowhere"), resume=True, cooldown=cooldown)
+        assert again.trainer.schedule.steps == steps
 
 
 def test_tints_are_weighed_apart(batch: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import ModelMissing, TrainingError
+from unquant.networks.reverse import ReverseConfig
 from unquant.nn.redraw import RedrawSizes
 from unquant.perceptual import DISTS, LPIPS
 from unquant.train.energy import feature_energy_score
@@ -116,6 +117,44 @@ def test_a_redraw_draws_the_samples(stage2_run: Callable[..., Any]) -> None:
     assert len(first) == 4 - draw.zeros
     assert float((first - second).detach().abs().mean()) > 1e-3
     assert trainable(model) == {"g_s"}
+
+
+@pytest.mark.slow
+def test_a_joint_f_is_part_of_the_decoder(stage2_run: Callable[..., Any]) -> None:
+    """It stands before every decode, once for each image, told ρ; the samples are the redraw's."""
+    trainer = stage2_run("energy").trainer
+    sizes = RedrawSizes(width8=6, depth8=1, width16=7, depth16=1, width2=4, cond=3)
+    reverse = ReverseConfig("joint", 16, 1, 0, sampler="deterministic")
+    torch.manual_seed(0)
+    model = type(trainer.model)(replace(trainer.model.config, reverse=reverse, redraw=sizes))
+    for parameter in [*model.g_s.parameters(), *model.f.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.1)
+    told: list[list[float]] = []
+    model.f.register_forward_hook(lambda module, given, out: told.append(given[4].flatten().tolist()))
+    seen: list[Tensor] = []
+    model.g_s.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    x = trainer.photos.crops(4, 64, torch.Generator().manual_seed(1))
+    for config, reached in (
+        (Stage3Config(nets="alex"), {"f", "g_s"}),
+        (Stage3Config(nets="alex", reverse=False), {"g_s"}),
+    ):
+        stage = Stage3(model, config, {"alex": LPIPS("alex")})
+        assert len(stage.parameter_groups()) == len(reached)
+        draw = stage.draw(4, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
+        model.zero_grad()
+        stage(x, draw)["loss"].backward()
+        assert trainable(model) == reached
+        assert told.pop() == [0.0, 1.0, 1.0, 1.0]
+        _, side = model.encode(x, draw.log2_q)
+        y = model.restored(side, torch.tensor([0.0, 1.0, 1.0, 1.0]).view(4, 1, 1, 1))
+        torch.testing.assert_close(seen.pop(), torch.cat([y, y[1:]]), rtol=1e-4, atol=1e-4)
+        told.clear()
+    row = stage.validate(model, trainer.photos, 64, 2)
+    assert [ends[0] for ends in told] == [0.0, 1.0] * 3
+    assert row["energy_180"] > 0
+    without = type(model)(replace(model.config, redraw=None))
+    with pytest.raises(TrainingError, match="whose g_s ends in a redraw"):
+        Stage3(without, Stage3Config(nets="alex"), {"alex": LPIPS("alex")})
 
 
 @pytest.mark.slow
@@ -326,11 +365,9 @@ def test_weights_that_do_not_serve(
     tiny_weights: Path,
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(
-        TrainingError, match="needs samples: weights with a reverse network, or whose g_s ends in a redraw"
-    ):
+    with pytest.raises(TrainingError, match=r"needs samples: .* energy, or weights whose g_s ends in a redraw"):
         start(recipe, tmp_path, init=str(tiny_weights))
-    with pytest.raises(TrainingError, match="needs samples: a reverse network of the training energy"):
+    with pytest.raises(TrainingError, match=r"needs samples: a reverse network of the training energy$"):
         start(recipe, tmp_path, init=str(stage2_run("mse").out / "export"))
     reverse = stage2_run("energy").trainer.model.config.reverse
     for changes in ({"width": 48}, {"noise_channels": 2}, {"side": False}):

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from reversing import with_reverse
 from torch import Tensor
 
 from unquant.codecs.registry import SHIPPED_FOLDER
+from unquant.errors import TrainingError
 from unquant.networks.av1 import Av1, Av1Config
-from unquant.networks.ratevar import Ratevar, RatevarConfig
+from unquant.networks.ratevar import Ratevar, RatevarConfig, ReverseConfig
 from unquant.nn.redraw import RedrawSizes, fresh_noise
-from unquant.train.growth import fill
-from unquant.train.ratevar.start import fill_codec
+from unquant.train.growth import Filled, fill
+from unquant.train.ratevar.stage2 import Stage2, Stage2Config
+from unquant.train.ratevar.start import fill_codec, realism_config, reverse_config
+from unquant.train.recipe import Recipe
 from unquant.weights_file import Weights, read_weights
 
 
@@ -82,3 +86,48 @@ def test_a_redraw_of_the_weights_is_kept(weights: Weights) -> None:
     fill_codec(again, replace(weights, config=config, tensors=dict(first.state_dict())))
     for mine, theirs in zip(again.state_dict().values(), first.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+# ---- a joint reverse network -----------------------------------------------------------------------------------------
+
+JOINT = ReverseConfig("joint", 16, 1, 0, sampler="deterministic")
+
+
+def filled(weights: Weights, reverse: ReverseConfig | None) -> tuple[Ratevar, Filled]:
+    model = Ratevar(replace(RatevarConfig.from_dict(weights.config), reverse=reverse))
+    return model, fill_codec(model, weights)
+
+
+@pytest.mark.parametrize("before", [None, ReverseConfig("mse", 16, 1, 0), ReverseConfig(width=8)])
+def test_a_joint_f_begins_without_effect(weights: Weights, before: ReverseConfig | None) -> None:
+    """In the place of none, or of one that was trained alone."""
+    given = weights if before is None else with_reverse(weights, before)
+    model, done = filled(given, JOINT)
+    assert model.f is not None
+    assert done == Filled(len(model.f.state_dict()))
+    assert not model.f.net.head.weight.any()
+    assert not model.f.net.head.bias.any()
+    assert model.f.net.stem.weight.any()
+
+
+def test_a_joint_f_of_the_weights_is_kept(weights: Weights) -> None:
+    """However it is driven; and no other may take its place, or leave it out."""
+    given = with_reverse(weights, JOINT)
+    model, done = filled(given, replace(JOINT, steps=3, project=False))
+    assert done.grown == 0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, given.tensors[name].float()), name
+    for other in (None, replace(JOINT, width=24), replace(JOINT, training="bridge"), replace(JOINT, side=False)):
+        with pytest.raises(TrainingError, match=r'training = "joint", width = 16, depth = 1, side = true'):
+            filled(given, other)
+
+
+def test_later_stages_keep_a_joint_f(weights: Weights) -> None:
+    given = with_reverse(weights, JOINT)
+    mine, other = (Recipe(model=RatevarConfig(reverse=reverse)) for reverse in (None, ReverseConfig()))
+    for config in (reverse_config, realism_config):
+        assert config(mine, given).reverse == JOINT
+        with pytest.raises(TrainingError, match="reverse network"):
+            config(other, given)
+    with pytest.raises(TrainingError, match="trained by stage 1"):
+        Stage2(Ratevar(reverse_config(mine, given)), Stage2Config())

@@ -65,22 +65,22 @@ class Decoded(NamedTuple):
 @torch.no_grad()
 def decode(model: Ratevar, side: SideInfo, setting: Setting) -> Decoded:
     """One decode as the codec makes it, with its default seed, but in float32. The path needs a reverse network."""
-    y, log2_q = side.y_file, side.log2_q_file
-    height, width = y.shape[-2:]
+    reverse = setting.reverse
+    height, width = side.y_file.shape[-2:]
     redrawn = None
     if model.g_s.redraw is not None:
-        redrawn = redraw_noise(DEFAULT_SEED, Window.whole((height, width)), y.device, REDRAW_STREAM)
-    if setting.reverse is not None and setting.realism > 0:
+        redrawn = redraw_noise(DEFAULT_SEED, Window.whole((height, width)), side.y_file.device, REDRAW_STREAM)
 
-        def noise(stream: int, step: int, channels: int) -> Tensor:
-            return seeded_noise(DEFAULT_SEED, step, channels, height, width, stream=stream)
+    def noise(stream: int, step: int, channels: int) -> Tensor:
+        return seeded_noise(DEFAULT_SEED, step, channels, height, width, stream=stream)
 
-        y, log2_q = model.reverse(side, noise, config=setting.reverse)
-
-    def end(y: Latent, log2_q: Tensor, realism: float) -> Image:
-        return model.g_s(y, log2_q, side.log2_q_file, torch.full((1, 1, 1, 1), realism), redrawn)
+    def end(realism: float) -> Decoded:
+        rho, y, log2_q = torch.full((1, 1, 1, 1), realism), side.y_file, side.log2_q_file
+        if reverse is not None and (realism > 0 or reverse.joint):
+            y, log2_q = model.reverse(side, noise, config=reverse, realism=rho if reverse.joint else None)
+        return Decoded(y, model.g_s(y, log2_q, side.log2_q_file, rho, redrawn))
 
     if setting.realism in (0, 1):
-        return Decoded(y, end(y, log2_q, setting.realism))
-    plain, drawn = end(side.y_file, side.log2_q_file, 0.0), end(y, log2_q, 1.0)
-    return Decoded(y, torch.lerp(plain.clamp(0, 1), drawn.clamp(0, 1), setting.realism))
+        return end(setting.realism)
+    plain, drawn = end(0.0), end(1.0)
+    return Decoded(drawn.y, torch.lerp(plain.picture.clamp(0, 1), drawn.picture.clamp(0, 1), setting.realism))

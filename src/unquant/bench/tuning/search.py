@@ -58,8 +58,9 @@ def tune(
 
     Steps (more only if they pay), schedule of q, randomness, τ and projection at ρ = 1, at last the default ρ; a tie stays
     with what was there. The sampler is that of the configuration, which goes with the training. The table also has the
-    decodes without the path, at ρ = 0 and 1, to compare with. metrics: as in `Judge`. echo: called with one line per setting,
-    its score first. Raises OptionError for a model without reverse network and as `rate_indices`, ModelMissing as `Judge`.
+    decodes without the path, at ρ = 0 and 1, to compare with; at ρ = 0 a joint network is in it. metrics: as in `Judge`.
+    echo: called with one line per setting, its score first. Raises OptionError for a model without reverse network and as
+    `rate_indices`, ModelMissing as `Judge`.
     """
     start = model.config.reverse
     if start is None:
@@ -81,8 +82,8 @@ def tune(
         echo(f"{value:.4f}  {', '.join(f'{name} {text}' for name, text in setting.columns().items() if text != '–')}")
         return value
 
-    for realism in (0.0, 1.0):
-        score(Setting(realism, None))
+    score(Setting(0.0, start if start.joint else None))
+    score(Setting(1.0, None))
     best, lowest = start, math.inf
     for steps in (1, 2, 4):
         candidate = replace(start, steps=steps)

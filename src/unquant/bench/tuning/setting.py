@@ -27,7 +27,7 @@ class Setting:
         Settings of one essence decode to the same picture, bit for bit.
         """
         c = self.reverse
-        if c is None or self.realism <= 0:
+        if c is None or (self.realism <= 0 and not c.joint):
             return Setting(self.realism, None)
         if c.steps == 1:
             c = replace(c, schedule_power=1.0, alpha_last=c.alpha_first)

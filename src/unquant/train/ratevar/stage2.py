@@ -71,6 +71,8 @@ class Stage2(Objective[Ratevar]):
         super().__init__(model)
         if model.f is None:
             raise TrainingError("stage 2 trains the reverse network: the recipe needs a table [model.reverse]")
+        if model.config.joint:
+            raise TrainingError("a reverse network of the training joint is trained by stage 1, with the codec")
         if model.config.latent % config.group:
             raise TrainingError(
                 f"[stage2] group: {config.group} does not divide the {model.config.latent} channels of y"

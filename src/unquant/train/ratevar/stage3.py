@@ -37,13 +37,16 @@ class Stage3Config(StructureConfig):
     Per image, times √λ with λ = lambda0/q_T²: 255²·MSE of the mean decode, and at ρ = 1 the terms of `StructureConfig`, whose
     discriminator knows ŷ_T. q_map: fraction of batches whose step differs across the image. reverse_lr: learning rate of f
     over that of g_s, which is trained already. reverse: False leaves f out and trains g_s alone in the same way: the control
-    that tells what f is worth; without effect where there is none.
+    that tells what f is worth; a joint f stays where it is, untrained. Without effect where there is none.
     """
 
     lambda0: PositiveFloat = 0.12
     q_map: Share = 0.0625
     reverse_lr: PositiveFloat = 1.0
     reverse: bool = True
+
+
+_SAMPLES = "stage 3 needs samples: a reverse network of the training energy"
 
 
 class Draw(NamedTuple):
@@ -68,11 +71,12 @@ class Stage3(Objective[Ratevar]):
         self, model: Ratevar, config: Stage3Config, lpips: dict[str, LPIPS], dists: DISTS | None = None
     ) -> None:
         super().__init__(model)
-        self.reverse = config.reverse and model.f is not None
-        if model.f is None and model.g_s.redraw is None:
-            raise TrainingError("stage 3 needs samples: weights with a reverse network, or whose g_s ends in a redraw")
+        self.trains_f, joint = config.reverse and model.f is not None, model.config.joint
+        self.reverse = self.trains_f and not joint
+        if model.g_s.redraw is None and (model.f is None or joint):
+            raise TrainingError(f"{_SAMPLES}, or weights whose g_s ends in a redraw")
         if self.reverse and model.f is not None and not model.f.config.noise_channels:
-            raise TrainingError("stage 3 needs samples: a reverse network of the training energy")
+            raise TrainingError(_SAMPLES)
         self.config, self.q_map = config, config.q_map
         # without noise both would be the same
         self.samples = 2 if self.reverse or model.g_s.redraw is not None else 1
@@ -80,7 +84,7 @@ class Stage3(Objective[Ratevar]):
         self.companion = config.adversary(model.config.latent, LATENT_STRIDE)
         model.requires_grad_(False)
         if model.f is not None:
-            model.f.requires_grad_(self.reverse)
+            model.f.requires_grad_(self.trains_f)
         model.g_s.requires_grad_(True)
 
     def draw(
@@ -95,6 +99,10 @@ class Stage3(Objective[Ratevar]):
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         c, zeros = self.config, draw.zeros
         _, side = self.model.encode(x, draw.log2_q)
+        known = side.y_file[zeros:]
+        ends = (torch.arange(x.shape[0], device=x.device) >= zeros).float().view(-1, 1, 1, 1)
+        # a joint f knows nothing of samples: once for each image
+        side = side._replace(y_file=self.model.restored(side, ends))
         plain = SideInfo(*(part[:zeros] for part in side))
         drawn = SideInfo(*(part[zeros:] for part in side))
         samples = self.samples
@@ -120,7 +128,7 @@ class Stage3(Objective[Ratevar]):
         means = {"energy": terms.energy.mean(), "lpips": terms.lpips.mean()}
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
-            realness, judged = adversarial_losses(self.companion, original, out[zeros:], drawn.y_file / LATENT_GAIN)
+            realness, judged = adversarial_losses(self.companion, original, out[zeros:], known / LATENT_GAIN)
             perceptual = perceptual + c.adversarial_weight * realness.view(samples, -1).mean(0)
             means |= {"realness": -realness.mean(), "discriminator": judged}
         loss = (root_lambda * distortion).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0] + judged
@@ -153,9 +161,10 @@ class Stage3(Objective[Ratevar]):
             for q_index in validation_indices(model):
                 log2_q = torch.full((count, 1, 1, 1), log2_q_of(q_index), device=x.device)
                 _, side = model.encode(x, log2_q)
-                plain = model.g_s(side.y_file, log2_q, log2_q, torch.zeros_like(log2_q)).clamp(0, 1)
+                zero, one = torch.zeros_like(log2_q), torch.ones_like(log2_q)
+                plain = model.g_s(model.restored(side, zero), log2_q, log2_q, zero).clamp(0, 1)
                 row[f"psnr_{q_index}"] = psnr_of((plain - x).square().mean((1, 2, 3)))
-                one = torch.ones_like(log2_q)
+                side = side._replace(y_file=model.restored(side, one))
                 samples: list[Tensor] = []
                 for _ in range(2):
                     y, end = self._latents(model, side)
@@ -169,7 +178,7 @@ class Stage3(Objective[Ratevar]):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": list(self.model.g_s.parameters()), "lr_scale": 1.0}]
-        if self.reverse and self.model.f is not None:
+        if self.trains_f and self.model.f is not None:
             groups.append({"params": list(self.model.f.parameters()), "lr_scale": self.config.reverse_lr})
         if self.companion is not None:
             groups.append(self.config.adversary_group(self.companion))

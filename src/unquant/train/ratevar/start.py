@@ -31,10 +31,22 @@ def _wanted(recipe: Recipe) -> ReverseConfig | None:
     return recipe.model.reverse
 
 
+def _keep_joint(found: ReverseConfig | None, wanted: ReverseConfig | None) -> None:
+    """Raises TrainingError where weights have a joint reverse network, without which their g_s draws nothing right, and
+    another or none is to take its place.
+    """
+    if found is not None and found.joint and not _same_network(found, wanted):
+        sizes = f"width = {found.width}, depth = {found.depth}, side = {str(found.side).lower()}"
+        raise TrainingError(
+            f'their reverse network is part of every decode: [model.reverse] must be training = "joint", {sizes}'
+        )
+
+
 def reverse_config(recipe: Recipe, weights: Weights) -> RatevarConfig:
-    """Of stage 2: the model of the weights, with the recipe's reverse network where it has one."""
-    found = RatevarConfig.from_dict(weights.config)
-    return replace(found, reverse=_wanted(recipe) or found.reverse)
+    """Of stage 2: the model of the weights, with the recipe's reverse network where it has one. Raises TrainingError."""
+    found, wanted = RatevarConfig.from_dict(weights.config), _wanted(recipe)
+    _keep_joint(found.reverse, wanted or found.reverse)
+    return replace(found, reverse=wanted or found.reverse)
 
 
 def realism_config(recipe: Recipe, weights: Weights) -> RatevarConfig:
@@ -52,14 +64,20 @@ _BLOCK = re.compile(r"(g_s\.blocks(?:8|16))\.(\d+)\.")
 def fill_codec(model: Ratevar, weights: Weights) -> Filled:
     """Stage 1: g_a and g_s may have grown, and residual blocks of g_s gone, the last ones. A reverse network that the recipe
     does not have is left to the later stages, which need a new one then. A `Redraw` that the weights do not have is that of
-    the package's `av1`, where its sizes are the same.
+    the package's `av1`, where its sizes are the same. A joint f is that of the weights, or a new one, which returns its
+    input; another must not take the place of one that is there.
     """
     state = _without_surplus_blocks(model, trained_tensors(weights))
-    if model.f is None:
+    found, wanted, new = RatevarConfig.from_dict(weights.config).reverse, model.config.reverse, 0
+    _keep_joint(found, wanted)
+    if wanted is None:
         state = without_reverse(state)
+    elif wanted.joint and not _same_network(found, wanted):
+        fresh = _fresh_reverse(model)
+        state, new = {**without_reverse(state), **fresh}, len(fresh)
     if model.g_s.redraw is not None and not any(name.startswith(_REDRAW) for name in state):
         state |= _redraw_of_av1(model.g_s.redraw.state_dict())
-    return Filled(grow(model, state, ("g_a.", "g_s.")))
+    return Filled(grow(model, state, ("g_a.", "g_s.")) + new)
 
 
 def _without_surplus_blocks(model: Ratevar, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -99,8 +117,7 @@ def fill_reverse(model: Ratevar, weights: Weights) -> Filled:
     state = trained_tensors(weights)
     fresh = not _same_network(RatevarConfig.from_dict(weights.config).reverse, model.config.reverse)
     if fresh:
-        new = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("f.")}
-        state = {**without_reverse(state), **new}
+        state = {**without_reverse(state), **_fresh_reverse(model)}
     return Filled(grow(model, state), fresh)
 
 
@@ -110,6 +127,11 @@ def fill_realism(model: Ratevar, weights: Weights) -> Filled:
     if int(weights.training.get("stage", 1)) < 3:
         model.g_s.forget_step()
     return filled
+
+
+def _fresh_reverse(model: Ratevar) -> dict[str, Tensor]:
+    """The first weights of a new model's reverse network, which returns its input."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("f.")}
 
 
 def without_reverse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unquant.networks.common import log2_q_of
+from unquant.networks.common import SideInfo, log2_q_of
 from unquant.networks.ratevar import Ratevar
 from unquant.shapes import Image
 from unquant.train.data import Photos
@@ -18,11 +18,14 @@ __all__ = ["reconstruct", "save_samples"]
 
 @torch.no_grad()
 def reconstruct(model: Ratevar, x: Image, q_index: int, realism: float) -> tuple[Image, Tensor]:
-    """Plain forward pass with real rounding: image clamped to [0, 1], and bits per pixel of each image (b,)."""
+    """Forward pass with real rounding, without another reverse network than a joint one: image clamped to [0, 1], and bits
+    per pixel of each image (b,).
+    """
     b = x.shape[0]
     log2_q = torch.full((b, 1, 1, 1), log2_q_of(q_index), device=x.device)
     coded = model.quantise(model.g_a(x), log2_q, noise=False)
-    out = model.g_s(coded.v_hat * torch.exp2(log2_q), log2_q, log2_q, torch.full_like(log2_q, realism))
+    side, rho = SideInfo(coded.v_hat * torch.exp2(log2_q), log2_q, coded.mu, coded.t), torch.full_like(log2_q, realism)
+    out = model.g_s(model.restored(side, rho), log2_q, log2_q, rho)
     bits = coded.bits_y.sum((1, 2, 3)) + coded.bits_z.sum((1, 2, 3))
     return out.clamp(0, 1), bits / (x.shape[-2] * x.shape[-1])
 
@@ -31,14 +34,14 @@ def reconstruct(model: Ratevar, x: Image, q_index: int, realism: float) -> tuple
 def save_samples(model: Ratevar, photos: Photos, size: int, path: Path, *, reverse: bool = False) -> None:
     """A picture: four held-out crops a row; rows are the originals, then ρ = 0 and ρ = 1 at three steps, finest first.
 
-    reverse: ρ = 1 by way of the reverse network, always with the same noise.
+    reverse: ρ = 1 by way of the reverse network, always with the same noise. A joint one is run in any case.
     """
     x = fixed_crops(photos, 4, size, held_out=True)
-    rows = [x]
+    rows, drawn = [x], reverse and not model.config.joint
     with fixed_noise(x.device):
         for q_index in validation_indices(model):
             rows.append(reconstruct(model, x, q_index, 0.0)[0])
-            rows.append(_reversed(model, x, q_index) if reverse else reconstruct(model, x, q_index, 1.0)[0])
+            rows.append(_reversed(model, x, q_index) if drawn else reconstruct(model, x, q_index, 1.0)[0])
     save_rows(rows, path)
 
 
