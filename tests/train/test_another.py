@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from reversing import with_reverse
 
 from unquant.entropy.entroformer import EntroformerConfig
 from unquant.errors import TrainingError
@@ -110,6 +111,17 @@ def test_of_an_entroformer_only_the_scales_fit_and_f_is_new(weights: Weights, ph
     for name, tensor in before.items():
         if name.startswith(("entropy.", "f.")) and name != "entropy.log2_std":
             assert torch.equal(after[name], tensor), name
+
+
+def test_with_a_joint_f_the_recipe_needs_one_too(weights: Weights, photos: Photos) -> None:
+    reverse = ReverseConfig("joint", 16, 1, 0, sampler="deterministic")
+    stored = with_reverse(weights, reverse)
+    new = Ratevar(config_of(weights, reverse=reverse))
+    assert new.f is not None
+    fill_codec(new, adapt(new, stored, photos, 64)[0])
+    assert not new.f.net.head.weight.any()
+    with pytest.raises(TrainingError, match="part of every decode"):
+        adapt(Ratevar(config_of(weights)), stored, photos, 64)
 
 
 def test_other_channels_are_refused(weights: Weights, photos: Photos) -> None:

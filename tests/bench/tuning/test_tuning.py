@@ -92,6 +92,24 @@ def test_ties_go_to_fewer_steps_and_leave_the_rest(
     assert tune(model, pictures, [0.2], echo=quiet).setting == Setting(1.0, replace(start, steps=1))
 
 
+def test_a_joint_network_is_in_the_plain_decode_too(
+    model: Ratevar,
+    pictures: list[Image.Image],
+    distances: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its sampler has nothing random to be tried."""
+    asked = planted(monkeypatch, lambda _: 0.2)
+    start = replace(START, training="joint", noise_channels=0, sampler="deterministic")
+    model.config = replace(model.config, reverse=start)
+    assert tune(model, pictures, [0.2], echo=quiet).setting == Setting(1.0, start)
+    first, second, *rest = asked
+    assert (first, second) == (Setting(0.0, start), Setting(1.0, None))
+    assert first.essence().reverse is not None
+    assert {s.reverse.steps for s in rest if s.reverse is not None} == {1, 2, 4}
+    assert len({s.essence() for s in asked}) == len(asked) == 2 + 3 + 1 + 2
+
+
 @pytest.mark.parametrize(
     ("scores", "steps"),
     [

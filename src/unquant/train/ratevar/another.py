@@ -15,7 +15,7 @@ from unquant.networks.config import EntropyConfig
 from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.train.data import Photos
 from unquant.train.growth import trained_tensors
-from unquant.train.ratevar.start import without_reverse
+from unquant.train.ratevar.start import keep_joint, without_reverse
 from unquant.train.validation import fixed_crops, validation_indices
 from unquant.weights_file import Weights
 
@@ -38,6 +38,7 @@ def adapt(model: Ratevar, weights: Weights, photos: Photos, crop: int) -> tuple[
     found = RatevarConfig.from_dict(weights.config)
     if _kind(found.entropy) == _kind(model.config.entropy):
         return weights, None
+    keep_joint(found.reverse, model.config.reverse)
     if found.latent != model.config.latent:
         raise TrainingError(f"latent: {found.latent} in the weights, {model.config.latent} in the recipe's model")
     bits = bits_of_channels(weights, photos, crop)

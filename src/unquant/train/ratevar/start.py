@@ -17,7 +17,15 @@ from unquant.train.growth import Filled, grow, trained_tensors
 from unquant.train.recipe import Recipe
 from unquant.weights_file import Weights, read_weights
 
-__all__ = ["fill_codec", "fill_realism", "fill_reverse", "realism_config", "reverse_config", "without_reverse"]
+__all__ = [
+    "fill_codec",
+    "fill_realism",
+    "fill_reverse",
+    "keep_joint",
+    "realism_config",
+    "reverse_config",
+    "without_reverse",
+]
 
 
 def _same_network(stored: ReverseConfig | None, wanted: ReverseConfig | None) -> bool:
@@ -31,7 +39,7 @@ def _wanted(recipe: Recipe) -> ReverseConfig | None:
     return recipe.model.reverse
 
 
-def _keep_joint(found: ReverseConfig | None, wanted: ReverseConfig | None) -> None:
+def keep_joint(found: ReverseConfig | None, wanted: ReverseConfig | None) -> None:
     """Raises TrainingError where weights have a joint reverse network, without which their g_s draws nothing right, and
     another or none is to take its place.
     """
@@ -45,7 +53,7 @@ def _keep_joint(found: ReverseConfig | None, wanted: ReverseConfig | None) -> No
 def reverse_config(recipe: Recipe, weights: Weights) -> RatevarConfig:
     """Of stage 2: the model of the weights, with the recipe's reverse network where it has one. Raises TrainingError."""
     found, wanted = RatevarConfig.from_dict(weights.config), _wanted(recipe)
-    _keep_joint(found.reverse, wanted or found.reverse)
+    keep_joint(found.reverse, wanted or found.reverse)
     return replace(found, reverse=wanted or found.reverse)
 
 
@@ -69,7 +77,7 @@ def fill_codec(model: Ratevar, weights: Weights) -> Filled:
     """
     state = _without_surplus_blocks(model, trained_tensors(weights))
     found, wanted, new = RatevarConfig.from_dict(weights.config).reverse, model.config.reverse, 0
-    _keep_joint(found, wanted)
+    keep_joint(found, wanted)
     if wanted is None:
         state = without_reverse(state)
     elif wanted.joint and not _same_network(found, wanted):
