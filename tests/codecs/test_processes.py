@@ -39,7 +39,7 @@ def check(found):
 def in_child(run):
     pid = os.fork()
     if not pid:
-        signal.alarm(60)  # what hangs is killed
+        signal.alarm(200)  # what hangs is killed
         try:
             run()
             os._exit(0)
@@ -80,7 +80,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skip(reason="a child forked after two threads have computed still hangs at times")
 @pytest.mark.slow
 def test_processes(every_weights: Path, photo: Image.Image, tmp_path: Path) -> None:
     picture, script = tmp_path / "a.png", tmp_path / "script.py"
@@ -88,7 +87,7 @@ def test_processes(every_weights: Path, photo: Image.Image, tmp_path: Path) -> N
     script.write_text(SCRIPT)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     command = [sys.executable, script, every_weights, picture]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
 
 

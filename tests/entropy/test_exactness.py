@@ -29,17 +29,9 @@ from unquant.entropy.entroformer import Entroformer
 from unquant.entropy.exact import GUARD, MU_GRID, snap, unsafe
 from unquant.errors import CorruptStream
 from unquant.networks.common import log2_q_of
+from unquant.selftest import INSTRUCTION_SETS as VARIANTS
 
 NOISE = 1e-12
-VARIANTS: dict[str, dict[str, str]] = {
-    "as it is": {},
-    "aten default": {"ATEN_CPU_CAPABILITY": "default"},
-    "aten avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
-    "onednn avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "onednn sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
-    # on the CPU the float64 products are MKL's: its portable code path sums in another order
-    "mkl compatible": {"MKL_CBWR": "COMPATIBLE"},
-}
 SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc"}
 TINY = ("tiny", "tiny_sliced", "tiny_cdc")
 WEIGHTS = (*TINY, *SHIPPED)

@@ -1,7 +1,8 @@
 """Make the golden files again. Run it only for a new format version or a new stream id, and say so in the change.
 
     python tests/golden/make.py NAME             NAME-*.unq and their part of golden.json. NAME: that of a model of the
-                                                 package, such as ratevar, or one that lies here: tiny, tiny_sliced,
+                                                 package, such as ratevar, whose files go into the package as well
+                                                 (`unquant selftest`), or one that lies here: tiny, tiny_sliced,
                                                  tiny_cdc or tiny_av1
     python tests/golden/make.py weights tiny     trains tiny.safetensors (or another) anew, in minutes, then as above
 
@@ -28,7 +29,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from av1_files import av1_streams, pillow_avif
-from exactness import recorded_tiles
 
 import unquant
 from unquant.codecs.av1 import Av1Codec
@@ -43,11 +43,12 @@ from unquant.networks.ratevar import EntropyConfig, Ratevar, RatevarConfig, Rate
 from unquant.nn.compressor import CompressorConfig
 from unquant.nn.denoiser import DenoiserConfig
 from unquant.nn.transforms import klt_basis
+from unquant.selftest import FOLDER as SHIPPED_GOLDEN
+from unquant.selftest import Entry, entries, symbols_of
 from unquant.train.ratevar.stage1 import Draw, Stage1Config, draw_conditions, stage1_loss
 from unquant.weights_file import write_weights
 
 FOLDER = Path(__file__).parent
-RECORD = FOLDER / "golden.json"
 PHOTO = SHIPPED_FOLDER.parent / "demo" / "coffee.png"
 
 TWO_PASS = RatevarConfig(
@@ -197,13 +198,6 @@ def pictures(codec: AnyLatentCodec) -> dict[str, tuple[Image.Image, dict[str, ob
     }
 
 
-def symbols_of(codec: AnyLatentCodec, data: bytes) -> bytes:
-    """The symbols of every tile of a file, int32 little-endian in coding order, as the decoder finds them."""
-    with recorded_tiles(codec.exact) as tiles:
-        codec.decode(data)
-    return b"".join(tile.symbols for tile in tiles)
-
-
 def av1_files(codec: Av1Codec) -> dict[str, bytes]:
     """The golden files of a model of the family av1 by name, as today's encoder makes them."""
     photo = Image.open(PHOTO).convert("RGB")
@@ -222,12 +216,12 @@ def av1_files(codec: Av1Codec) -> dict[str, bytes]:
     }
 
 
-def av1_entries(codec: Av1Codec) -> list[dict[str, object]]:
+def av1_entries(codec: Av1Codec, folder: Path) -> list[Entry]:
     """Makes the files of one model that are missing, and the pictures of all of them; returns their entries."""
     codec.precision = torch.float32
-    entries: list[dict[str, object]] = []
+    entries: list[Entry] = []
     for name, data in av1_files(codec).items():
-        path = FOLDER / f"{codec.name}-{name}"
+        path = folder / f"{codec.name}-{name}"
         if not path.is_file():
             path.write_bytes(data)
         picture = path.with_suffix(".png")
@@ -244,32 +238,37 @@ def av1_entries(codec: Av1Codec) -> list[dict[str, object]]:
     return entries
 
 
-def make_files(weights: Path) -> None:
+def make_files(weights: Path, folder: Path) -> None:
     """The golden files of one weights file and their entries in golden.json; those of other weights stay."""
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else []
-    record = [entry for entry in record if entry["weights"] != weights.stem]
+    record = [entry for entry in entries(folder) if entry["weights"] != weights.stem]
     codec = unquant.load(str(weights))
     if isinstance(codec, Av1Codec):
-        record += av1_entries(codec)
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
-        return
-    assert isinstance(codec, LatentCodec)
-    for path in FOLDER.glob(f"{weights.stem}-*.unq"):
+        record += av1_entries(codec, folder)
+    else:
+        assert isinstance(codec, LatentCodec)
+        record += latent_entries(codec, folder)
+    (folder / "golden.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def latent_entries(codec: AnyLatentCodec, folder: Path) -> list[Entry]:
+    """Makes the files of one model anew; returns their entries."""
+    for path in folder.glob(f"{codec.name}-*.unq"):
         path.unlink()
+    made: list[Entry] = []
     for name, (picture, options) in pictures(codec).items():
-        path = FOLDER / f"{weights.stem}-{name}.unq"
+        path = folder / f"{codec.name}-{name}.unq"
         path.write_bytes(codec.encode(picture, **options))
         symbols = symbols_of(codec, path.read_bytes())
-        record.append(
+        made.append(
             {
                 "file": path.name,
-                "weights": weights.stem,
+                "weights": codec.name,
                 "stream_id": codec.stream_id.hex(),
                 "symbols": len(symbols) // 4,
                 "sha256": hashlib.sha256(symbols).hexdigest(),
             }
         )
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    return made
 
 
 if __name__ == "__main__":
@@ -282,4 +281,7 @@ if __name__ == "__main__":
             pass
         case _:
             raise SystemExit(__doc__)
-    make_files((FOLDER if name in TINY else SHIPPED_FOLDER) / f"{name}.safetensors")
+    if name in TINY:
+        make_files(FOLDER / f"{name}.safetensors", FOLDER)
+    else:
+        make_files(SHIPPED_FOLDER / f"{name}.safetensors", SHIPPED_GOLDEN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,18 @@ from unquant.codecs.latent import AnyLatentCodec
 from unquant.codecs.tiles import log2_q_in, tile_windows
 from unquant.container import parse
 from unquant.entropy.exact import CodedTile, ExactCoder
+from unquant.selftest import FOLDER as SHIPPED_GOLDEN
+from unquant.selftest import TOLERANCE, entries
 
 FOLDER = Path(__file__).parent
-RECORD: list[dict[str, Any]] = json.loads((FOLDER / "golden.json").read_text())
+RECORD: list[dict[str, Any]] = [
+    {**entry, "path": folder / entry["file"]} for folder in (FOLDER, SHIPPED_GOLDEN) for entry in entries(folder)
+]
 SHIPPED = {"ratevar": "shipped", "cdc": "shipped_cdc", "av1": "shipped_av1"}
 NAMES = tuple(f"{name}.unq" for name in ("point", "fine", "coarse", "map", "alpha", "blocks"))
 AV1_NAMES = ("plain.unq", "half.unq", "alpha.unq", "grey.avif", "chroma.avif")
 CODED = [entry for entry in RECORD if "symbols" in entry]
 AV1 = [entry for entry in RECORD if "streams" in entry]
-TOLERANCE = 2
-"""Levels by which pictures may differ: YUV to RGB is the AVIF library's, and differs between builds."""
 
 
 def codec_of(entry: dict[str, Any], request: pytest.FixtureRequest) -> AnyLatentCodec:
@@ -63,11 +64,12 @@ def encode_again(coder: ExactCoder, streams: list[bytes], data: bytes, codec: An
 
 def test_the_record_is_whole() -> None:
     files = {entry["file"] for entry in RECORD}
-    assert files == {path.name for kind in ("unq", "avif") for path in FOLDER.glob(f"*.{kind}")}
+    folders = FOLDER, SHIPPED_GOLDEN
+    assert files == {path.name for kind in ("unq", "avif") for folder in folders for path in folder.glob(f"*.{kind}")}
     assert {f"{model}-{name}" for model in ("tiny", "tiny_sliced", "tiny_cdc") for name in NAMES} <= files
     assert "tiny-metadata.unq" in files
     assert {f"tiny_av1-{name}" for name in AV1_NAMES} <= files
-    assert {entry["picture"] for entry in AV1} == {path.name for path in FOLDER.glob("*.png")}
+    assert {entry["picture"] for entry in AV1} == {path.name for folder in folders for path in folder.glob("*.png")}
     assert len(CODED) + len(AV1) == len(RECORD)
 
 
@@ -87,11 +89,11 @@ def test_recorded_files_give_the_recorded_pictures(
     """The AV1 streams are what was recorded, whatever today's encoder would write."""
     codec: Av1Codec = request.getfixturevalue(SHIPPED.get(entry["weights"], entry["weights"]))
     monkeypatch.setattr(codec, "precision", torch.float32)
-    data = (FOLDER / entry["file"]).read_bytes()
+    data = entry["path"].read_bytes()
     assert codec.stream_id.hex() == entry["stream_id"]
     assert [hashlib.sha256(stream).hexdigest() for stream in av1_streams(data)] == entry["streams"]
     found = codec.decode(data)
-    with Image.open(FOLDER / entry["picture"]) as expected:
+    with Image.open(entry["path"].parent / entry["picture"]) as expected:
         assert (found.mode, found.size) == (expected.mode, expected.size)
         assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= TOLERANCE
     if (half := "half" in entry["file"]) or entry["file"].endswith("plain.unq"):
@@ -103,7 +105,7 @@ def test_recorded_bytes_give_the_recorded_symbols(entry: dict[str, Any], request
     codec = codec_of(entry, request)
     assert codec.stream_id.hex() == entry["stream_id"]
     with exactness.recorded_tiles(codec.exact) as tiles:
-        image = codec.decode((FOLDER / entry["file"]).read_bytes())
+        image = codec.decode(entry["path"].read_bytes())
     assert image.mode == ("RGBA" if "alpha" in entry["file"] else "RGB")
     symbols = b"".join(tile.symbols for tile in tiles)
     assert (len(symbols) // 4, hashlib.sha256(symbols).hexdigest()) == (entry["symbols"], entry["sha256"])
@@ -125,7 +127,7 @@ def test_recorded_metadata() -> None:
 @pytest.mark.parametrize("entry", CODED, ids=lambda entry: entry["file"])
 def test_recorded_symbols_give_the_recorded_bytes(entry: dict[str, Any], request: pytest.FixtureRequest) -> None:
     codec = codec_of(entry, request)
-    data = (FOLDER / entry["file"]).read_bytes()
+    data = entry["path"].read_bytes()
     streams = [tile.stream for tile in parse(data).tiles]
     again = encode_again(codec.exact, streams, data, codec)
     assert [tile.stream for tile in again] == streams

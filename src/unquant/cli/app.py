@@ -16,6 +16,7 @@ from unquant.cli.encode import encode
 from unquant.cli.exits import Code, guarded, say_stopped, write_line
 from unquant.cli.hints import FilesCommand, HintingCommand
 from unquant.cli.progress import stop_bars
+from unquant.cli.selftest import selftest
 from unquant.cli.signals import Terminated, raise_on_sigterm
 from unquant.files import remove_unfinished
 
@@ -37,6 +38,7 @@ app.command("compare", cls=HintingCommand)(guarded(compare))
 app.command("models")(guarded(listing.models))
 app.command("bench", cls=HintingCommand)(guarded(benchmark.bench))
 app.add_typer(training.app, name="train")
+app.command("selftest")(guarded(selftest))
 app.command("demo")(guarded(listing.demo))
 
 

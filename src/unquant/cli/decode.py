@@ -15,6 +15,7 @@ from unquant.cli.dry_run import DryDecode
 from unquant.cli.paths import FILES, Job, Naming, plan
 from unquant.cli.transcode import (
     FILES_PANEL,
+    Deterministic,
     Device,
     DryRun,
     Force,
@@ -110,6 +111,7 @@ def decode(
     ] = False,
     dry_run: DryRun = False,
     device: Device = None,
+    deterministic: Deterministic = False,
     jobs: Jobs = 1,
     max_pixels: MaxPixels = None,
     as_json: Json = False,
@@ -151,17 +153,18 @@ def decode(
     if dry_run:
         batch.run(DryDecode(model, options))
         return
-    batch.run(_Decoder(batch, model, device, drawing, extension, to_avif=to_avif))
+    running: dict[str, Any] = {"device": device, "deterministic": deterministic}
+    batch.run(_Decoder(batch, model, running, drawing, extension, to_avif=to_avif))
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """What is done with each file. model: None for the first that fits. drawing: options of a decode. extension: of an output
-    without a name. to_avif: the outputs are AVIF files."""
+    """What is done with each file. model: None for the first that fits. running: how it is loaded. drawing: options of a
+    decode. extension: of an output without a name. to_avif: the outputs are AVIF files."""
 
     batch: Batch
     model: str | None
-    device: str | None
+    running: Mapping[str, Any]
     drawing: Mapping[str, Any]
     extension: str
     to_avif: bool
@@ -185,7 +188,7 @@ class _Decoder:
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
             warn("what is drawn is coded a second time, as AVIF")
-        codec = loaded(find_decoder(data, self.model), self.device)
+        codec = loaded(find_decoder(data, self.model), **self.running)
         start = perf_counter()
         with self.batch.bar.of_picture(info.width * info.height):
             image = codec.decode(data, **self.drawing)

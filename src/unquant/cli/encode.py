@@ -19,6 +19,7 @@ from unquant.cli.paths import IMAGES, Job, Naming, plan, without_clashes
 from unquant.cli.quantities import parse_size
 from unquant.cli.transcode import (
     FILES_PANEL,
+    Deterministic,
     Device,
     DryRun,
     Force,
@@ -130,6 +131,7 @@ def encode(
     ] = None,
     dry_run: DryRun = False,
     device: Device = None,
+    deterministic: Deterministic = False,
     jobs: Jobs = 1,
     max_pixels: MaxPixels = None,
     as_json: Json = False,
@@ -172,25 +174,27 @@ def encode(
     if to_avif:
         _check_writes_avif(model)
         own["container"] = "avif"
+    running: dict[str, Any] = {"device": device, "deterministic": deterministic}
     if len(work.jobs) > 1 and not dry_run:
-        loaded(model, device)  # a model that is missing ends the command here, not file by file
+        loaded(model, **running)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
     wishes = {"metadata": not strip, "realism": realism, "steps": steps, "seed": seed}
     given = read_given(exif, xmp, icc)
     if dry_run:
         batch.run(DryEncode(model, {**rate, **own, **wishes}))
         return
-    batch.run(_Encoder(batch, model, device, {**rate, **own}, wishes, given, rated=bool(names), to_avif=to_avif))
+    batch.run(_Encoder(batch, model, running, {**rate, **own}, wishes, given, rated=bool(names), to_avif=to_avif))
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """What is done with each image. wishes: options of an encode that a repack takes as well; options: all others. given:
-    metadata in place of the image's. rated: a rate is among the options. to_avif: the outputs are AVIF files."""
+    """What is done with each image. running: how the model is loaded. wishes: options of an encode that a repack takes as
+    well; options: all others. given: metadata in place of the image's. rated: a rate is among the options. to_avif: the
+    outputs are AVIF files."""
 
     batch: Batch
     model: str
-    device: str | None
+    running: Mapping[str, Any]
     options: Mapping[str, Any]
     wishes: Mapping[str, Any]
     given: Given
@@ -214,7 +218,7 @@ class _Encoder:
         if image is not None and self.given:
             image = self.given.described(image, metadata=wishes["metadata"])
             wishes = {**wishes, "metadata": True}
-        codec = loaded(self.model, self.device)
+        codec = loaded(self.model, **self.running)
         start = perf_counter()
         if image is None:
             data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))

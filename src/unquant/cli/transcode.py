@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILES_PANEL",
+    "Deterministic",
     "Device",
     "DryRun",
     "Force",
@@ -79,6 +80,14 @@ DryRun = Annotated[
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=_RUN)
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="In float32 and one thread: on one machine equal bytes, whatever its threads. Slower.",
+        rich_help_panel=_RUN,
+    ),
 ]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files at a time.", rich_help_panel=_RUN)]
 MaxPixels = Annotated[

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "loaded", "models"]
 
-_loaded: dict[tuple[str, str], Codec] = {}
+_loaded: dict[tuple[str, str, bool], Codec] = {}
 _lock = threading.Lock()
 
 
@@ -43,11 +43,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'unquant.codecs' has no attribute {name!r}")
 
 
-def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None) -> Codec:
+def load(
+    model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None, *, deterministic: bool = False
+) -> Codec:
     """Load a codec, each time anew.
 
     model: a name from `unquant.models()`, or the path of a weights file. device: "cpu", "cuda", "cuda:1", …; None for
-    the CPU. Raises ModelMissing, WeightsError, OptionError, ImageTooLarge (memory).
+    the CPU. deterministic: see `Codec.make_deterministic`. Raises ModelMissing, WeightsError, OptionError, ImageTooLarge
+    (memory).
     """
     entry = find_model(model)
     try:
@@ -55,16 +58,22 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = Non
     except WeightsError as e:
         raise WeightsError(f"{entry.path}: {e}") from None
     codec: type[Codec] = family.load("codec")
-    return codec.from_file(entry.path, device or "cpu")
+    made = codec.from_file(entry.path, device or "cpu")
+    return made.make_deterministic() if deterministic else made
 
 
-def loaded(model: str | os.PathLike[str] | ModelInfo = DEFAULT_MODEL, device: str | None = None) -> Codec:
+def loaded(
+    model: str | os.PathLike[str] | ModelInfo = DEFAULT_MODEL,
+    device: str | None = None,
+    *,
+    deterministic: bool = False,
+) -> Codec:
     """The codec that `load` gives, loaded once in a process and shared by all threads; `encode` and `decode` use it."""
     path = (model if isinstance(model, ModelInfo) else find_model(model)).path
-    key = str(path.absolute()), device or "cpu"
+    key = str(path.absolute()), device or "cpu", deterministic
     with _lock:
         if key not in _loaded:
-            _loaded[key] = load(str(path), device)
+            _loaded[key] = load(str(path), device, deterministic=deterministic)
         return _loaded[key]
 
 
@@ -73,6 +82,7 @@ def encode(
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str | None = None,
+    deterministic: bool = False,
     quality: float | None = None,
     bpp: float | None = None,
     target_bytes: int | None = None,
@@ -87,9 +97,9 @@ def encode(
 ) -> bytes:
     """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
 
-    model, device: as of `load`; the codec stays loaded. The rest and what is raised: as of `Codec.encode`.
+    model, device, deterministic: as of `load`; the codec stays loaded. The rest and what is raised: as of `Codec.encode`.
     """
-    return loaded(model, device).encode(
+    return loaded(model, device, deterministic=deterministic).encode(
         image,
         quality=quality,
         bpp=bpp,
@@ -110,6 +120,7 @@ def decode(
     *,
     model: str | os.PathLike[str] | None = None,
     device: str | None = None,
+    deterministic: bool = False,
     realism: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -122,13 +133,13 @@ def decode(
     """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
 
     data: the file's bytes, its path, or a binary stream of it. model: which weights, where several share a stream id and
-    differ in what they draw; None for the first that fits. device: as of `load`; the codec stays loaded. The rest: as of
-    `Codec.decode`. Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights are not installed,
-    and what `Codec.decode` raises.
+    differ in what they draw; None for the first that fits. device, deterministic: as of `load`; the codec stays loaded.
+    The rest: as of `Codec.decode`. Raises BitstreamError for bytes that are no intact file, ModelMissing when its weights
+    are not installed, and what `Codec.decode` raises.
     """
     data = file_bytes(data)
     with pixel_limit(max_pixels):
-        codec = loaded(find_decoder(data, model), device)
+        codec = loaded(find_decoder(data, model), device, deterministic=deterministic)
     return codec.decode(
         data,
         realism=realism,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +12,10 @@ import torch
 
 from unquant.errors import ImageTooLarge, OptionError
 
-__all__ = ["check_process", "fast_precision", "memory_errors", "survive_fork", "usable_device"]
+__all__ = ["check_process", "fast_precision", "memory_errors", "one_thread", "survive_fork", "usable_device"]
+
+_CLEANUP_SECONDS = 0.05
+"""For the threads of a pool to end after the thread whose pool it was."""
 
 
 @cache
@@ -19,9 +23,12 @@ def survive_fork() -> None:
     """From now on a forked child of this process computes in one thread.
 
     torch's other threads are not there in a child, and it would wait for them for ever. A child may start threads of its own.
+    MKL cleans up after a thread that has ended under a lock, which a child would inherit locked: a fork waits for that.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+        os.register_at_fork(
+            before=lambda: time.sleep(_CLEANUP_SECONDS), after_in_child=lambda: torch.set_num_threads(1)
+        )
 
 
 def check_process(device: torch.device, process: int) -> None:
@@ -50,6 +57,17 @@ def fast_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """This thread computes alone, within this context: sums then have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

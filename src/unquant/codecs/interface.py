@@ -6,6 +6,7 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -25,7 +26,7 @@ from typing import (
 import numpy as np
 import torch
 
-from unquant.codecs.device import check_process, fast_precision, memory_errors, survive_fork, usable_device
+from unquant.codecs.device import check_process, fast_precision, memory_errors, one_thread, survive_fork, usable_device
 from unquant.codecs.options import (
     DEFAULT_SEED,
     ContainerName,
@@ -104,6 +105,19 @@ class Codec(ABC, Generic[C, M]):
         self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.precision = fast_precision(self.device)
         """What networks outside the exact path run in: bfloat16 where that is fast, else float32."""
+        self.deterministic = False
+
+    def make_deterministic(self) -> Self:
+        """From now on this codec computes in float32 and in one thread: on one machine, with one installation, equal files
+        and pictures whatever the number of threads. Raises OptionError on another device than the CPU.
+        """
+        if self.device.type != "cpu":
+            raise OptionError(f"deterministic: for the CPU alone, not {self.device}")
+        self.precision, self.deterministic = torch.float32, True
+        return self
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return one_thread() if self.deterministic else nullcontext()
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -174,7 +188,7 @@ class Codec(ABC, Generic[C, M]):
             max_pixels=max_pixels,
         )
         check_process(self.device, self._process)
-        with pixel_limit(max_pixels):
+        with pixel_limit(max_pixels), self._threads():
             if isinstance(image, list | tuple):
                 return [self._encode(one, options) for one in image]
             return self._encode(cast(ImageSource, image), options)
@@ -257,7 +271,7 @@ class Codec(ABC, Generic[C, M]):
         if steps is not None:
             self._check_steps(steps)
         check_process(self.device, self._process)
-        with pixel_limit(max_pixels):
+        with pixel_limit(max_pixels), self._threads():
             if isinstance(data, list | tuple):
                 return [self._decode(file_bytes(one), options) for one in data]
             return self._decode(file_bytes(cast(Source, data)), options)
