@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -129,6 +131,32 @@ def test_bad_files_are_left_out_of_lists(tiny_weights: Path, tmp_path: Path, mon
     assert unquant.models()[-1].name == "good"  # a second time nothing is said: a warning is an error here
 
 
+def test_nothing_shadows_the_package_s_weights(
+    photo: Image.Image, tmp_path: Path, shipped_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by name nor by stream id; another file that claims them is told of once, and the package's decode."""
+    picture = photo.crop((0, 0, 40, 30))
+    monkeypatch.setattr(registry, "_told", set[str]())
+    data = unquant.encode(picture, model="ratevar", quality=20)
+    right = unquant.decode(data)
+    monkeypatch.setattr("unquant.codecs._loaded", {})
+    monkeypatch.setenv("UNQUANT_WEIGHTS", str(tmp_path))
+    other = tmp_path / shipped_weights.name
+    shutil.copy(shipped_weights, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnquantWarning)
+        assert unquant.decode(data) == right
+    content = bytearray(other.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    monkeypatch.setattr("unquant.codecs._loaded", {})
+    with pytest.warns(UnquantWarning, match=r"has the stream id of the package's ratevar.*left out") as told:
+        assert unquant.decode(data) == unquant.decode(data) == right
+    assert len(told) == 1
+    assert str(other) in str(told[0].message)
+    assert registry.find_model("ratevar").path == shipped_weights
+
+
 @pytest.mark.parametrize(
     "index",
     [DEEP, "null", "[]", "{}", '{"family": "ratevar", "config": {}, "training": {}, "shards": 3}', "9" * 10_000],
@@ -216,7 +244,7 @@ def test_weights_that_are_not_finite(name: str, value: float, tmp_path: Path) ->
         unquant.load(path)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 def test_weights_that_are_no_fractions(dtype: torch.dtype, tmp_path: Path) -> None:
     family, config, tensors = parts(GOLDEN / "tiny.safetensors")
     path = tmp_path / "w.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unquant.codecs.interface import AnyCodec
-from unquant.container import parse
+from unquant.container import Container, Tile, parse, stream_crc
 from unquant.errors import BitstreamError, CorruptStream, ImageTooLarge, ModelMissing
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -59,3 +61,43 @@ def test_a_bad_alpha_is_found_before_the_picture_is_drawn(
         with pytest.raises(CorruptStream, match="alpha plane"):
             every.decode(damaged)
     assert not drawn
+
+
+DECODED_ALONE = """
+import resource, sys
+import unquant
+weights, small, *bombs = sys.argv[1:]
+codec = unquant.load(weights)
+codec.decode(small)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+for bomb in bombs:
+    try:
+        codec.decode(bomb)
+    except unquant.CorruptStream:
+        continue
+    sys.exit(f"{bomb}: decoded")
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory in kilobytes")
+def test_a_size_that_is_claimed_takes_no_memory(every_weights: Path, tmp_path: Path) -> None:
+    """A file of some hundred kilobytes says that it holds 2^28 pixels, and its first tile holds nothing of the kind. Planes
+    of that many pixels would take gigabytes."""
+    name = "plain" if "av1" in every_weights.stem else "point"
+    small = GOLDEN / f"{every_weights.stem}-{name}.unq"
+    container = parse(small.read_bytes())
+    header = replace(container.header, width=2**14, height=2**14)
+    stream = container.tiles[0].stream
+    tile = Tile(stream, stream_crc(header.to_bytes(), 0, stream))
+    bombs: list[str] = []
+    for number, one in enumerate((tile, Tile(b"", 0))):
+        bomb = tmp_path / f"{number}.unq"
+        bomb.write_bytes(Container(header, (one,) * (1 if header.family == "av1" else header.max_tiles)).to_bytes())
+        bombs.append(str(bomb))
+    command = [sys.executable, "-c", DECODED_ALONE, str(every_weights), str(small), *bombs]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64 * 2**10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import os
 import re
@@ -87,10 +88,15 @@ def models() -> list[ModelInfo]:
         try:
             found.append(read_info(path))
         except (WeightsError, ModelMissing) as e:  # missing: a link to nothing
-            if str(e) not in _told:
-                _told.add(str(e))
-                warn(f"{e}; left out")
+            _tell(f"{e}; left out")
     return found
+
+
+def _tell(message: str) -> None:
+    """A warning, once in a process."""
+    if message not in _told:
+        _told.add(message)
+        warn(message)
 
 
 def find_model(model: str | os.PathLike[str]) -> ModelInfo:
@@ -106,10 +112,18 @@ def find_model(model: str | os.PathLike[str]) -> ModelInfo:
 
 
 def find_stream(family: str, stream_id: bytes) -> ModelInfo:
-    """The installed model that decodes a stream id. Raises ModelMissing naming the weights that the file needs."""
-    for entry in models():
-        if (entry.family, entry.stream_id) == (family, stream_id.hex()):
-            return entry
+    """The installed model that decodes a stream id: the package's own comes before any of the folder that UNQUANT_WEIGHTS
+    names, which is left out with a warning unless it is the same file. Raises ModelMissing naming the weights that the file
+    needs."""
+    entries = [entry for entry in models() if (entry.family, entry.stream_id) == (family, stream_id.hex())]
+    if entries:
+        first = entries[0]
+        for other in entries[1:]:
+            if first.path.parent == SHIPPED_FOLDER and not _same_bytes(first.path, other.path):
+                _tell(
+                    f"{other.path}: has the stream id of the package's {first.name}, which decodes; left out unless named"
+                )
+        return first
     raise ModelMissing(
         f"this file needs {family} weights with stream id {stream_id.hex()}, which are not installed (looked in {_where()};"
         f" put the weights file into a folder and name it in {FOLDER_VARIABLE})"
@@ -141,6 +155,13 @@ def find_decoder(data: bytes, model: str | os.PathLike[str] | None = None) -> Mo
         f"an .avif is drawn by weights of the family {AVIF_FAMILY.name}, of which none are installed (looked in {_where()};"
         f" put the weights file into a folder and name it in {FOLDER_VARIABLE})"
     )
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # of a file that is not needed
+        return False
 
 
 def _where() -> str:
