@@ -258,6 +258,11 @@ def build(weights: Weights, which: str) -> AnyLatentCodec:
                 cond=8, tile=8, entropy=trained.entropy,
             )  # fmt: skip
     made = untrained(config)
+    # of realism, more than rounding is to be seen in the picture
+    drawing = "f." if isinstance(config, CdcConfig) else "g_s."
+    made.tensors.update(
+        {name: 8 * tensor for name, tensor in made.tensors.items() if name.startswith(drawing) and "linear" not in name}
+    )
     return CdcCodec(made) if isinstance(config, CdcConfig) else RatevarCodec(made)
 
 
@@ -268,7 +273,8 @@ def test_other_configurations_make_files(tiny_cdc_weights: Path, photo: Image.Im
     picture = photo.crop((100, 80, 270, 150))
     data = codec.encode(picture, q_index=100)
     images = [codec.decode(data, realism=1), codec.decode(data, realism=1), codec.decode(data, realism=0)]
-    assert images[0] == images[1] != images[2]
+    assert images[0] == images[1]
+    assert np.abs(np.asarray(images[0], int) - np.asarray(images[2], int)).max() > 1
     assert {image.size for image in images} == {(170, 70)}
     side = codec.dequantise(parse(data))
     y = codec.analyse(np.asarray(picture))
