@@ -4,6 +4,8 @@
 # While working, in the environment of `make test`:
 #   make fast     the tests that take less than a minute in all
 #   make format   repair what ruff can
+#   make fuzz     a million executions of the container's fuzzing target, ten thousand of each decode's (RUNS=, DECODES=)
+#   make test-oldest   the tests with the oldest version of each dependency that pyproject.toml allows
 #   make wheel    build the wheel, install it into a bare environment, encode and decode one picture with its command
 # make figures makes the tables and figures of README and docs anew: from the images in KODAK and CID22 where there are such, with
 # the metrics' weights in UNQUANT_METRICS (what is known is not measured again), else from the rows in docs/figures.
@@ -16,7 +18,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 TESTS := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS)
 
-.PHONY: demo test fast lint format wheel figures clean
+.PHONY: demo test test-oldest fast fuzz lint format wheel figures clean
 
 demo: .venv-demo/.done
 	.venv-demo/bin/unquant demo --output out/demo
@@ -26,6 +28,20 @@ test: .venv/.done lint
 
 fast: .venv/.done
 	$(TESTS) -m 'not slow'
+
+# constraints-oldest.txt is held to pyproject.toml by a test
+test-oldest:
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n $(JOBS) $(PYTEST_FLAGS)
+
+RUNS ?= 1000000
+DECODES ?= 10000
+fuzz: .venv/.done
+	for target in container ratevar cdc av1; do \
+		mkdir -p out/fuzz/$$target && runs=$$([ $$target = container ] && echo $(RUNS) || echo $(DECODES)) && \
+		OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz/fuzz.py $$target -runs=$$runs -artifact_prefix=out/fuzz/$$target- out/fuzz/$$target || exit 1; \
+	done
 
 lint: .venv/.done
 	.venv/bin/ruff check .
@@ -105,4 +121,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-wheel out build dist
+	rm -rf .venv .venv-demo .venv-wheel .venv-oldest out build dist

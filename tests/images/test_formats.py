@@ -128,6 +128,7 @@ def test_the_limit_is_ours_alone() -> None:
         open_image(io.BytesIO(data), max_pixels=1_000_000)
     assert before == Image.MAX_IMAGE_PIXELS
     jpeg = b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 60_000, 60_000, 1) + b"\1\x11\0"
+    jpeg += b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\1\0\0\x3f\0"
     with pytest.raises(ImageTooLarge, match="60000x60000"):
         open_image(io.BytesIO(jpeg))
     with pytest.raises(InputError):
