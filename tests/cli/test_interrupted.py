@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from fake_codec import picture
+from PIL import Image
 
 import unquant
 from unquant.cli.exits import Code
 from unquant.codecs.interface import AnyCodec
+from unquant.weights_file import read_weights, write_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs POSIX")]
 
@@ -128,6 +131,48 @@ def test_files_that_may_not_grow(start: Start, images: Path, tiny_weights: Path,
     )  # of git, which bench asks for the commit
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     assert (images / "00.png").read_bytes() == precious
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder))
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_a_full_disk(start: Start, disk: Path, tiny: AnyCodec, tiny_weights: Path, tmp_path: Path, room: int) -> None:
+    """Also one on which a file is begun before it is full."""
+    image = picture(256, 192)
+    image.putalpha(Image.effect_noise(image.size, 100))  # which no coder makes small
+    image.save(tmp_path / "a.png")
+    (tmp_path / "a.unq").write_bytes(tiny.encode(tmp_path / "a.png", quality=100))
+    weights = read_weights(tiny_weights)
+    state = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("tables.")}
+    (tmp_path / "export").mkdir()
+    write_shards(tmp_path / "export", weights.family, weights.config, state, {})
+    filler = disk / "filler"
+    filler.write_bytes(bytes(8192 - room))
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "more").write_bytes(bytes(room + 1))
+    (disk / "more").unlink()
+    for arguments, name in (
+        (("encode", "a.png", disk / "b.unq", "--model", tiny_weights, "--quality", 100), "b.unq"),
+        (("decode", "a.unq", disk / "b.png", "--model", tiny_weights), "b.png"),
+        (("train", "export", "export", "-o", disk / "w.safetensors"), "w.safetensors"),
+    ):
+        process = start(*arguments)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == Code.INPUT, said
+        assert f"{name}: cannot be written: " in said
+        assert "No space left on device" in said
+        assert "Traceback" not in said
+        assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that root cannot write to either")
