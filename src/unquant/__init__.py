@@ -33,7 +33,7 @@ from unquant.errors import (
 )
 
 if TYPE_CHECKING:
-    from unquant.codecs import Codec, Info, ModelInfo, decode, encode, info, load, models
+    from unquant.codecs import Codec, Info, Limits, ModelInfo, decode, encode, info, load, models
     from unquant.pillow_plugin import register_opener
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "ImageTooLarge",
     "Info",
     "InputError",
+    "Limits",
     "ModelInfo",
     "ModelMissing",
     "NotUnquant",

@@ -880,3 +880,31 @@ def test_the_limit_on_pixels(call: Call, codec: FakeCodec, tmp_path: Path, worke
     for limit, code in ((64 * 48 - 1, Code.LIMIT), (64 * 48, 0)):
         assert call("info", "out/a.unq", "--max-pixels", limit).exit_code == code
         assert call("decode", "-r", "out", "back", "-j", workers, "--max-pixels", limit).exit_code == code
+
+
+def test_the_limit_on_memory(call: Call, codec: FakeCodec, tmp_path: Path) -> None:
+    """Known before any work: no image is opened, nothing is coded."""
+    save(tmp_path / "a.png", width=64, height=48)
+    assert call("encode", "a.png", "whole.unq", "--max-memory", "4G").exit_code == 0
+    calls = len(codec.calls)
+    for command in (("encode", "a.png", "b.unq"), ("decode", "whole.unq", "b.png"), ("encode", "a.png", "--dry-run")):
+        result = call(*command, "--max-memory", "50MB")
+        assert result.exit_code == Code.LIMIT
+        assert result.stderr.startswith(f"unquant: error: {command[1]}: 0.0 megapixels: about ")
+        assert result.stderr.endswith("of which at most 0.05 GB are allowed (--max-memory, Limits.max_memory)\n")
+    assert len(codec.calls) == calls
+    assert not (tmp_path / "b.unq").exists()
+    assert not (tmp_path / "b.png").exists()
+    assert call("encode", "a.png", "b.unq", "--max-memory", "much").exit_code == Code.USAGE
+
+
+def test_what_takes_long_is_said_before(
+    call: Call, codec: FakeCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.png", width=64, height=48)
+    assert "megapixels" not in call("encode", "a.png", "--force").stderr
+    monkeypatch.setattr("unquant.cli.batch._LONG_SECONDS", 0)
+    for command in (("encode", "a.png"), ("decode", "a.unq")):
+        first = call(*command, "--force").stderr.splitlines()[0]
+        assert first.startswith(f"unquant: note: {command[1]}: 0.0 megapixels: about ")
+        assert "megapixels" not in call(*command, "--force", "--quiet").stderr

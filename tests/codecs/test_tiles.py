@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from unquant.codecs.latent import AnyLatentCodec
-from unquant.codecs.tiles import decode_tiles, encode_tiles, log2_q_in, q_indices, tile_windows
-from unquant.container import Container, Header
+from unquant.codecs.tiles import Latents, encode_tiles, log2_q_in, q_indices, tile_windows
+from unquant.codecs.windows import Window, blocks
+from unquant.container import Container, Header, Tile
 from unquant.errors import CorruptStream
 
 
@@ -46,14 +49,54 @@ def test_a_latent_comes_back_to_within_half_a_step(either: AnyLatentCodec, mappe
     size, side = (9, 10), either.config.tile
     header = header_of(either, size, mapped=mapped)
     y = 20 * torch.randn(1, either.config.latent, *size, generator=torch.Generator().manual_seed(0))
+    whole = Window.whole(size)
+
+    def latents(tiles: tuple[Tile, ...], parts: list[Window]) -> Latents:
+        return Latents(either.exact, Container(header, tiles), either.config.latent, side, parts)
+
     with torch.inference_mode():
-        tiles = encode_tiles(either.exact, either.model.entropy.hyper_analysis, header, y, side)
-        found = decode_tiles(either.exact, Container(header, tiles), either.config.latent, side)
+        tiles = encode_tiles(either.exact, either.model.entropy.hyper_analysis, header, [(whole, y)], side)
+        found = latents(tiles, [whole]).cut(whole)
     assert len(tiles) == 4
     error = (found.y_file - y).abs() * torch.exp2(-found.log2_q_file)
     assert bool((found.t >= 0).any())
     assert float(error[found.t >= 0].max()) <= 0.5 + 1e-3
     with pytest.raises(CorruptStream, match="3 tiles where 4 are needed"):
-        decode_tiles(either.exact, Container(header, tiles[:3]), either.config.latent, side)
+        latents(tiles[:3], [whole])
     with pytest.raises(CorruptStream):
-        decode_tiles(either.exact, Container(header, tiles[::-1]), either.config.latent, side)
+        latents(tiles[::-1], [whole]).cut(whole)
+
+
+def test_tiles_are_decoded_once_and_held_no_longer_than_they_are_needed(
+    either: AnyLatentCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, side = (24, 24), either.config.tile
+    header = header_of(either, size, mapped=True)
+    y = 20 * torch.randn(1, either.config.latent, *size, generator=torch.Generator().manual_seed(0))
+    whole, parts = Window.whole(size), blocks(Window.whole(size), 5)
+    decode, count = either.exact.decode, [0]
+
+    def counting(*given: Any) -> Any:
+        count[0] += 1
+        return decode(*given)
+
+    with torch.inference_mode():
+        tiles = encode_tiles(either.exact, either.model.entropy.hyper_analysis, header, [(whole, y)], side)
+        # by parts of whole tiles, last ones first: the same
+        pieces = [(part, part.cut(y)) for part in reversed(blocks(whole, 16))]
+        assert encode_tiles(either.exact, either.model.entropy.hyper_analysis, header, pieces, side) == tiles
+        monkeypatch.setattr(either.exact, "decode", counting)
+        container = Container(header, tiles)
+        right = Latents(either.exact, container, either.config.latent, side, [whole]).cut(whole)
+        assert count == [9]
+        latents = Latents(either.exact, container, either.config.latent, side, parts)
+        latents.prove()
+        most = 0
+        for part in parts:
+            found = latents.cut(part)
+            for name in ("y_file", "mu", "t"):
+                assert torch.equal(getattr(found, name), part.cut(getattr(right, name)))
+            most = max(most, len(latents.held))
+    assert count == [18]
+    assert most < 9
+    assert latents.held == ()

@@ -20,13 +20,16 @@ from unquant.cli.exits import Code, code_of, describe, print_traceback, say, wri
 from unquant.cli.noise import caught_noise
 from unquant.cli.paths import Job, Plan
 from unquant.cli.progress import Bar
-from unquant.container import pixel_limit
+from unquant.codecs.forecast import Forecast, available_memory
+from unquant.container import DEFAULT_LIMITS, Limits, limits_within
 from unquant.errors import InputError, OptionError, warn
 from unquant.files import check_target, write_whole
 
 __all__ = ["Batch", "Done", "read_bytes"]
 
 
+_LONG_SECONDS: Final = 10
+"""From which on it is said how long a file will take."""
 _HEAD_BYTES: Final = 32
 """What a file begins with that tells its format."""
 
@@ -49,7 +52,7 @@ class Batch:
 
     workers: files at a time. force: overwrite outputs. resume: leave out what an earlier run has done. as_json: one object
     per file on the standard output. quiet: errors only on the standard error. preserve_times: outputs get the times of their
-    inputs. max_pixels: of a picture, in place of the limit of `pixel_limit`.
+    inputs. limits: on each file, and on the memory that is foretold of it.
     """
 
     def __init__(
@@ -62,10 +65,10 @@ class Batch:
         quiet: bool,
         resume: bool = False,
         preserve_times: bool = False,
-        max_pixels: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
-        self.resume, self.preserve_times, self.max_pixels = resume, preserve_times, max_pixels
+        self.resume, self.preserve_times, self.limits = resume, preserve_times, limits
         self._note, self._is_partial = plan.note, plan.is_partial
         self.workers = max(1, min(workers, len(self.jobs)))
         self._lock = threading.Lock()
@@ -90,6 +93,14 @@ class Batch:
         _check_output(job.target, force=self.force)
         if not job.make_folder and not job.target.parent.is_dir():
             raise InputError(f"{job.target}: cannot be written: its folder does not exist")
+
+    def foretell(self, job: Job, forecast: Forecast) -> None:
+        """Says what a job will take where that is much; raises ImageTooLarge where it is more memory than is allowed."""
+        forecast.check()
+        free = available_memory()
+        much = forecast.seconds > _LONG_SECONDS or (free is not None and forecast.memory > free / 2)
+        if much and not self.quiet:
+            say(f"{job.source_name}: {forecast}", "note")
 
     def write(self, job: Job, data: bytes) -> None:
         """The whole output of a job, or nothing; folders are made. Raises InputError."""
@@ -154,7 +165,7 @@ class Batch:
             if self.resume and _is_done(job):
                 return job, _BEFORE
             self.check(job)
-            with pixel_limit(self.max_pixels):
+            with limits_within(self.limits):
                 return job, work(job)
         except BrokenPipeError:
             raise

@@ -22,15 +22,19 @@ from unquant.cli.transcode import (
     Jobs,
     Json,
     KeepSuffix,
-    MaxPixels,
+    MaxDrawnPixels,
+    MaxMemory,
     Output,
     PreserveTimes,
     Quiet,
     Recursive,
     Resume,
+    foretold,
     is_avif_output,
+    limits_of,
     row_of,
 )
+from unquant.container import DECODE_MAX_PIXELS
 from unquant.errors import CorruptStream, InputError, OptionError, UnsupportedVersion, warn
 from unquant.families import family_of
 
@@ -113,7 +117,8 @@ def decode(
     device: Device = None,
     deterministic: Deterministic = False,
     jobs: Jobs = 1,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxDrawnPixels = None,
+    max_memory: MaxMemory = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -136,7 +141,7 @@ def decode(
         as_json=as_json,
         quiet=quiet,
         preserve_times=preserve_times,
-        max_pixels=max_pixels,
+        limits=limits_of(max_pixels or DECODE_MAX_PIXELS, max_memory),
     )
     _check_format(work.jobs[0].target, image_format, extension)
     to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
@@ -188,7 +193,9 @@ class _Decoder:
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
             warn("what is drawn is coded a second time, as AVIF")
-        codec = loaded(find_decoder(data, self.model), **self.running)
+        entry, options = find_decoder(data, self.model), DecodeOptions(**self.drawing)
+        self.batch.foretell(job, foretold(info, options))
+        codec = loaded(entry, **self.running)
         start = perf_counter()
         with self.batch.bar.of_picture(info.width * info.height):
             image = codec.decode(data, **self.drawing)

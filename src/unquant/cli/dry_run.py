@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from unquant.cli.batch import Done, read_bytes
 from unquant.cli.paths import Job
+from unquant.cli.transcode import foretold
+from unquant.codecs.forecast import foretell_encode
 
 if TYPE_CHECKING:
     from unquant.codecs.options import DecodeOptions
@@ -29,11 +31,12 @@ class DryEncode:
         from unquant.container import DEFAULT_LIMITS
         from unquant.images import image_size
 
-        find_model(self.model)
+        family = find_model(self.model).family
         options = EncodeOptions(**self.options)
         source = io.BytesIO(read_bytes(None, DEFAULT_LIMITS.max_file)) if job.source is None else job.source
         width, height = image_size(source, name=job.source_name, frame=job.frame)
         most = options.target(width * height)
+        foretell_encode(family, width * height, search=most is not None).check()
         return _planned(width, height, "" if most is None else f", at most {most} bytes", {"most_bytes": most})
 
 
@@ -52,6 +55,7 @@ class DryDecode:
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
         info = read_info(data, allow_partial=self.options.allow_partial)
         find_decoder(data, self.model)
+        foretold(info, self.options).check()
         *_, width, height = self.options.part(info.width, info.height)
         width, height = (-(-side // self.options.reduction) for side in (width, height))
         turned = info.container == "avif" and (info.orientation or 1) > 4

@@ -26,6 +26,7 @@ from unquant.cli.transcode import (
     Jobs,
     Json,
     KeepSuffix,
+    MaxMemory,
     MaxPixels,
     Output,
     PreserveTimes,
@@ -33,8 +34,10 @@ from unquant.cli.transcode import (
     Recursive,
     Resume,
     is_avif_output,
+    limits_of,
     row_of,
 )
+from unquant.codecs.forecast import foretell_encode
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import OptionError, UnquantError, UnsupportedVersion, warn
 from unquant.families import FAMILIES, Family, family_of
@@ -134,6 +137,7 @@ def encode(
     deterministic: Deterministic = False,
     jobs: Jobs = 1,
     max_pixels: MaxPixels = None,
+    max_memory: MaxMemory = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -167,7 +171,7 @@ def encode(
         as_json=as_json,
         quiet=quiet,
         preserve_times=preserve_times,
-        max_pixels=max_pixels,
+        limits=limits_of(max_pixels, max_memory),
     )
     own: dict[str, Any] = {} if effort is None else {"effort": effort}  # what not every family takes
     to_avif = is_avif_output(work.jobs[0].target, file_format, extension)
@@ -206,7 +210,7 @@ class _Encoder:
         from unquant.codecs.info import info as read_info
         from unquant.container import DEFAULT_LIMITS
         from unquant.container.avif import is_avif
-        from unquant.images import open_image
+        from unquant.images import open_image, pixel_count
 
         limit = DEFAULT_LIMITS.max_file
         source = read_bytes(None, limit) if job.source is None else job.source
@@ -214,6 +218,10 @@ class _Encoder:
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         repacked = is_avif(head) and _family(self.model).draws_avif and self._is_repacked(job.frame, stream)
         wishes = self.wishes
+        if not repacked:
+            pixels = pixel_count(stream, name=job.source_name, frame=job.frame)
+            search = self.options["bpp"] is not None or self.options["target_bytes"] is not None
+            self.batch.foretell(job, foretell_encode(_family(self.model).name, pixels, search=search))
         image = None if repacked else open_image(stream, name=job.source_name, frame=job.frame, icc=self.given.icc)
         if image is not None and self.given:
             image = self.given.described(image, metadata=wishes["metadata"])

@@ -9,13 +9,13 @@ from unquant.errors import OptionError
 
 __all__ = ["parse_duration", "parse_rates", "parse_size"]
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([km]?)(i?)b?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([kmg]?)(i?)b?", re.IGNORECASE)
 _DURATION: Final = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", re.IGNORECASE)
-_POWERS: Final = {"": 0, "k": 1, "m": 2}
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes, at least 1, from `20000`, `20k`, `20KB`, `1.5MB` (thousands) or `20KiB` (1024). Raises OptionError."""
+    """Bytes, at least 1, from `20000`, `20k`, `20KB`, `1.5MB`, `2G` (thousands) or `20KiB` (1024). Raises OptionError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or (match[3] and not match[2]):
         raise OptionError(f"{option}: {text!r} is not a size such as 20000, 20k, 20KB or 1.5MB")

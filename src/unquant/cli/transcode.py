@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from unquant.cli.quantities import parse_size
+from unquant.codecs.forecast import Forecast, foretell_decode
+from unquant.container import DECODE_MAX_PIXELS, MAX_PIXELS, Limits
 from unquant.errors import OptionError
 
 if TYPE_CHECKING:
     from unquant.codecs.info import Info
+    from unquant.codecs.options import DecodeOptions
 
 __all__ = [
     "FILES_PANEL",
@@ -21,12 +25,17 @@ __all__ = [
     "Jobs",
     "Json",
     "KeepSuffix",
+    "MaxDrawnPixels",
+    "MaxMemory",
+    "MaxPixels",
     "Output",
     "PreserveTimes",
     "Quiet",
     "Recursive",
     "Resume",
+    "foretold",
     "is_avif_output",
+    "limits_of",
     "row_of",
 ]
 
@@ -97,7 +106,28 @@ MaxPixels = Annotated[
         metavar="N",
         min=1,
         help="Width times height of a picture at most.",
-        show_default="268435456",
+        show_default=f"{MAX_PIXELS}",
+        rich_help_panel=_RUN,
+    ),
+]
+MaxDrawnPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Width times height of a picture at most.",
+        show_default=f"{DECODE_MAX_PIXELS}",
+        rich_help_panel=_RUN,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory at most, by what is foretold of it: 800M, 2G. A picture that takes more is refused before any work.",
+        show_default="any",
         rich_help_panel=_RUN,
     ),
 ]
@@ -105,6 +135,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="One JSON object per file on the standard output.", rich_help_panel=_RUN)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on the standard error.", rich_help_panel=_RUN)]
+
+
+def limits_of(max_pixels: int | None, max_memory: str | None) -> Limits:
+    """The limits that the options ask for. Raises OptionError."""
+    return Limits(
+        max_pixels=max_pixels, max_memory=None if max_memory is None else parse_size(max_memory, "--max-memory")
+    )
 
 
 def row_of(info: Info, seconds: float, *, repacked: bool = False) -> dict[str, Any]:
@@ -120,6 +157,14 @@ def row_of(info: Info, seconds: float, *, repacked: bool = False) -> dict[str, A
         "repacked": repacked,
         "seconds": round(seconds, 3),
     }
+
+
+def foretold(info: Info, options: DecodeOptions) -> Forecast:
+    """What a decode will take, by the file's headers."""
+    *_, width, height = options.part(info.width, info.height)
+    realism = 0.0 if options.is_plain else info.realism if options.realism is None else options.realism
+    steps = info.steps if options.steps is None else options.steps
+    return foretell_decode(info.family, width * height, realism=realism, steps=1 if options.is_plain else steps)
 
 
 def is_avif_output(target: Path | None, asked: str | None, extension: str) -> bool:

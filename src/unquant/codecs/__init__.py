@@ -10,7 +10,7 @@ from unquant.codecs.info import Info, info
 from unquant.codecs.options import ContainerName, ImageSource, QIndex, Region, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
-from unquant.container import pixel_limit
+from unquant.container import Limits, decode_limit, limits_within, pixel_limit
 from unquant.errors import WeightsError
 from unquant.families import family_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from unquant.codecs.interface import AnyCodec as Codec
 
-__all__ = ["Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "loaded", "models"]
+__all__ = ["Codec", "Info", "Limits", "ModelInfo", "decode", "encode", "info", "load", "loaded", "models"]
 
 _loaded: dict[tuple[str, str, bool], Codec] = {}
 _lock = threading.Lock()
@@ -129,6 +129,7 @@ def decode(
     scale: float = 1,
     allow_partial: bool = False,
     max_pixels: int | None = None,
+    limits: Limits | None = None,
 ) -> PILImage.Image:
     """Decode a `.unq` file with the weights it names, or redraw any `.avif` with weights that can.
 
@@ -138,7 +139,7 @@ def decode(
     are not installed, and what `Codec.decode` raises.
     """
     data = file_bytes(data)
-    with pixel_limit(max_pixels):
+    with limits_within(limits), pixel_limit(max_pixels), decode_limit():
         codec = loaded(find_decoder(data, model), device, deterministic=deterministic)
     return codec.decode(
         data,
@@ -150,4 +151,5 @@ def decode(
         scale=scale,
         allow_partial=allow_partial,
         max_pixels=max_pixels,
+        limits=limits,
     )

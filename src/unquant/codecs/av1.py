@@ -23,9 +23,10 @@ from unquant.codecs.av1_open import open_avif, open_unq
 from unquant.codecs.av1_rate import largest_file
 from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_avif
 from unquant.codecs.device import memory_errors
+from unquant.codecs.forecast import foretell_encode
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
-from unquant.codecs.parts import Beside, open_container, part_image, pixels_of, shrunk, with_damage
+from unquant.codecs.parts import Beside, open_container, padded_part, part_image, pixels_of, shrunk, with_damage
 from unquant.codecs.progress import tell
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import Window, redraw_noise, run_windowed
@@ -104,7 +105,9 @@ class Av1Codec(Codec[Av1Config, Av1]):
         wishes = self._wishes(options)
         with memory_errors():
             picture = self._picture(image, options)
-            DEFAULT_LIMITS.check_size(picture.rgb.shape[1], picture.rgb.shape[0])
+            height, width = picture.rgb.shape[:2]
+            DEFAULT_LIMITS.check_size(width, height)
+            foretell_encode(self.family, height * width, search=options.target(height * width) is not None).check()
             base = replace(BASE, speed=10 - (DEFAULT_EFFORT if options.effort is None else options.effort))
             plan = _Plan(picture, base, wishes, options.container, coded_alpha(picture.alpha, options.container))
             target = options.target(plan.pixels)
@@ -155,13 +158,18 @@ class Av1Codec(Codec[Av1Config, Av1]):
         with memory_errors(), torch.inference_mode():
             damage = None
             if is_avif(data):
+                file = parse_avif(data)
+                drawing = self._drawing(Wishes.from_payload(file.uuid_payload), file.height, file.width, options)
+                self._check_memory(drawing)
                 opened = open_avif(data)
             else:
                 container, damage = open_container(data, allow_partial=options.allow_partial)
-                self._check_weights(container.header)
+                header = container.header
+                self._check_weights(header)
+                drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
+                self._check_memory(drawing)
                 opened = open_unq(container, damage)
             height, width = opened.rgb.shape[:2]
-            drawing = self._drawing(opened.wishes, height, width, options)
             rgb = shrunk(self._draw(opened.rgb, opened.coding, drawing), drawing.reduction)
             beside = Beside(opened.alpha, opened.icc, opened.exif, opened.xmp)
             image = part_image(rgb, beside, (height, width), drawing.window, drawing.reduction)
@@ -179,8 +187,6 @@ class Av1Codec(Codec[Av1Config, Av1]):
             return np.ascontiguousarray(rgb[top:bottom, left:right])
         height, width = rgb.shape[:2]
         h16, w16 = -(-height // REDRAW_STRIDE), -(-width // REDRAW_STRIDE)
-        edge = (0, h16 * REDRAW_STRIDE - height), (0, w16 * REDRAW_STRIDE - width), (0, 0)
-        plane = torch.from_numpy(np.pad(rgb, edge, mode="edge")).permute(2, 0, 1)[None]
         table = told([coding]).to(self.device)
         realism = drawing.realism
         ends = [end for end, counts in ((0.0, realism < 1), (1.0, realism > 0)) if counts]
@@ -188,8 +194,8 @@ class Av1Codec(Codec[Av1Config, Av1]):
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
             place = Window(top, bottom, left, right)
-            part = place.times(REDRAW_STRIDE).cut(plane).to(self.device).float().div_(255)
-            part = part.contiguous(memory_format=torch.channels_last)
+            part = torch.from_numpy(padded_part(rgb, place, REDRAW_STRIDE)).to(self.device)
+            part = part.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
             noise = redraw_noise(drawing.seed if realism > 0 else None, place, self.device, 0)
 
             def drawn(end: float) -> Tensor:

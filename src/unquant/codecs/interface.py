@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from unquant.codecs.device import check_process, fast_precision, memory_errors, one_thread, survive_fork, usable_device
+from unquant.codecs.forecast import foretell_decode
 from unquant.codecs.options import (
     DEFAULT_SEED,
     ContainerName,
@@ -42,7 +43,7 @@ from unquant.codecs.options import (
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import Window
 from unquant.codecs.wishes import Wishes
-from unquant.container import MAX_STEPS, Header, pixel_limit
+from unquant.container import MAX_STEPS, Header, Limits, decode_limit, limits_within, pixel_limit
 from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
@@ -240,6 +241,7 @@ class Codec(ABC, Generic[C, M]):
         scale: float = 1,
         allow_partial: bool = False,
         max_pixels: int | None = None,
+        limits: Limits | None = None,
     ) -> PILImage.Image | list[PILImage.Image]:
         """Decode a `.unq` file (av1: an `.avif` file as well), or a list of such, to RGB (or RGBA) images.
 
@@ -255,7 +257,8 @@ class Codec(ABC, Generic[C, M]):
         allow_partial: of a damaged `.unq` what is whole is decoded, and what is not stands in `image.info["damage"]`, a tuple
         of lines, missing where all is whole. A damaged tile is filled with the mean of those around it, or grey; alpha and
         metadata that are damaged are left out. A file without one whole tile is an error still.
-        max_pixels: of the picture, width times height, in place of 2^28.
+        max_pixels: of the picture, width times height, in place of 100 million. limits: all that a file may ask for, the
+        memory that is foretold among it, in place of the default ones.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """
         options = DecodeOptions(
@@ -267,11 +270,12 @@ class Codec(ABC, Generic[C, M]):
             scale=scale,
             allow_partial=allow_partial,
             max_pixels=max_pixels,
+            limits=limits,
         )
         if steps is not None:
             self._check_steps(steps)
         check_process(self.device, self._process)
-        with pixel_limit(max_pixels), self._threads():
+        with limits_within(limits), pixel_limit(max_pixels), decode_limit(), self._threads():
             if isinstance(data, list | tuple):
                 return [self._decode(file_bytes(one), options) for one in data]
             return self._decode(file_bytes(cast(Source, data)), options)
@@ -292,6 +296,11 @@ class Codec(ABC, Generic[C, M]):
         """An `.avif` file as a `.unq` file or the other way round, nothing coded again. Raises OptionError for a family whose
         streams are not those of an `.avif`."""
         raise OptionError(f"models of the family {self.family} repack no .avif")
+
+    def _check_memory(self, drawing: Drawing) -> None:
+        """Raises ImageTooLarge for what takes more memory than the limits allow."""
+        height, width = drawing.window.size
+        foretell_decode(self.family, width * height, realism=drawing.realism, steps=drawing.steps).check()
 
     def _check_weights(self, header: Header) -> None:
         """Raises ModelMissing for a file that needs other weights."""

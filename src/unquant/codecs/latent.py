@@ -2,11 +2,16 @@
 
 image ──►┤g_a├──► y ──► tiles ──►┤exact entropy coder├──► container        (encode)
 image ◄──┤the family's decoder├◄── ŷ, μ, σ ◄── tiles ◄──┤exact entropy coder├◄── container   (decode)
+
+Both go through the picture block by block: beside the 8-bit picture memory is that of a block and of a row or two of tiles.
+What needs more: y is kept as a whole where a size is searched for.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,27 +21,31 @@ from torch import Tensor
 
 from unquant.codecs.alpha import encode_alpha
 from unquant.codecs.device import memory_errors
+from unquant.codecs.forecast import foretell_encode
 from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex
 from unquant.codecs.parts import (
+    Beside,
     Damage,
     beside_of,
     fill_with_means,
     open_container,
+    padded_part,
     part_image,
     pixels_of,
     shrunk,
     with_damage,
 )
+from unquant.codecs.progress import counted, unheard
 from unquant.codecs.rate import largest_file, quality_to_q_index
-from unquant.codecs.tiles import decode_tiles, encode_tiles, q_indices, read_tiles, tile_windows
-from unquant.codecs.windows import Window, run_windowed
+from unquant.codecs.tiles import Latents, encode_tiles, q_indices, read_tiles, tile_windows
+from unquant.codecs.windows import Window, blocks, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
 from unquant.container import DEFAULT_LIMITS, Container, Header, latent_size, metadata_bytes
 from unquant.entropy.exact import ExactCoder
 from unquant.entropy.rdoq import Rdoq
-from unquant.errors import CorruptStream, ImageTooLarge, OptionError, WeightsError
+from unquant.errors import CorruptStream, OptionError, WeightsError
 from unquant.families import AVIF_FAMILY
 from unquant.images import Picture
 from unquant.networks.common import SideInfo, log2_q_of
@@ -57,11 +66,18 @@ _GREY = 128.0
 
 
 class _Plan(NamedTuple):
-    """What an encode works from: the picture, its latent (1, c, h16, w16) float32, and the sections' bytes."""
+    """What an encode works from: the picture, the sections' bytes, and where it is needed more than once the latent,
+    (1, c, h16, w16) float32."""
 
     picture: Picture
     alpha: bytes | None
-    y: Tensor
+    y: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h16, w16) of the latent."""
+        height, width = self.picture.rgb.shape[:2]
+        return latent_size(width, height)
 
     @property
     def overhead(self) -> int:
@@ -102,12 +118,17 @@ class LatentCodec(Codec[C, M]):
         wishes = self._wishes(options)
         low, high = self.q_index_range
         with memory_errors(), torch.inference_mode():
-            plan = self._plan(self._picture(image, options))
-            height, width = plan.picture.rgb.shape[:2]
+            picture = self._picture(image, options)
+            height, width = picture.rgb.shape[:2]
+            DEFAULT_LIMITS.check_size(width, height)
+            alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
             target = options.target(height * width)
-            if target is not None:
+            foretell_encode(self.family, height * width, search=target is not None).check()
+            y = None if target is None else self.analyse(picture.rgb)
+            plan = _Plan(picture, alpha, y)
+            if target is not None and y is not None:
                 return largest_file(
-                    lambda index: plan.overhead + self.estimate(plan.y, index),
+                    lambda index: plan.overhead + self.estimate(y, index),
                     lambda index: self._encode_at(plan, index, wishes),
                     target,
                     low,
@@ -127,34 +148,41 @@ class LatentCodec(Codec[C, M]):
             raise OptionError(f"q_index must be whole numbers in {low}..{high}")
         if not indices.ndim:
             return int(indices)
-        if indices.shape != plan.y.shape[-2:]:
-            shape = tuple(plan.y.shape[-2:])
-            raise OptionError(f"a q_index map of this image must be of shape {shape}, not {indices.shape}")
+        if indices.shape != plan.size:
+            raise OptionError(f"a q_index map of this image must be of shape {plan.size}, not {indices.shape}")
         return indices
 
-    def _plan(self, picture: Picture) -> _Plan:
-        alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
-        return _Plan(picture, alpha, self.analyse(picture.rgb))
+    def analyse(self, rgb: npt.NDArray[np.uint8], part: Window | None = None) -> Tensor:
+        """y = g_a(x), (1, c, h16, w16) float32 on the codec's device; the image is padded by repeating its edge.
 
-    def analyse(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
-        """y = g_a(x), (1, c, h16, w16) float32 on the codec's device; the image is padded by repeating its edge."""
-        height, width = rgb.shape[:2]
-        limits = DEFAULT_LIMITS
-        if max(height, width) > limits.max_dimension or height * width > limits.pixels:
-            raise ImageTooLarge(f"an image of {width}×{height} is beyond the limits of the format")
-        h16, w16 = latent_size(width, height)
-        padded = np.pad(rgb, ((0, h16 * LATENT_STRIDE - height), (0, w16 * LATENT_STRIDE - width), (0, 0)), mode="edge")
-        plane = torch.from_numpy(padded).permute(2, 0, 1)[None]
+        part: of the latent, None for all of it. One that starts on a multiple of `window` has exactly the values of all.
+        """
+        size = latent_size(rgb.shape[1], rgb.shape[0])
+        part = part or Window.whole(size)
         g_a = self.model.g_a
 
         def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            s = LATENT_STRIDE
-            part = plane[..., top * s : bottom * s, left * s : right * s].to(self.device).float().div_(255)
+            x = torch.from_numpy(padded_part(rgb, Window(top, bottom, left, right), LATENT_STRIDE)).to(self.device)
             with self._autocast():
-                return g_a(part.contiguous(memory_format=torch.channels_last))
+                return g_a(x.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last))
 
-        out = torch.empty(1, self.config.latent, h16, w16, device=self.device)
-        return run_windowed(network, out, (h16, w16), self.window, g_a.halo, 1)
+        out = torch.empty(1, self.config.latent, *part.size, device=self.device)
+        return run_windowed(network, out, size, self.window, g_a.halo, 1, part)
+
+    def _latent_parts(self, plan: _Plan) -> Iterator[tuple[Window, Tensor]]:
+        """y by blocks of whole tiles and whole windows, so that it is the same however it is cut; with its places."""
+        whole = Window.whole(plan.size)
+        if plan.y is not None:
+            yield whole, plan.y
+            return
+        parts = blocks(whole, math.lcm(self.window, self.config.tile))
+        if len(parts) == 1:
+            yield whole, self.analyse(plan.picture.rgb)
+            return
+        for part in counted(parts, "windows", len(parts)):
+            with unheard():
+                y = self.analyse(plan.picture.rgb, part)
+            yield part, y
 
     def estimate(self, y: Tensor, index: int) -> float:
         """Bytes of the tiles of y (1, c, h16, w16) at a q index, by cross-entropy in float32."""
@@ -181,7 +209,7 @@ class LatentCodec(Codec[C, M]):
             seed=wishes.seed,
         )
         h_a = self.model.entropy.hyper_analysis
-        tiles = encode_tiles(self.exact, h_a, header, plan.y, self.config.tile, self.rdoq)
+        tiles = encode_tiles(self.exact, h_a, header, self._latent_parts(plan), self.config.tile, self.rdoq)
         p = plan.picture
         return Container(header, tiles, alpha=plan.alpha, icc=p.icc, exif=p.exif, xmp=p.xmp).to_bytes()
 
@@ -197,16 +225,43 @@ class LatentCodec(Codec[C, M]):
                 rgb = self._small(container, self._linear, drawing, damage)
                 beside = beside_of(container, damage)
             else:
-                read = self._read(drawing, latent_size(header.width, header.height))
-                needs_side = self._needs_side(drawing.steps)
-                sides = [self.dequantise(container, path=needs_side, window=read, damage=damage)]
-                beside = beside_of(
-                    container, damage
-                )  # after the tiles have proved the size, before the work of drawing
-                # not kept here: the planes are as large as y, and the callee lets go of them
-                rgb = shrunk(self._draw(sides.pop(), drawing, read), drawing.reduction)
+                rgb, beside = self._large(container, drawing, damage)
             image = part_image(rgb, beside, (header.height, header.width), drawing.window, drawing.reduction)
             return with_damage(image, damage, LATENT_STRIDE)
+
+    def _large(
+        self, container: Container, drawing: Drawing, damage: Damage | None
+    ) -> tuple[npt.NDArray[np.uint8], Beside]:
+        """The picture by the family's networks, block by block, and what is beside it."""
+        self._check_q(container.header)
+        self._check_memory(drawing)
+        size = latent_size(container.header.width, container.header.height)
+        wanted, reduction, side = drawing.window, drawing.reduction, self._block(drawing.steps)
+        covered = wanted.covering(LATENT_STRIDE)
+        parts = [covered] if side is None else blocks(covered, side)
+        drawings = [drawing._replace(window=part.times(LATENT_STRIDE).within(wanted)) for part in parts]
+        reads = [self._read(each, size) for each in drawings]
+        latents = self._latents(container, reads, path=self._needs_side(drawing.steps), damage=damage)
+        # a tile proves the size before anything is done that takes it, and the rest of the file before the work of drawing
+        latents.prove()
+        beside = beside_of(container, damage)
+        if len(parts) == 1:
+            rgb = shrunk(self._draw(latents.cut(reads[0]), drawing, reads[0]), reduction)
+        else:
+            whole = wanted.covering(reduction)
+            rgb = np.empty((*whole.size, 3), np.uint8)
+            for each, read in counted(zip(drawings, reads, strict=True), "windows", len(parts)):
+                with unheard():
+                    drawn = shrunk(self._draw(latents.cut(read), each, read), reduction)
+                place = each.window.covering(reduction).seen_from(whole)
+                rgb[place.top : place.bottom, place.left : place.right] = drawn
+        if damage is not None:
+            damage.tiles.sort()
+        return rgb, beside
+
+    def _block(self, steps: int) -> int | None:
+        """Side, in latent positions, of the blocks that a picture is drawn in; None for all in one."""
+        return 2 * self.window
 
     @property
     def _linear(self) -> Tensor | None:
@@ -260,10 +315,16 @@ class LatentCodec(Codec[C, M]):
         window: Window | None = None,
         damage: Damage | None = None,
     ) -> SideInfo:
-        """What `decode_tiles` gives. Raises CorruptStream for steps that these weights do not have as well."""
+        """What `Latents` gives of a part, None for all. Raises CorruptStream, for q indices beyond the weights' range too."""
+        window = window or Window.whole(latent_size(container.header.width, container.header.height))
+        return self._latents(container, [window], path=path, damage=damage).cut(window)
+
+    def _latents(
+        self, container: Container, parts: list[Window], *, path: bool = True, damage: Damage | None = None
+    ) -> Latents:
         self._check_q(container.header)
-        channels, side = self.config.latent, self.config.tile
-        return decode_tiles(self.exact, container, channels, side, path=path, window=window, damage=damage)
+        c = self.config
+        return Latents(self.exact, container, c.latent, c.tile, parts, path=path, damage=damage)
 
     def _check_q(self, header: Header) -> None:
         low, high = self.q_index_range

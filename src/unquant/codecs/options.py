@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from unquant.container import Limits
     from unquant.images import ImageInput
 
 __all__ = [
@@ -79,6 +80,7 @@ class DecodeKeywords(TypedDict, total=False):
     scale: float
     allow_partial: bool
     max_pixels: int | None
+    limits: Limits | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,6 +140,7 @@ class DecodeOptions:
     scale: float = 1
     allow_partial: bool = False
     max_pixels: int | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if self.preview and self.realism:

@@ -24,6 +24,7 @@ __all__ = [
     "beside_of",
     "fill_with_means",
     "open_container",
+    "padded_part",
     "part_image",
     "pixels_of",
     "shrunk",
@@ -110,6 +111,14 @@ def with_damage(image: PILImage.Image, damage: Damage | None, stride: int) -> PI
 def pixels_of(out: Tensor, covered: Window, wanted: Window) -> U8:
     """The pixels `wanted`, (h, w, 3), of a plane (1, 3, h, w) uint8 that holds the pixels `covered` of the picture."""
     return wanted.seen_from(covered).cut(out)[0].permute(1, 2, 0).cpu().contiguous().numpy()
+
+
+def padded_part(rgb: U8, part: Window, stride: int) -> U8:
+    """A part of a picture (h, w, 3), in positions of `stride` pixels a side; beyond its edges these are repeated."""
+    place = part.times(stride)
+    found = rgb[place.top : place.bottom, place.left : place.right]
+    more = [(0, asked - there) for asked, there in zip(place.size, found.shape[:2], strict=True)]
+    return np.pad(found, (*more, (0, 0)), mode="edge")
 
 
 def shrunk(plane: U8, reduction: int) -> U8:

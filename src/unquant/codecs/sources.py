@@ -21,7 +21,7 @@ def file_bytes(source: Source) -> bytes:
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
-    most = DEFAULT_LIMITS.max_file + 1
+    most = DEFAULT_LIMITS.now.max_file + 1
     try:
         if isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:

@@ -6,14 +6,15 @@ y ──►┤tiles├──►┤/q├──► v ──►┤h_a├──► z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unquant.codecs.parts import Damage, fill_with_means
+from unquant.codecs.parts import Damage
 from unquant.codecs.progress import counted
 from unquant.codecs.windows import Window
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
@@ -22,7 +23,7 @@ from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.networks.common import SideInfo, log2_q_of
 
-__all__ = ["decode_tiles", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
+__all__ = ["Latents", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
 
 
 def tile_windows(h16: int, w16: int, side: int) -> Iterator[Window]:
@@ -48,59 +49,152 @@ def encode_tiles(
     exact: ExactCoder,
     hyper_analysis: Callable[[Tensor, Tensor], Tensor],
     header: Header,
-    y: Tensor,
+    parts: Iterable[tuple[Window, Tensor]],
     side: int,
     rdoq: Rdoq | None = None,
 ) -> tuple[Tile, ...]:
-    """The tiles of a latent y, (1, c, h16, w16) float32, in the header's steps.
+    """The tiles of a latent, in the header's steps.
 
-    hyper_analysis: h_a of the entropy model, in float32: it decides symbols, but need not be exact. rdoq: see
-    `ExactCoder.encode`.
+    hyper_analysis: h_a of the entropy model, in float32: it decides symbols, but need not be exact. parts: y by parts of
+    whole tiles, in any order, each with its place: (1, c, h, w) float32. rdoq: see `ExactCoder.encode`.
     """
-    log2_q = log2_q_in(header, y.device)
-    h16, w16 = y.shape[-2:]
-    tiles: list[Tile] = []
-    places = list(tile_windows(h16, w16, side))
-    for number, place in counted(enumerate(places), "tiles", len(places)):
-        step = place.cut(log2_q)
-        v = place.cut(y).double() * torch.exp2(-step)
-        coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step, rdoq)
-        tiles.append(Tile(coded.stream, symbols_crc(header.to_bytes(), number, coded.symbols)))
-    return tuple(tiles)
+    log2_q = log2_q_in(header, exact.device)
+    places = list(enumerate(tile_windows(*latent_size(header.width, header.height), side)))
+    tiles: dict[int, Tile] = {}
+    for part, y in parts:
+        inside = [(number, place) for number, place in places if place.within(part) == place]
+        for number, place in counted(inside, "tiles", len(inside)):
+            step = place.cut(log2_q)
+            v = place.seen_from(part).cut(y).double() * torch.exp2(-step)
+            coded = exact.encode(v, hyper_analysis(v.float(), step.float()), step, rdoq)
+            tiles[number] = Tile(coded.stream, symbols_crc(header.to_bytes(), number, coded.symbols))
+    return tuple(tiles[number] for number, _ in places)
 
 
-def decode_tiles(
-    exact: ExactCoder,
-    container: Container,
-    channels: int,
-    side: int,
-    *,
-    path: bool = True,
-    window: Window | None = None,
-    damage: Damage | None = None,
-) -> SideInfo:
-    """ŷ and what it was decoded with, float32, on the coder's device. Raises CorruptStream unless every checksum holds.
+class _Reader:
+    """The tiles of a file, one by one. Raises CorruptStream where they are not as many as the picture's size needs."""
 
-    path: False where no reverse path follows: μ and the scales, which nothing else reads, are then single zeros. window: the
-    part of the latent that is wanted, None for all of it; no tiles but those that it touches are decoded. log2 q of a map is
-    that of the whole picture. damage: see `read_tiles`; a damaged tile then has the means of the tiles around it.
+    def __init__(self, exact: ExactCoder, container: Container, side: int) -> None:
+        self.header, self.tiles, self.exact = container.header, container.tiles, exact
+        self.log2_q = log2_q_in(self.header, exact.device)
+        h16, w16 = latent_size(self.header.width, self.header.height)
+        self.places = list(tile_windows(h16, w16, side))
+        self._side, self._columns = side, -(-w16 // side)
+        if len(self.places) != len(self.tiles):
+            raise CorruptStream(f"{len(self.tiles)} tiles where {len(self.places)} are needed")
+
+    def touched(self, window: Window) -> list[int]:
+        """Numbers of the tiles that a part of the latent touches, in file order."""
+        top, bottom, left, right = window.covering(self._side)
+        return [row * self._columns + column for row in range(top, bottom) for column in range(left, right)]
+
+    def read(self, number: int) -> SideInfo:
+        """What is in a tile, float32. Raises CorruptStream unless its checksum holds."""
+        tile, place = self.tiles[number], self.places[number]
+        step = place.cut(self.log2_q)
+        decoded = self.exact.decode(tile.stream, place.size, step)
+        if symbols_crc(self.header.to_bytes(), number, decoded.symbols) != tile.crc:
+            raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
+        y_file = (decoded.v_hat * torch.exp2(step)).float()
+        return SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())
+
+    def read_or_note(self, number: int, damage: Damage | None) -> SideInfo | None:
+        """As `read`; with `damage`, which takes a tile that is not whole, None of such a one."""
+        if damage is None:
+            return self.read(number)
+        try:
+            if number in damage.lost:
+                raise CorruptStream(f"tile {number}: not there")
+            return self.read(number)
+        except CorruptStream:
+            damage.tiles.append((number, self.places[number]))
+            return None
+
+
+class Latents:
+    """ŷ and what it was decoded with, part by part: a tile is decoded where a part first needs it, and kept while another one
+    will.
+
+    parts: of the latent, as `cut` will be asked for them, once each. path: False where no reverse path follows: μ and the
+    scales, which nothing else reads, are then single zeros. damage: takes tiles that are not whole, which then have the means
+    of those around them. Raises CorruptStream, here and later, unless all that is needed is there and its checksums hold.
     """
-    header, device = container.header, exact.device
-    window = window or Window.whole(latent_size(header.width, header.height))
-    planes: list[Tensor] = []
-    for place, tile in read_tiles(exact, container, side, window, damage):
-        if not planes:  # nothing of the size that the header claims before a tile has proved it
-            planes = [torch.empty(1, channels, *window.size, device=device) for _ in range(3 if path else 1)]
-        shared = place.within(window)
-        for out, found in zip(planes, (tile.y_file, tile.mu, tile.t), strict=False):
-            shared.seen_from(window).cut(out).copy_(shared.seen_from(place).cut(found))
-    if damage is not None:
-        holes = [place.within(window).seen_from(window) for _, place in damage.tiles]
-        for out in planes:
-            fill_with_means(out, holes, side, 0.0)
-    zero = torch.zeros(1, 1, 1, 1, device=device)
-    y_hat, mu, t = planes if path else (planes[0], zero, zero)
-    return SideInfo(y_hat, log2_q_in(header, device).float(), mu, t)
+
+    def __init__(
+        self,
+        exact: ExactCoder,
+        container: Container,
+        channels: int,
+        side: int,
+        parts: Sequence[Window],
+        *,
+        path: bool = True,
+        damage: Damage | None = None,
+    ) -> None:
+        self._reader, self._channels, self._damage = _Reader(exact, container, side), channels, damage
+        self._planes = 3 if path else 1
+        self._uses = Counter(number for part in parts for number in self._reader.touched(part))
+        self._held: dict[int, list[Tensor]] = {}
+        self._holes: set[int] = set()
+
+    def prove(self) -> None:
+        """Decodes the first of the tiles that are needed; with damage the first that is whole. Before that nothing should be
+        done that takes what the header claims. Raises CorruptStream."""
+        if not any(self._tile(number) for number in sorted(self._uses)):
+            raise CorruptStream("not one tile that is needed is whole, or the header is damaged")
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Numbers of the tiles that are kept."""
+        return tuple(self._held)
+
+    def cut(self, window: Window) -> SideInfo:
+        """A part, float32, on the coder's device; log2 q of a map is that of the whole picture."""
+        planes: list[Tensor] = []
+        numbers = self._reader.touched(window)
+        device = self._reader.exact.device
+        for number in counted(numbers, "tiles", len(numbers)):
+            place = self._reader.places[number]
+            tile = self._tile(number) or self._filled(number)
+            if not planes:  # nothing of the size that the header claims before a tile has proved it
+                planes = [torch.empty(1, self._channels, *window.size, device=device) for _ in range(self._planes)]
+            shared = place.within(window)
+            for out, found in zip(planes, tile, strict=True):
+                shared.seen_from(window).cut(out).copy_(shared.seen_from(place).cut(found))
+            self._uses[number] -= 1
+            if self._uses[number] <= 0:
+                self._held.pop(number, None)
+        zero = torch.zeros(1, 1, 1, 1, device=device)
+        y_hat, mu, t = planes if self._planes == 3 else (planes[0], zero, zero)
+        return SideInfo(y_hat, self._reader.log2_q.float(), mu, t)
+
+    def _tile(self, number: int) -> list[Tensor]:
+        """The planes of a tile; none where it is not whole."""
+        if number in self._holes:
+            return self._held.get(number, [])
+        if number not in self._held:
+            found = self._reader.read_or_note(number, self._damage)
+            if found is None:
+                self._holes.add(number)
+                return []
+            self._held[number] = [found.y_file, found.mu, found.t][: self._planes]
+        return self._held[number]
+
+    def _filled(self, number: int) -> list[Tensor]:
+        """For a tile that is not whole the mean of those around it that are, by channels; 0 where none is."""
+        place = self._reader.places[number]
+        bounds = Window.whole((self._reader.places[-1].bottom, self._reader.places[-1].right))
+        around = self._reader.touched(place.grown(1).within(bounds))
+        found = [tile for n in around if n in self._uses and n not in self._holes and (tile := self._tile(n))]
+        planes = (torch.cat([plane.flatten(2) for plane in part], 2) for part in zip(*found, strict=True))
+        means = [plane.mean(2)[..., None, None] for plane in planes] or [
+            torch.zeros(1, self._channels, 1, 1, device=self._reader.exact.device)
+        ] * self._planes
+        for n in around:  # those that were decoded for this alone, or once more
+            if self._uses[n] <= 0:
+                self._held.pop(n, None)
+        self._held[number] = [mean.expand(-1, -1, *place.size) for mean in means]
+        return self._held[number]
 
 
 def read_tiles(
@@ -111,27 +205,11 @@ def read_tiles(
     damage: takes those that are not whole, which then are left out; CorruptStream where none is whole. Without it the first
     whose checksum does not hold raises that.
     """
-    header = container.header
-    log2_q = log2_q_in(header, exact.device)
-    places = list(tile_windows(*latent_size(header.width, header.height), side))
-    if len(places) != len(container.tiles):
-        raise CorruptStream(f"{len(container.tiles)} tiles where {len(places)} are needed")
-    numbers = [number for number, place in enumerate(places) if min(place.within(window).size) > 0]
+    reader = _Reader(exact, container, side)
+    numbers = reader.touched(window)
     for number in counted(numbers, "tiles", len(numbers)):
-        place, tile = places[number], container.tiles[number]
-        step = place.cut(log2_q)
-        try:
-            if damage is not None and number in damage.lost:
-                raise CorruptStream(f"tile {number}: not there")
-            decoded = exact.decode(tile.stream, place.size, step)
-            if symbols_crc(header.to_bytes(), number, decoded.symbols) != tile.crc:
-                raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
-        except CorruptStream:
-            if damage is None:
-                raise
-            damage.tiles.append((number, place))
-            if len(damage.tiles) == len(numbers):
-                raise CorruptStream("not one tile that is needed is whole, or the header is damaged") from None
-            continue
-        y_file = (decoded.v_hat * torch.exp2(step)).float()
-        yield place, SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())
+        found = reader.read_or_note(number, damage)
+        if found is not None:
+            yield reader.places[number], found
+        elif damage is not None and len(damage.tiles) == len(numbers):
+            raise CorruptStream("not one tile that is needed is whole, or the header is damaged")

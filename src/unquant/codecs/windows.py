@@ -6,7 +6,7 @@ position sees exactly the inputs that it would see in one piece, padding include
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from unquant.codecs.progress import counted
 from unquant.diffusion.noise import seeded_noise
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
 
-__all__ = ["Window", "redraw_noise", "run_windowed", "run_windows", "spans"]
+__all__ = ["Window", "blocks", "redraw_noise", "run_windowed", "spans"]
 
 
 class Window(NamedTuple):
@@ -80,31 +80,14 @@ def spans(
         yield start, stop, max(0, start - halo), min(length, stop + halo)
 
 
-def run_windows(
-    network: Callable[[int, int, int, int], Sequence[Tensor]],
-    outs: Sequence[Tensor],
-    scales: Sequence[int],
-    size: tuple[int, int],
-    window: int,
-    halo: int,
-    part: Window | None = None,
-) -> None:
-    """Fill several planes, each (b, c, scale·h, scale·w) with a scale of its own, by windows of one of `size` (h, w).
-
-    network(top, bottom, left, right): its outputs for that part of the plane, one for each of `outs`. part: what `outs` are
-    to hold of the plane; None for all of it.
-    """
-    part = part or Window.whole(size)
-    rows, columns = (part.top, part.bottom), (part.left, part.right)
-    places = list(product(spans(size[0], window, halo, *rows), spans(size[1], window, halo, *columns)))
-    for (top, bottom, read_top, read_bottom), (left, right, read_left, read_right) in counted(
-        places, "windows", len(places)
-    ):
-        parts = network(read_top, read_bottom, read_left, read_right)
-        place, read = Window(top, bottom, left, right), Window(read_top, read_bottom, read_left, read_right)
-        for out, found, scale in zip(outs, parts, scales, strict=True):
-            to = place.seen_from(part).times(scale)
-            out[..., to.top : to.bottom, to.left : to.right] = place.seen_from(read).times(scale).cut(found)
+def blocks(part: Window, side: int, *, by_rows: bool = False) -> list[Window]:
+    """A part cut into squares of `side`, smaller ones at its right and bottom, one row or column after another: whichever is
+    shorter, so that little lies between neighbours, unless by_rows."""
+    rows = [(top, bottom) for top, bottom, *_ in spans(part.bottom, side, 0, part.top, part.bottom)]
+    columns = [(left, right) for left, right, *_ in spans(part.right, side, 0, part.left, part.right)]
+    if len(rows) < len(columns) and not by_rows:
+        return [Window(*row, *column) for column in columns for row in rows]
+    return [Window(*row, *column) for row in rows for column in columns]
 
 
 def run_windowed(
@@ -118,10 +101,18 @@ def run_windowed(
 ) -> Tensor:
     """Fill `out` (b, c, scale·h, scale·w) by windows of a plane of `size` (h, w) positions; returns it.
 
-    network(top, bottom, left, right): its output for that part of the plane, `scale` outputs per position. part: as in
-    `run_windows`.
+    network(top, bottom, left, right): its output for that part of the plane, `scale` outputs per position. part: what `out`
+    is to hold of the plane; None for all of it.
     """
-    run_windows(lambda *place: [network(*place)], [out], [scale], size, window, halo, part)
+    part = part or Window.whole(size)
+    rows, columns = (part.top, part.bottom), (part.left, part.right)
+    places = list(product(spans(size[0], window, halo, *rows), spans(size[1], window, halo, *columns)))
+    for (top, bottom, read_top, read_bottom), (left, right, read_left, read_right) in counted(
+        places, "windows", len(places)
+    ):
+        found = network(read_top, read_bottom, read_left, read_right)
+        place, read = Window(top, bottom, left, right), Window(read_top, read_bottom, read_left, read_right)
+        place.seen_from(part).times(scale).cut(out).copy_(place.seen_from(read).times(scale).cut(found))
     return out
 
 

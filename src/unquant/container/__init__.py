@@ -18,9 +18,18 @@ from unquant.container.header import (
     stream_crc,
     symbols_crc,
 )
-from unquant.container.limits import DEFAULT_LIMITS, MAX_PIXELS, Limits, pixel_limit
+from unquant.container.limits import (
+    DECODE_MAX_PIXELS,
+    DEFAULT_LIMITS,
+    MAX_PIXELS,
+    Limits,
+    decode_limit,
+    limits_within,
+    pixel_limit,
+)
 
 __all__ = [
+    "DECODE_MAX_PIXELS",
     "DEFAULT_LIMITS",
     "FAMILIES",
     "MAGIC",
@@ -32,7 +41,9 @@ __all__ = [
     "Limits",
     "Salvage",
     "Tile",
+    "decode_limit",
     "latent_size",
+    "limits_within",
     "metadata_bytes",
     "parse",
     "parse_header",

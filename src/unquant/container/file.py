@@ -261,7 +261,7 @@ def _inflated(sections: tuple[_Section, ...], limits: Limits) -> dict[bytes, byt
             continue
         inflater = zlib.decompressobj()
         try:
-            data = inflater.decompress(payload, limits.max_section - total + 1)
+            data = inflater.decompress(payload, limits.now.max_section - total + 1)
         except zlib.error as error:
             raise CorruptStream(f"section {_show(kind)}: {error}") from None
         total += len(data)
@@ -273,8 +273,10 @@ def _inflated(sections: tuple[_Section, ...], limits: Limits) -> dict[bytes, byt
 
 
 def _check_inflated(size: int, limits: Limits) -> None:
-    if size > limits.max_section:
-        raise ImageTooLarge(f"deflated sections of more than {limits.max_section} bytes in all: no more are accepted")
+    if size > limits.now.max_section:
+        raise ImageTooLarge(
+            f"deflated sections of more than {limits.now.max_section} bytes in all: no more are accepted"
+        )
 
 
 def _show(kind: bytes) -> str:

@@ -10,7 +10,7 @@ Every failure on the way is one of `unquant.errors`; no exception of Pillow leav
 from __future__ import annotations
 
 from unquant.images.checks import MAX_PIXELS, without_pillows_limit
-from unquant.images.files import FORMATS, frame_count, image_bytes, image_size, open_image, read_rgb
+from unquant.images.files import FORMATS, frame_count, image_bytes, image_size, open_image, pixel_count, read_rgb
 from unquant.images.formats import register_formats
 from unquant.images.kinds import has_picture_magic, is_of_format, names_picture, readable_suffixes, why_unread
 from unquant.images.metadata import metadata_of_part
@@ -34,6 +34,7 @@ __all__ = [
     "metadata_of_part",
     "names_picture",
     "open_image",
+    "pixel_count",
     "read_rgb",
     "readable_suffixes",
     "register_formats",

@@ -25,7 +25,7 @@ from unquant.images.orientation import ORIENTATION, exif_with_orientation, swaps
 from unquant.images.picture import from_arrays, to_picture
 from unquant.images.profiles import space_of
 
-__all__ = ["FORMATS", "frame_count", "image_bytes", "image_size", "open_image", "read_rgb"]
+__all__ = ["FORMATS", "frame_count", "image_bytes", "image_size", "open_image", "pixel_count", "read_rgb"]
 
 _PROGRAMS: Final = {"EPS", "WMF"}  # drawn by an outside program, not decoded
 _UPRIGHT: Final = {"TIFF", "JXL", "HEIF"}  # Pillow or its plugin turns them
@@ -88,6 +88,20 @@ def frame_count(
         count = _frames(_opened(file, known, max_pixels))
         file.seek(0)
         return count
+
+
+def pixel_count(source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, frame: int | None = None) -> int:
+    """Width times height of what `open_image` would open, by the file's headers; it warns of nothing. Arguments and errors as
+    there, as far as headers tell."""
+    with _stream(source, name) as (file, known):
+        image = _opened(file, known, None)
+        _check(image, known, None)
+        if frame is not None:
+            _pick_frame(image, frame, known)
+            _check(image, known, None)
+        pixels = image.width * image.height
+        file.seek(0)
+        return pixels
 
 
 def image_size(

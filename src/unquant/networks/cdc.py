@@ -168,21 +168,40 @@ class Cdc(LatentModel[CdcConfig, CompressorEncoder, ContextDecoder]):
         start: standard normal noise; None for zero, the deterministic decode. steps: None for the configuration's. network:
         in place of f, which it has to agree with; for windows.
         """
-        f = network or self.f
-        kind = self.parameterisation
         finest = context.maps[0]
         b, (h, w) = len(finest), finest.shape[-2:]
         shape = (b, 3, h * context.stride, w * context.stride)
-        told = self.scalars(log2_q, finest.new_full((b, 1, 1, 1), realism, dtype=torch.float32))
+        noise = torch.zeros(shape, device=finest.device) if start is None else start
+        x = self.config.gamma * realism * noise
+        return (self.advance(context, log2_q, realism, x, self.levels(steps), network=network) + 1) / 2
+
+    def levels(self, steps: int | None = None) -> Float[Tensor, " n"]:
+        """The noise levels of a decode of so many steps, None for the configuration's: (steps + 1,)."""
+        return subsequence(self.alphas, self.config.steps if steps is None else steps)
+
+    def advance(
+        self,
+        context: Context,
+        log2_q: QMap,
+        realism: float,
+        x: Signal,
+        alphas: Float[Tensor, " n"],
+        *,
+        network: Network | None = None,
+    ) -> Signal:
+        """DDIM over some of the `levels`, two for one step: x_t at the first of them to that at the last, in [−1, 1] at the
+        end. Other arguments as in `sample`."""
+        f = network or self.f
+        kind = self.parameterisation
+        b = len(x)
+        told = self.scalars(log2_q, x.new_full((b, 1, 1, 1), realism, dtype=torch.float32))
 
         def denoise(x_t: Signal, alpha: Tensor) -> Signal:
             time = self._time(alpha).expand(b)
             out = self._with_linear(f(x_t, time, context, told), x_t, context, alpha)
             return kind.to_x(out, x_t, alpha)
 
-        x = torch.zeros(shape, device=finest.device) if start is None else self.config.gamma * realism * start
-        alphas = subsequence(self.alphas, self.config.steps if steps is None else steps)
-        return (sample_ddim(denoise, x, alphas, clamp=kind.clamps) + 1) / 2
+        return sample_ddim(denoise, x, alphas, clamp=kind.clamps)
 
     def _with_linear(self, out: Signal, x_t: Signal, context: Context, alpha: Level) -> Signal:
         """The raw output: `out`, with `residual` added to what the linear decode makes of x_t."""
