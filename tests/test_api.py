@@ -42,6 +42,7 @@ def test_exported_members() -> None:
     names = {
         "Codec",
         "Info",
+        "Limits",
         "ModelInfo",
         "__version__",
         "decode",

@@ -1,4 +1,4 @@
-"""`python -m tools speed|pages`, from the top of the repository: seconds of the codec, and the tables of its pages."""
+"""`python -m tools speed|sizes|costs|pages`, from the top of the repository: what the codec takes, and its pages' tables."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
-from tools import pages, speed
-from unquant.bench.run.environment import environment, limited_threads
+from tools import pages, sizes, speed
+from unquant.bench.run.environment import cpu_name, environment, limited_threads
 from unquant.bench.run.json_files import write_json
 from unquant.bench.subjects.images import read_image
 from unquant.bench.subjects.models import load
 from unquant.cli.exits import guarded
 from unquant.codecs.registry import DEFAULT_MODEL
+from unquant.files import write_whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="What makes this repository's own pages.")
 log = Console(stderr=True)
@@ -46,6 +48,48 @@ def seconds(
         size = {"image": image.name, "width": picture.width, "height": picture.height, "bpp": bpp, "repeats": repeats}
         rows = [asdict(row) | {"ratio": row.ratio} for row in measures]
         write_json(out, {"environment": place, **size, "measures": rows})
+
+
+@app.command("sizes")
+@guarded
+def of_sizes(
+    photo: Annotated[Path, typer.Argument(help="a photograph, mirrored as often as it takes", exists=True)],
+    out: Annotated[Path, typer.Argument(help="rows are added to this file")],
+    megapixels: Annotated[list[int], typer.Option("--mp", help="of 1, 4, 16, 64, 100")],
+    model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
+    encode: Annotated[str, typer.Option(help="options of the encode in place of -q 40")] = "",
+    decode: Annotated[str, typer.Option(help="options of the decode")] = "",
+    busy: Annotated[bool, typer.Option("--busy", help="others work on this machine: say so")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw all rows as SVG")] = None,
+) -> None:
+    """Core seconds and peak memory of the commands by the size of the picture."""
+    kind = cpu_name() + (", busy" if busy else "")
+    rows = sizes.read_sizes(out) if out.exists() else []
+    for size in megapixels:
+        with log.status(f"{model}, {size} megapixels"):
+            rows += sizes.measure(
+                model,
+                photo,
+                sizes.SIZES[size],
+                encode=encode.split(),
+                decode=decode.split(),
+                cpu_kind=kind,
+                threads=torch.get_num_threads(),
+            )
+        write_whole(out, sizes.lines_of(rows), force=True)
+    print(sizes.table(rows))
+    if plot is not None:
+        sizes.draw(rows, plot)
+
+
+@app.command("costs")
+@guarded
+def of_costs(
+    rows: Annotated[Path, typer.Argument(help="rows of `sizes`", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="the table")] = Path("src/unquant/codecs/costs.json"),
+) -> None:
+    """The table that `unquant.codecs.forecast` foretells from."""
+    write_json(out, sizes.costs(sizes.read_sizes(rows)))
 
 
 @app.command("pages")

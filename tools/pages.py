@@ -7,7 +7,8 @@
 Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `range`: a column for every rate of
 the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
 `unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count,
-`distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote.
+`distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote. `sizes`: rows of
+`python -m tools sizes`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tools.sizes import read_sizes
+from tools.sizes import table as sizes_table
 from tools.speed import Measure
 from tools.speed import table as speed_table
 from unquant.bench.analysis.curves import read_rows
@@ -34,7 +37,7 @@ from unquant.files import write_whole
 
 __all__ = ["fill", "filled"]
 
-_BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed|sizes) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(page: Path) -> bool:
@@ -156,9 +159,16 @@ def _speed(files: Sequence[Path]) -> str:
     return f"{speed_table(measures)}\n\n{size}; {place['cpu']}, {place['threads']} threads; medians."
 
 
+def _sizes(files: Sequence[Path]) -> str:
+    rows = read_sizes(files[0])
+    kinds = {f"{row.cpu_kind}, {row.threads} threads of torch" for row in rows}
+    return f"{sizes_table(rows)}\n\n{'; '.join(sorted(kinds))}."
+
+
 _KINDS: dict[str, Callable[..., str]] = {
     "equal-bytes": _equal_bytes,
     "range": _range,
     "against": _against,
     "speed": _speed,
+    "sizes": _sizes,
 }
