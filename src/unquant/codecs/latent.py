@@ -261,7 +261,7 @@ class LatentCodec(Codec[C, M]):
 
     def _block(self, steps: int) -> int | None:
         """Side, in latent positions, of the blocks that a picture is drawn in; None for all in one."""
-        return 2 * self.window
+        return self.window
 
     @property
     def _linear(self) -> Tensor | None:

@@ -68,10 +68,6 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
         halo, f = self.model.g_s.halo, self.model.f
         return (halo + steps * f.halo, f.align) if steps and f is not None else (halo, 1)
 
-    def _block(self, steps: int) -> int:
-        # f takes some ten planes of what a block needs, which its receptive field makes much larger than the block
-        return self.window if steps else 2 * self.window
-
     def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
         side = side._replace(log2_q_file=read.cut(side.log2_q_file))
         y_file, log2_q_file, realism = side.y_file, side.log2_q_file, drawing.realism
