@@ -106,7 +106,7 @@ def test_the_options_are_the_same_everywhere(
         found = {
             name: parameter.default
             for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY and name not in ("model", "device")
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in ("model", "device", "deterministic")
         }
         assert found == named, function
 
@@ -200,9 +200,9 @@ def test_a_codec_is_loaded_once(
     calls: list[str] = []
     load = codecs.load
 
-    def counted(model: str, device: str | None = None) -> AnyCodec:
+    def counted(model: str, device: str | None = None, **options: bool) -> AnyCodec:
         calls.append(model)
-        return load(model, device)
+        return load(model, device, **options)
 
     monkeypatch.setattr(codecs, "load", counted)
     with ThreadPoolExecutor(4) as pool:

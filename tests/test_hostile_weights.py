@@ -313,7 +313,7 @@ def test_exit_codes(tmp_path: Path) -> None:
         assert "Warning:" not in listing.stderr
     assert run("models").returncode == 0
     for name in ("fifo", "deep"):
-        done = run("encode", GOLDEN / "av1-plain.png", "a.unq", "--model", tmp_path / f"{name}.safetensors")
+        done = run("encode", GOLDEN / "tiny_av1-plain.png", "a.unq", "--model", tmp_path / f"{name}.safetensors")
         assert done.returncode == 5
         assert f"{name}.safetensors: damaged weights file: " in done.stderr
         assert "Traceback" not in done.stderr

@@ -32,7 +32,7 @@ def codec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCodec:
         name, "ratevar", path, 12_300_000, STREAM_ID.hex(), "00c0ffee-12345678", 6_150_000, {"stage": 1}
     )
 
-    def load(model: str = name, device: str | None = None) -> FakeCodec:
+    def load(model: str = name, device: str | None = None, *, deterministic: bool = False) -> FakeCodec:
         if model != str(path):
             registry.find_model(model)
         return fake
