@@ -257,7 +257,7 @@ class Codec(ABC, Generic[C, M]):
         allow_partial: of a damaged `.unq` what is whole is decoded, and what is not stands in `image.info["damage"]`, a tuple
         of lines, missing where all is whole. A damaged tile is filled with the mean of those around it, or grey; alpha and
         metadata that are damaged are left out. A file without one whole tile is an error still.
-        max_pixels: of the picture, width times height, in place of 100 million. limits: all that a file may ask for, the
+        max_pixels: of the picture, width times height, in place of 2^27. limits: all that a file may ask for, the
         memory that is foretold among it, in place of the default ones.
         Raises BitstreamError, ModelMissing (the file needs other weights), OptionError, InputError, ImageTooLarge.
         """

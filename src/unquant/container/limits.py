@@ -23,7 +23,7 @@ __all__ = [
 
 MAX_PIXELS: Final = 2**28
 """Width times height of a picture, unless another limit is asked for."""
-DECODE_MAX_PIXELS: Final = 100_000_000
+DECODE_MAX_PIXELS: Final = 2**27
 """The same of one that is to be drawn: a file of a few bytes may ask for all of it, and for the time that it takes."""
 
 
@@ -31,7 +31,7 @@ DECODE_MAX_PIXELS: Final = 100_000_000
 class Limits:
     """Upper bounds on a file. Raises OptionError if a bound is below 1.
 
-    max_pixels: width times height; None for 2^28, and where pixels are drawn for 100 million. max_dimension: width and
+    max_pixels: width times height; None for 2^28, and where pixels are drawn for 2^27. max_dimension: width and
     height, each, in pixels. max_section: bytes of one section, or of the compressed q map. max_file: bytes of the whole file.
     max_memory: bytes that coding or drawing may take by what is foretold of it; None for any.
     """
