@@ -129,9 +129,9 @@ def test_windows_and_regions_give_the_same_image(
             part = codec.decode(data, realism=realism, steps=steps, region=(x, y, w, h))
             assert difference(part, whole.crop((x, y, x + w, y + h))) <= 1
         with monkeypatch.context() as patch:
-            for window in (2, 6, 10):
+            for window in (6, 10):
                 patch.setattr(RatevarCodec, "window", window)
                 assert difference(codec.decode(data, realism=realism, steps=steps), whole) <= 1
-            patch.setattr(RatevarCodec, "window", 2)
+            patch.setattr(RatevarCodec, "window", 6)
             patch.setattr(codec.model.f, "halo", 0)
             assert difference(codec.decode(data, realism=realism, steps=steps), whole) > 3
