@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
+    from unquant.codecs.latent import AnyLatentCodec
     from unquant.codecs.ratevar import RatevarCodec
 
 
@@ -39,5 +40,17 @@ def drawing(reverse_weights: Path) -> RatevarCodec:
     from unquant.codecs.ratevar import RatevarCodec
 
     codec = RatevarCodec.from_file(reverse_weights)
+    codec.precision = torch.float32
+    return codec
+
+
+@pytest.fixture
+def single(either_weights: Path) -> AnyLatentCodec:
+    """A codec in float32 throughout: bfloat16 would round what windows and blocks leave the same."""
+    import torch
+
+    import unquant
+
+    codec = unquant.load(str(either_weights))
     codec.precision = torch.float32
     return codec

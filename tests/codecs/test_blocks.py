@@ -29,14 +29,6 @@ def test_blocks_cover_a_part_along_its_shorter_side() -> None:
     assert [block.left for block in blocks(wide, 3, by_rows=True)] == [0, 3, 6, 0, 3, 6]
 
 
-@pytest.fixture
-def single(either_weights: Path) -> AnyLatentCodec:
-    """A codec in float32 throughout: bfloat16 would round what blocks leave the same."""
-    codec = unquant.load(str(either_weights))
-    codec.precision = torch.float32
-    return codec
-
-
 @pytest.mark.slow
 def test_blocks_give_the_picture_of_one_piece(
     single: AnyLatentCodec, photo: Image.Image, monkeypatch: pytest.MonkeyPatch

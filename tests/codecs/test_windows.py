@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-import unquant
 from networks import shaken
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
 from unquant.codecs.windows import run_windowed, spans
@@ -85,14 +82,6 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
 
 
 # --- in the codec ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def single(either_weights: Path) -> AnyLatentCodec:
-    """A codec in float32 throughout: bfloat16 would round what windows leave the same."""
-    codec = unquant.load(str(either_weights))
-    codec.precision = torch.float32
-    return codec
 
 
 @pytest.mark.slow

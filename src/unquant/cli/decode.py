@@ -183,17 +183,18 @@ class _Decoder:
         from unquant.images import image_bytes
 
         data = read_bytes(job.source, DEFAULT_LIMITS.max_file)
-        info = read_info(data, allow_partial=self.drawing["allow_partial"])
+        options = DecodeOptions(**self.drawing)
+        info = read_info(data, allow_partial=options.allow_partial)
         start = perf_counter()
         if self.to_avif and family_of(info.family).draws_avif:
-            if DecodeOptions(**self.drawing) == DecodeOptions() and info.container == "unq":
+            if options == DecodeOptions() and info.container == "unq":
                 avif = _repacked(data)
                 self.batch.write(job, avif)
                 seconds = perf_counter() - start
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
             warn("what is drawn is coded a second time, as AVIF")
-        entry, options = find_decoder(data, self.model), DecodeOptions(**self.drawing)
+        entry = find_decoder(data, self.model)
         self.batch.foretell(job, foretold(info, options))
         codec = loaded(entry, **self.running)
         start = perf_counter()

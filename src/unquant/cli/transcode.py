@@ -99,28 +99,21 @@ Deterministic = Annotated[
     ),
 ]
 Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files at a time.", rich_help_panel=_RUN)]
-MaxPixels = Annotated[
-    int | None,
-    typer.Option(
+
+
+def _max_pixels(default: int) -> Any:
+    return typer.Option(
         "--max-pixels",
         metavar="N",
         min=1,
         help="Width times height of a picture at most.",
-        show_default=f"{MAX_PIXELS}",
+        show_default=f"{default}",
         rich_help_panel=_RUN,
-    ),
-]
-MaxDrawnPixels = Annotated[
-    int | None,
-    typer.Option(
-        "--max-pixels",
-        metavar="N",
-        min=1,
-        help="Width times height of a picture at most.",
-        show_default=f"{DECODE_MAX_PIXELS}",
-        rich_help_panel=_RUN,
-    ),
-]
+    )
+
+
+MaxPixels = Annotated[int | None, _max_pixels(MAX_PIXELS)]
+MaxDrawnPixels = Annotated[int | None, _max_pixels(DECODE_MAX_PIXELS)]
 MaxMemory = Annotated[
     str | None,
     typer.Option(

@@ -18,12 +18,12 @@ from unquant.codecs.parts import Damage
 from unquant.codecs.progress import counted
 from unquant.codecs.windows import Window
 from unquant.container import Container, Header, Tile, latent_size, symbols_crc
-from unquant.entropy.exact import ExactCoder
+from unquant.entropy.exact import DecodedTile, ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.networks.common import SideInfo, log2_q_of
 
-__all__ = ["Latents", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
+__all__ = ["Latents", "TileReader", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
 
 
 def tile_windows(h16: int, w16: int, side: int) -> Iterator[Window]:
@@ -71,7 +71,7 @@ def encode_tiles(
     return tuple(tiles[number] for number, _ in places)
 
 
-class _Reader:
+class TileReader:
     """The tiles of a file, one by one. Raises CorruptStream where they are not as many as the picture's size needs."""
 
     def __init__(self, exact: ExactCoder, container: Container, side: int) -> None:
@@ -88,13 +88,17 @@ class _Reader:
         top, bottom, left, right = window.covering(self._side)
         return [row * self._columns + column for row in range(top, bottom) for column in range(left, right)]
 
-    def read(self, number: int) -> SideInfo:
-        """What is in a tile, float32. Raises CorruptStream unless its checksum holds."""
+    def decode(self, number: int) -> DecodedTile:
+        """A tile by the exact path. Raises CorruptStream unless its checksum holds."""
         tile, place = self.tiles[number], self.places[number]
-        step = place.cut(self.log2_q)
-        decoded = self.exact.decode(tile.stream, place.size, step)
+        decoded = self.exact.decode(tile.stream, place.size, place.cut(self.log2_q))
         if symbols_crc(self.header.to_bytes(), number, decoded.symbols) != tile.crc:
             raise CorruptStream(f"tile {number}: the checksum of the symbols does not match")
+        return decoded
+
+    def read(self, number: int) -> SideInfo:
+        """What is in a tile, float32. Raises CorruptStream unless its checksum holds."""
+        decoded, step = self.decode(number), self.places[number].cut(self.log2_q)
         y_file = (decoded.v_hat * torch.exp2(step)).float()
         return SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())
 
@@ -131,7 +135,7 @@ class Latents:
         path: bool = True,
         damage: Damage | None = None,
     ) -> None:
-        self._reader, self._channels, self._damage = _Reader(exact, container, side), channels, damage
+        self._reader, self._channels, self._damage = TileReader(exact, container, side), channels, damage
         self._planes = 3 if path else 1
         self._uses = Counter(number for part in parts for number in self._reader.touched(part))
         self._held: dict[int, list[Tensor]] = {}
@@ -205,7 +209,7 @@ def read_tiles(
     damage: takes those that are not whole, which then are left out; CorruptStream where none is whole. Without it the first
     whose checksum does not hold raises that.
     """
-    reader = _Reader(exact, container, side)
+    reader = TileReader(exact, container, side)
     numbers = reader.touched(window)
     for number in counted(numbers, "tiles", len(numbers)):
         found = reader.read_or_note(number, damage)

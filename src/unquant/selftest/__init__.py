@@ -79,15 +79,11 @@ def entries(folder: Path = FOLDER) -> list[Entry]:
 
 def symbols_of(codec: AnyLatentCodec, data: bytes) -> bytes:
     """The symbols of every tile of a file, int32 little-endian in coding order. Raises BitstreamError."""
-    from unquant.codecs.tiles import log2_q_in, tile_windows
-    from unquant.container import latent_size, parse
+    from unquant.codecs.tiles import TileReader
+    from unquant.container import parse
 
-    container = parse(data)
-    header = container.header
-    log2_q = log2_q_in(header, codec.device)
-    places = tile_windows(*latent_size(header.width, header.height), codec.config.tile)
-    tiles = zip(places, container.tiles, strict=True)
-    return b"".join(codec.exact.decode(tile.stream, p.size, p.cut(log2_q)).symbols for p, tile in tiles)
+    reader = TileReader(codec.exact, parse(data), codec.config.tile)
+    return b"".join(reader.decode(number).symbols for number in range(len(reader.places)))
 
 
 def check(folder: Path = FOLDER) -> Outcome:
