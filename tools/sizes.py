@@ -23,8 +23,15 @@ __all__ = ["SIZES", "Size", "costs", "draw", "measure", "picture", "read_sizes",
 _DIRECTIONS: Final = ("encode", "decode")
 
 QUALITY: Final = 40
-SIZES: Final = {1: (1152, 864), 4: (2304, 1728), 16: (4608, 3456), 64: (9216, 6912), 100: (11520, 8640)}
-"""Width and height by rounded megapixels."""
+SIZES: Final = {
+    0: (32, 32),
+    1: (1152, 864),
+    4: (2304, 1728),
+    16: (4608, 3456),
+    64: (9216, 6912),
+    100: (11520, 8640),
+}
+"""Width and height by rounded megapixels. What the smallest takes is what a process does once."""
 
 # argv: arguments of the command; the last line on the standard output is one JSON object. VmHWM is of this process alone;
 # ru_maxrss of a child begins with the memory of the process that started it.
@@ -63,6 +70,11 @@ class Size:
     @property
     def megapixels(self) -> float:
         return self.width * self.height / 1e6
+
+    @property
+    def is_start(self) -> bool:
+        """Whether nearly all of it is what a process does once."""
+        return (self.width, self.height) == SIZES[0]
 
     @property
     def passes(self) -> float:
@@ -130,14 +142,15 @@ def lines_of(rows: Iterable[Size]) -> str:
 
 
 def table(rows: Iterable[Size]) -> str:
-    """Core seconds a megapixel, what a process does once taken off, and peaks, as a Markdown table."""
+    """Core seconds, those a megapixel once the smallest picture's are taken off, and peaks, as a Markdown table."""
+    rows = list(rows)
     lines = [
         [
             row.model,
             f"{row.direction} {row.options}".strip(),
             f"{row.megapixels:.1f}",
             f"{row.cpu:.1f}",
-            f"{row.cpu / row.megapixels:.2f}",
+            _number(_each(row, rows)),
             f"{row.seconds:.0f}",
             f"{row.peak / 1e6:.0f} MB",
         ]
@@ -145,6 +158,16 @@ def table(rows: Iterable[Size]) -> str:
     ]
     heads = ["model", "command", "megapixels", "core seconds", "core s/MP", "seconds by the clock", "peak memory"]
     return markdown_table(heads, lines)
+
+
+def _each(row: Size, rows: Sequence[Size]) -> float | None:
+    """Core seconds a megapixel beside what the process does once; None where that was not measured, or is all."""
+    known = [r.cpu for r in rows if r.is_start and (r.model, r.direction) == (row.model, row.direction)]
+    return None if row.is_start or not known else (row.cpu - min(known)) / row.megapixels
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def draw(rows: Sequence[Size], out: Path) -> None:
@@ -158,12 +181,13 @@ def draw(rows: Sequence[Size], out: Path) -> None:
         for name, family in FAMILIES.items():
             for direction, style in zip(_DIRECTIONS, ("--", "-"), strict=True):
                 line = sorted(_usual(rows, name, direction), key=lambda row: row.megapixels)
+                line = [row for row in line if not row.is_start]
                 x = [row.megapixels for row in line]
                 colour, marker = family.look
                 look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": style}
-                panels[0].plot(x, [row.cpu / row.megapixels for row in line], **look, label=f"{name}, {direction}")
+                panels[0].plot(x, [_each(row, rows) for row in line], **look, label=f"{name}, {direction}")
                 panels[1].plot(x, [row.peak / 1e9 for row in line], **look)
-        for panel, title in zip(panels, ("core seconds a megapixel", "peak memory, GB"), strict=True):
+        for panel, title in zip(panels, ("core seconds a megapixel, beside the start", "peak memory, GB"), strict=True):
             panel.set(xscale="log", xlabel="megapixels", title=title, ylim=(0, None))
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(out, format="svg", metadata={"Date": None})
