@@ -163,7 +163,7 @@ def table(rows: Iterable[Size]) -> str:
 def _each(row: Size, rows: Sequence[Size]) -> float | None:
     """Core seconds a megapixel beside what the process does once; None where that was not measured, or is all."""
     known = [r.cpu for r in rows if r.is_start and (r.model, r.direction) == (row.model, row.direction)]
-    return None if row.is_start or not known else (row.cpu - min(known)) / row.megapixels
+    return None if row.is_start or not known else max(0.0, row.cpu - min(known)) / row.megapixels
 
 
 def _number(value: float | None) -> str:
