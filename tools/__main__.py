@@ -55,7 +55,7 @@ def seconds(
 def of_sizes(
     photo: Annotated[Path, typer.Argument(help="a photograph, mirrored as often as it takes", exists=True)],
     out: Annotated[Path, typer.Argument(help="rows are added to this file")],
-    megapixels: Annotated[list[int], typer.Option("--mp", help="of 1, 4, 16, 64, 100")],
+    megapixels: Annotated[list[int], typer.Option("--mp", help="of 0 (32×32 pixels), 1, 4, 16, 64, 100")],
     model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
     encode: Annotated[str, typer.Option(help="options of the encode in place of -q 40")] = "",
     decode: Annotated[str, typer.Option(help="options of the decode")] = "",

@@ -180,8 +180,8 @@ def draw(rows: Sequence[Size], out: Path) -> None:
         panels = figure.subplots(1, 2)
         for name, family in FAMILIES.items():
             for direction, style in zip(_DIRECTIONS, ("--", "-"), strict=True):
-                line = sorted(_usual(rows, name, direction), key=lambda row: row.megapixels)
-                line = [row for row in line if not row.is_start]
+                measured = [row for row in _usual(rows, name, direction) if not row.is_start]
+                line = sorted(measured, key=lambda row: row.megapixels)
                 x = [row.megapixels for row in line]
                 colour, marker = family.look
                 look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": style}

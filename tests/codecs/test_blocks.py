@@ -122,11 +122,12 @@ def test_memory_hardly_grows_with_the_picture(family: str) -> None:
     tiny networks; the planes of all at once were 28 (ratevar, behind a reverse path) and above 100 bytes a pixel."""
     done = subprocess.run(
         [sys.executable, "-c", PEAKS, family],
-        env=os.environ | {"PYTHONPATH": str(Path(unquant.__file__).parents[1])},
+        # glibc's own threshold grows with what is freed: peaks of equal runs then differ by 5 bytes a pixel
+        env=os.environ | {"PYTHONPATH": str(Path(unquant.__file__).parents[1]), "MALLOC_MMAP_THRESHOLD_": str(2**20)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
-    assert (large - small) / (6144**2 - 4096**2) <= 18  # measured: 11 to 14.3, by what the allocator keeps
+    assert (large - small) / (6144**2 - 4096**2) <= 14

@@ -146,7 +146,7 @@ def test_the_noise_is_there_and_below_the_guard(outcomes: dict[str, Any], varian
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="instruction sets of x86")
 def test_the_variants_are_variants(outcomes: dict[str, Any]) -> None:
     capability = {variant: outcome["capability"] for variant, outcome in outcomes.items()}
-    assert capability["aten default"] in ("DEFAULT", "NO AVX")  # torch up to 2.6 calls it so
+    assert capability["aten default"] in ("DEFAULT", "NO AVX")  # torch 2.6 calls it NO AVX
     assert capability["aten avx2"] in ("AVX2", "DEFAULT")  # where the CPU has it
     raw = {v: [r["raw"] for r in o["tiny"][1] if r["seed"] is None] for v, o in outcomes.items()}
     if capability["as it is"] != capability["aten default"]:
