@@ -8,7 +8,7 @@ UnquantError
 ├── InputError              an image (or training data) that cannot be read or written
 ├── ImageTooLarge           pixels, dimensions or a section beyond the limits, or memory that ran out
 ├── ModelMissing            weights (of the codec or of a metric) that are needed and not installed
-├── CodecMissing            a codec of the image library that is needed and not built in
+├── CodecMissing            a codec of the image library, or an optional package, that is needed and not there
 ├── WeightsError            a weights file that is damaged or of another format
 ├── OptionError             an argument outside its range, or two that exclude each other (also a ValueError)
 │   ├── OptionTypeError     an argument of a type that is not taken (also a TypeError)
@@ -77,7 +77,7 @@ class ModelMissing(UnquantError):
 
 
 class CodecMissing(UnquantError):
-    """The image library was built without a codec that is needed; the message says which and how to get it."""
+    """The image library lacks a codec, or the installation a package, that is needed; the message says how to get it."""
 
 
 class WeightsError(UnquantError):

@@ -31,7 +31,7 @@ from unquant.families import family_of
 from unquant.files import whole_file, write_whole
 from unquant.networks.common import Q_INDEX_OCTAVE
 from unquant.networks.config import EntropyConfig
-from unquant.weights_header import FORMAT, FORMAT_INT8, read_header, weights_id
+from unquant.weights_header import FORMAT, FORMAT_INT8, INT8_SCALE, read_header, weights_id
 
 __all__ = [
     "FORMAT",
@@ -47,7 +47,6 @@ __all__ = [
 
 SHARD_BYTES = 15 * 2**20
 _INDEX = "ema.json"
-_SCALE = ".int8_scale"
 _TABLES = "tables."
 _LEAST_INT8 = 4096
 _LARGEST_ERROR = 1 / 80
@@ -144,18 +143,18 @@ def _with_scales(tensors: Mapping[str, Tensor], int8: Collection[str]) -> dict[s
     """Tensors as they are stored, by name in order."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name in int8:
-        stored[name], stored[name + _SCALE] = _quantised(stored[name])
+        stored[name], stored[name + INT8_SCALE] = _quantised(stored[name])
     return dict(sorted(stored.items()))
 
 
 def _without_scales(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
     """The inverse of `_with_scales`, and which tensors are int8. Raises WeightsError where the two do not go together."""
-    tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(_SCALE)}
+    tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(INT8_SCALE)}
     int8 = frozenset(name for name, tensor in tensors.items() if tensor.dtype == torch.int8)
-    if {name + _SCALE for name in int8} != stored.keys() - tensors.keys():
+    if {name + INT8_SCALE for name in int8} != stored.keys() - tensors.keys():
         raise WeightsError("int8 weights and scales do not go together")
     for name in int8:
-        codes, scales = tensors[name], stored[name + _SCALE]
+        codes, scales = tensors[name], stored[name + INT8_SCALE]
         if codes.ndim < 1 or scales.dtype != torch.float16 or scales.shape != codes.shape[:1]:
             raise WeightsError(f"{name}: not one fp16 scale per output channel")
         tensors[name] = _dequantised(codes, scales)

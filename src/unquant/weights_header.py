@@ -16,11 +16,13 @@ from typing import Any, Final, cast
 
 from unquant.errors import ModelMissing, WeightsError
 
-__all__ = ["FORMAT", "FORMAT_INT8", "WeightsHeader", "read_header", "weights_id"]
+__all__ = ["FORMAT", "FORMAT_INT8", "INT8_SCALE", "WeightsHeader", "read_header", "weights_id"]
 
 FORMAT: Final = "unquant-weights/1"
 FORMAT_INT8: Final = "unquant-weights/2"
 """Of files with int8 weights: a reader that knows nothing of scales must not take them for weights."""
+INT8_SCALE: Final = ".int8_scale"
+"""Ends the name of the scales, (o) fp16, of a tensor that is stored as int8."""
 _MAX_FILE: Final = 2**30
 _MAX_HEADER: Final = 4 * 2**20
 _MAX_DIMENSIONS: Final = 8

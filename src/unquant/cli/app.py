@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unquant.cli import benchmark, listing, training
+from unquant.cli import benchmark, export, listing, training
 from unquant.cli.compare import compare
 from unquant.cli.decode import decode
 from unquant.cli.encode import encode
@@ -38,6 +38,7 @@ app.command("compare", cls=HintingCommand)(guarded(compare))
 app.command("models")(guarded(listing.models))
 app.command("bench", cls=HintingCommand)(guarded(benchmark.bench))
 app.add_typer(training.app, name="train")
+app.add_typer(export.app, name="export")
 app.command("selftest")(guarded(selftest))
 app.command("demo")(guarded(listing.demo))
 

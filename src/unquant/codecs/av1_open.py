@@ -19,7 +19,7 @@ from unquant.container.avif_writer import build_avif, described
 from unquant.container.obu import StillPicture, parse_obus, strip_temporal_delimiter
 from unquant.errors import CorruptStream, warn
 from unquant.images import described_profile, with_orientation
-from unquant.networks.av1 import Coding
+from unquant.networks.coding import Coding
 
 __all__ = ["Opened", "open_avif", "open_unq"]
 

@@ -9,9 +9,8 @@ used, and how many bits a pixel took.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unquant.container.obu import ac_q
+from unquant.networks.coding import HALF_STRENGTH, SCALARS, Coding
 from unquant.networks.common import Model
 from unquant.networks.config import read_config
 from unquant.nn.redraw import Redraw, RedrawSizes
@@ -26,11 +26,6 @@ from unquant.settings import Share, settings
 from unquant.shapes import Image
 
 __all__ = ["SCALARS", "Av1", "Av1Config", "Coding", "told"]
-
-SCALARS = 8
-"""Numbers that f is told about a picture."""
-_HALF_STRENGTH = 160.0
-"""ac_q at which f's output counts half."""
 
 
 @settings
@@ -49,47 +44,9 @@ class Av1Config(RedrawSizes):
         return read_config(cls, values, "av1")
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """How a picture was coded, as far as f is told.
-
-    base_q_idx: 0..255. bpp: bits of the coded picture's stream per pixel that is shown. qmatrix: quantisation matrices.
-    delta_q: a step that differs by superblock. chroma: "4:0:0", "4:2:0", "4:2:2" or "4:4:4". half: coded at half size.
-    """
-
-    base_q_idx: int
-    bpp: float
-    qmatrix: bool = False
-    delta_q: bool = False
-    chroma: str = "4:4:4"
-    half: bool = False
-
-    @property
-    def step(self) -> int:
-        """ac_q, in eighths of a sample value."""
-        return ac_q(self.base_q_idx)
-
-
 def told(codings: Sequence[Coding]) -> Float[Tensor, "b k"]:
-    """What f is told of pictures, each number but the last roughly in [-1, 1]; the last is ac_q itself."""
-    rows = [
-        (
-            _log2(c.step) / 3 - 7 / 3,
-            _log2(c.bpp) / 3 + 2 / 3,
-            float(c.qmatrix),
-            float(c.delta_q),
-            float(c.chroma in ("4:2:0", "4:2:2")),
-            float(c.chroma == "4:2:0"),
-            float(c.half),
-            float(c.step),
-        )
-        for c in codings
-    ]
-    return torch.tensor(rows, dtype=torch.float32)
-
-
-def _log2(value: float) -> float:
-    return math.log2(max(value, 2.0**-12))
+    """What f is told of pictures: `Coding.numbers` of each."""
+    return torch.tensor([c.numbers for c in codings], dtype=torch.float32)
 
 
 class Av1(Model[Av1Config]):
@@ -114,6 +71,6 @@ class Av1(Model[Av1Config]):
         """
         known, step = coding[:, :-1, None, None], coding[:, -1:, None, None]
         # a/(1 + a) with a ~ ac_q: f tends to the identity as the step falls, and is it where AV1 is lossless
-        strength = torch.where(step > ac_q(0), step / (step + _HALF_STRENGTH), torch.zeros_like(step))
+        strength = torch.where(step > ac_q(0), step / (step + HALF_STRENGTH), torch.zeros_like(step))
         scalars = torch.cat([known, 2 * realism - 1], dim=1)
         return self.f(x_q, scalars, strength, realism, coarse_noise, fine_noise)
