@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from unquant import demo
 from unquant.bench.subjects import anchors
 from unquant.bench.subjects.search import encode_to_size
+from unquant.demo import terminal as demo
 from unquant.demo.montage import Panel, draw
 
 

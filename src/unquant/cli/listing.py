@@ -97,11 +97,36 @@ def demo(
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
     ] = DEFAULT_MODEL,
+    serve: Annotated[bool, typer.Option("--serve", help="A page in the browser for photographs of your own.")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Of the page, on 127.0.0.1; 0 for any.")
+    ] = 8765,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="With --serve: open the page in a browser.")
+    ] = True,
 ) -> None:
-    """A bundled photograph there and back, beside AVIF and JPEG at the same bytes."""
-    from unquant.demo import run
+    """A bundled photograph there and back, beside AVIF and JPEG at the same bytes; or a page for any photograph."""
+    if serve:
+        _serve(model, bpp, port, browser)
+    else:
+        from unquant.demo.terminal import run
 
-    run(output, bpp, model)
+        run(output, bpp, model)
+
+
+def _serve(model: str, bpp: float, port: int, browser: bool) -> None:
+    import threading
+    import webbrowser
+
+    from unquant.demo.session import Session
+    from unquant.demo.web import serve
+
+    def ready(url: str) -> None:
+        write_line(f"{url}  (Ctrl-C ends it)")
+        if browser:  # one on the terminal would wait for its end
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+    serve(Session(model), port, bpp=bpp, ready=ready)
 
 
 def _text(name: str, found: Info) -> str:

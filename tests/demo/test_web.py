@@ -1,0 +1,127 @@
+"""The server of the page: what it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from page import Server, served
+from PIL import Image
+
+from unquant.cli.app import app
+from unquant.errors import OptionError
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with served("-m", "tiny_av1", "--bpp", "0.8") as found:
+        yield found
+
+
+def request(
+    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    return response.status, response.headers, data
+
+
+def put(server: Server, path: str, asked: object) -> tuple[int, Any]:
+    status, _, data = request(server, "PUT", path, asked if isinstance(asked, bytes) else json.dumps(asked).encode())
+    return status, json.loads(data)
+
+
+def test_the_page_asks_nobody_else(server: Server) -> None:
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        status, headers, data = request(server, "GET", path)
+        assert (status, headers.get_content_type()) == (200, kind)
+        assert b"http:" not in data
+        assert b"https:" not in data
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert request(server, "GET", "/../session.py")[0] == 404
+    assert request(server, "GET", "/session.py")[0] == 404
+
+
+@pytest.mark.slow
+def test_there_and_back(server: Server) -> None:
+    start = json.loads(request(server, "GET", "/start")[2])
+    assert start["models"][0] == {"name": "tiny_av1", "draws_avif": True}
+    assert start["bpp"] == 0.8
+    photograph = start["photograph"]
+    asked = {
+        "photograph": photograph["key"],
+        "name": "coffee.png",
+        "model": "tiny_av1",
+        "bpp": 0.8,
+        "container": "avif",
+    }
+    status, file = put(server, "/encode", asked)
+    assert status == 200, file
+    _, headers, data = request(server, "GET", f"/content/{file['key']}.avif")
+    assert headers.get_content_type() == "application/octet-stream"
+    assert len(data) == file["bytes"] <= 0.8 * 600 * 400 / 8
+    assert put(server, "/files?name=a.avif", data)[1]["key"] == file["key"]
+    status, drawn = put(server, "/decode", {"file": file["key"], "model": "tiny_av1", "seed": str(2**64 - 1)})
+    assert status == 200, drawn
+    _, headers, picture = request(server, "GET", f"/content/{drawn['picture']}.png")
+    assert headers.get_content_type() == "image/png"
+    assert Image.open(io.BytesIO(picture)).size == (600, 400)
+
+
+def test_errors_are_words(server: Server) -> None:
+    assert put(server, "/photographs?name=../x/words.jpg", b"no picture")[1]["error"].startswith("words.jpg: ")
+    assert put(server, "/photographs?name=a.jpg", b"") == (400, {"error": "a.jpg: is empty"})
+    assert put(server, "/files?name=a.unq", b"UNQ!")[0] == 400
+    asked = {"file": "0" * 32, "model": "tiny_av1", "realism": "much"}
+    status, found = put(server, "/decode", asked)
+    assert status == 400
+    assert found["error"].startswith("realism: ")
+    assert put(server, "/decode", asked | {"realism": 1, "else": 1})[1]["error"].startswith("else: ")
+    assert "no longer kept" in put(server, "/decode", asked | {"realism": 1})[1]["error"]
+    assert put(server, "/decode", b"{")[0] == 400
+    assert put(server, "/decode", b" " * 2**17)[0] == 413
+
+
+def test_other_sites_are_refused(server: Server) -> None:
+    assert request(server, "GET", "/", Host="evil.example")[0] == 400
+    port = urlsplit(server.url).port
+    assert request(server, "GET", "/", Host=f"localhost:{port}")[0] == 200
+    status, headers, _ = request(
+        server, "OPTIONS", "/files", Origin="http://evil.example", Access_Control_Request_Method="PUT"
+    )
+    assert status == 405
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+    assert request(server, "POST", "/files", b"x")[0] == 405  # which other sites may send
+
+
+def test_nothing_but_this_machine_reaches_it(server: Server) -> None:
+    port = urlsplit(server.url).port
+    with socket.socket() as other, pytest.raises(OSError):  # noqa: PT011
+        other.bind(("127.0.0.1", port))
+    with socket.socket() as other:  # another address of this machine is free
+        other.bind(("127.0.0.2", port))
+
+
+def test_a_port_that_is_taken(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    from unquant.demo.session import Session
+    from unquant.demo.web import serve
+
+    port = urlsplit(server.url).port
+    with pytest.raises(OptionError, match=f"port {port}: cannot be listened on: Address already in use"):
+        serve(Session(), port)
+    with pytest.raises(SystemExit) as ended:
+        app(["demo", "--serve", "--no-browser", "--port", str(port)])
+    assert ended.value.code == 2
+    assert "Address already in use" in capsys.readouterr().err
