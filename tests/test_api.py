@@ -51,12 +51,13 @@ def test_exported_members() -> None:
         "load",
         "models",
         "register_opener",
+        "uncertainty",
     } | ERRORS
     assert set(unquant.__all__) == names == set(dir(unquant))
     assert {name: getattr(unquant, name) for name in ERRORS} == {name: getattr(errors, name) for name in ERRORS}
     assert unquant.Codec is Codec
     assert set(codecs.__all__) >= {"Codec", "Info", "ModelInfo", "decode", "encode", "info", "load", "models"}
-    for name in ("decode", "encode", "info", "load", "models", "register_opener"):
+    for name in ("decode", "encode", "info", "load", "models", "register_opener", "uncertainty"):
         assert inspect.isfunction(getattr(unquant, name))  # not a folder of the package that has the same name
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = unquant.nothing_such

@@ -3,6 +3,7 @@
     import unquant
     data = unquant.encode(image, quality=40)      # or bpp=0.15, or target_bytes=20_000
     image = unquant.decode(data)                  # PIL.Image; realism=0..1
+    unquant.uncertainty(data)                     # where that is invented, (h, w) float32 in levels of 255
     unquant.info(data)                            # header only; a path or a stream in place of the bytes will do
     codec = unquant.load("av1")                   # keep it loaded for many images
     unquant.register_opener()                     # from here on Image.open("a.unq") and im.save("a.unq", bpp=0.15) work
@@ -33,7 +34,7 @@ from unquant.errors import (
 )
 
 if TYPE_CHECKING:
-    from unquant.codecs import Codec, Info, Limits, ModelInfo, decode, encode, info, load, models
+    from unquant.codecs import Codec, Info, Limits, ModelInfo, decode, encode, info, load, models, uncertainty
     from unquant.pillow_plugin import register_opener
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "load",
     "models",
     "register_opener",
+    "uncertainty",
 ]
 
 

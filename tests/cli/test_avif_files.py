@@ -648,3 +648,54 @@ def test_in_processes_of_their_own(
         assert b"unquant.container.avif" in imported
         assert imported.isdisjoint({b"torch", *light})
     assert spawn("decode", "-", stdin=coded.stdout[:-40]).returncode == Code.CORRUPT
+
+
+# --- the map of uncertainty, of whichever file ------------------------------------------------------------------------
+
+
+def test_the_map_of_uncertainty(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.avif").write_bytes(sample(quality=10))
+    assert call("encode", "a.avif", "a.unq", "-m", "av1").exit_code == 0
+    spread = unquant.uncertainty(tmp_path / "a.unq", model="av1")
+    assert spread.max() > 1
+    right = np.minimum(np.rint(8 * spread), 255)
+    for source, target in (("a.unq", "a.png"), ("a.avif", "b.png"), ("a.unq", "b.avif")):
+        assert call("decode", source, target, "--uncertainty", "map.png", "--force").exit_code == 0
+        assert (tmp_path / target).is_file()
+        with Image.open(tmp_path / "map.png") as found:
+            assert found.mode == "L"
+            assert np.array_equal(np.asarray(found), right)
+    # the AV1 stream is repacked, as without the map
+    assert call("decode", "a.unq", "c.avif").exit_code == 0
+    assert (tmp_path / "b.avif").read_bytes() == (tmp_path / "c.avif").read_bytes()
+    assert call("decode", "a.unq", "c.png", "--uncertainty", "part.png", "--region", "3,4,20,10").exit_code == 0
+    with Image.open(tmp_path / "part.png") as found:
+        assert found.size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "cause"),
+    [
+        (("a.unq", "c.png", "--uncertainty", "a.unq"), Code.USAGE, "written over an input"),
+        (("a.unq", "c.png", "--uncertainty", "c.png"), Code.USAGE, "c.png is that of a.unq as well"),
+        (("a.unq", "c.png", "--uncertainty", "old.png"), Code.INPUT, "old.png: exists already"),
+        (("a.unq", "c.png", "--uncertainty", "no/map.png"), Code.INPUT, "its folder does not exist"),
+        (("a.unq", "c.png", "--uncertainty", "map.gif"), Code.INPUT, "unknown image extension"),
+        (("a.unq", "b.unq", "-o", "out", "--uncertainty", "map.png"), Code.USAGE, "for one file"),
+        (("a.unq", "c.png", "--uncertainty", "map.png", "--scale", "1/2"), Code.USAGE, "excludes"),
+        (("b.unq", "c.png", "--uncertainty", "map.png"), Code.CORRUPT, "b.unq"),
+    ],
+    ids=str,
+)
+def test_no_map_and_no_picture(call: Call, tmp_path: Path, arguments: tuple[str, ...], code: Code, cause: str) -> None:
+    (tmp_path / "a.avif").write_bytes(sample(quality=10))
+    assert call("encode", "a.avif", "a.unq", "-m", "av1").exit_code == 0
+    (tmp_path / "a.avif").unlink()
+    data = (tmp_path / "a.unq").read_bytes()
+    (tmp_path / "b.unq").write_bytes(data[:-3] + b"abc")
+    (tmp_path / "old.png").write_bytes(b"")
+    result = call("decode", *arguments)
+    assert result.exit_code == code
+    assert cause in result.stderr
+    assert files(tmp_path) == ["a.unq", "b.unq", "old.png"]
+    assert (tmp_path / "a.unq").read_bytes() == data

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from unquant.cli.batch import Batch, Done, read_bytes
 from unquant.cli.dry_run import DryDecode
-from unquant.cli.paths import FILES, Job, Naming, plan
+from unquant.cli.paths import FILES, Job, Naming, plan, without_clashes
 from unquant.cli.transcode import (
     FILES_PANEL,
     Deterministic,
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from unquant.codecs.options import Region
 
 __all__ = ["decode"]
+
+_MAP_GAIN: Final = 8
+"""Values of the map of `--uncertainty` for a level of 255."""
 
 
 def decode(
@@ -113,6 +116,14 @@ def decode(
             help="Of a damaged .unq file write what is whole, say what is not, and exit with 4.",
         ),
     ] = False,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Write a second picture, grey: where the drawn detail of realism 1 is invented. Five times the decode.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     device: Device = None,
     deterministic: Deterministic = False,
@@ -131,6 +142,8 @@ def decode(
 
     if preview and realism is not None:
         raise OptionError("--preview and --realism exclude each other")
+    if uncertainty is not None and (resume or allow_partial or scale is not None):
+        raise OptionError("--uncertainty excludes --resume, --allow-partial and --scale")
     extension = (image_format or "png").lower().lstrip(".")
     work = plan(inputs, output, recursive=recursive, naming=Naming(FILES, f".{extension}", keep_suffix))
     batch = Batch(
@@ -155,17 +168,19 @@ def decode(
         "allow_partial": allow_partial,
     }
     options = DecodeOptions(**drawing)
+    of_map = None if uncertainty is None else _map_job(batch, uncertainty)
     if dry_run:
         batch.run(DryDecode(model, options))
         return
     running: dict[str, Any] = {"device": device, "deterministic": deterministic}
-    batch.run(_Decoder(batch, model, running, drawing, extension, to_avif=to_avif))
+    batch.run(_Decoder(batch, model, running, drawing, extension, to_avif=to_avif, of_map=of_map))
 
 
 @dataclass(frozen=True)
 class _Decoder:
     """What is done with each file. model: None for the first that fits. running: how it is loaded. drawing: options of a
-    decode. extension: of an output without a name. to_avif: the outputs are AVIF files."""
+    decode. extension: of an output without a name. to_avif: the outputs are AVIF files. of_map: the job of the map of
+    uncertainty of the one file; None where nobody asks."""
 
     batch: Batch
     model: str | None
@@ -173,6 +188,7 @@ class _Decoder:
     drawing: Mapping[str, Any]
     extension: str
     to_avif: bool
+    of_map: Job | None
 
     def __call__(self, job: Job) -> Done:
         from unquant.codecs import loaded
@@ -189,7 +205,7 @@ class _Decoder:
         if self.to_avif and family_of(info.family).draws_avif:
             if options == DecodeOptions() and info.container == "unq":
                 avif = _repacked(data)
-                self.batch.write(job, avif)
+                self._write(job, avif, self._map(data))
                 seconds = perf_counter() - start
                 line = f"the same AV1 stream repacked, {len(avif)} bytes, {seconds:.1f} s"
                 return Done(line, row_of(info, seconds, repacked=True))
@@ -200,11 +216,44 @@ class _Decoder:
         start = perf_counter()
         with self.batch.bar.of_picture(info.width * info.height):
             image = codec.decode(data, **self.drawing)
+            spread = self._map(data)
         seconds = perf_counter() - start
-        self.batch.write(job, image_bytes(image, job.target or f"stdout.{self.extension}"))
+        self._write(job, image_bytes(image, job.target or f"stdout.{self.extension}"), spread)
         if damage := image.info.get("damage"):
             raise CorruptStream(f"{'; '.join(damage)}; what is whole is in {job.target_name}")
         return Done(f"{image.width}x{image.height}, {seconds:.1f} s", row_of(info, seconds))
+
+    def _map(self, data: bytes) -> bytes | None:
+        """The file of the map of uncertainty, grey, where one is asked for."""
+        if self.of_map is None:
+            return None
+        import numpy as np
+        from PIL import Image
+
+        from unquant.codecs import loaded
+        from unquant.codecs.registry import find_decoder
+        from unquant.images import image_bytes
+
+        codec = loaded(find_decoder(data, self.model), **self.running)
+        spread = codec.uncertainty(data, region=self.drawing["region"])
+        grey = np.rint(np.minimum(_MAP_GAIN * spread, 255)).astype(np.uint8)
+        return image_bytes(Image.fromarray(grey), self.of_map.target_name)
+
+    def _write(self, job: Job, data: bytes, of_map: bytes | None) -> None:
+        self.batch.write(job, data)
+        if self.of_map is not None and of_map is not None:
+            self.batch.write(self.of_map, of_map)
+
+
+def _map_job(batch: Batch, name: str) -> Job:
+    """The job that writes a map beside the one picture. Raises OptionError or InputError where it cannot be written."""
+    if len(batch.jobs) > 1:
+        raise OptionError("--uncertainty: for one file")
+    (job,) = batch.jobs
+    of_map = without_clashes([job, replace(job, target=Path(name), make_folder=False)])[-1]
+    batch.check(of_map)
+    _check_format(of_map.target, None, "png")
+    return of_map
 
 
 def _region(text: str) -> Region:

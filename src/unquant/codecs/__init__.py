@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
-from unquant.codecs.options import ContainerName, ImageSource, QIndex, Region, Source
+from unquant.codecs.options import DEFAULT_SEEDS, ContainerName, ImageSource, QIndex, Region, Source
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
 from unquant.container import Limits, decode_limit, limits_within, pixel_limit
@@ -15,11 +15,25 @@ from unquant.errors import WeightsError
 from unquant.families import family_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
     from PIL import Image as PILImage
 
     from unquant.codecs.interface import AnyCodec as Codec
 
-__all__ = ["Codec", "Info", "Limits", "ModelInfo", "decode", "encode", "info", "load", "loaded", "models"]
+__all__ = [
+    "Codec",
+    "Info",
+    "Limits",
+    "ModelInfo",
+    "decode",
+    "encode",
+    "info",
+    "load",
+    "loaded",
+    "models",
+    "uncertainty",
+]
 
 _loaded: dict[tuple[str, str, bool], Codec] = {}
 _lock = threading.Lock()
@@ -153,3 +167,25 @@ def decode(
         max_pixels=max_pixels,
         limits=limits,
     )
+
+
+def uncertainty(
+    data: Source,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    deterministic: bool = False,
+    seeds: int = DEFAULT_SEEDS,
+    region: Region | None = None,
+    max_pixels: int | None = None,
+    limits: Limits | None = None,
+) -> Float[np.ndarray, "h w"]:
+    """Where a decode of a file at realism 1 invents: a spread for each pixel, (h, w) float32 in levels of 255.
+
+    data, model, device, deterministic: as of `decode`. The rest, what it means and what is raised: as of
+    `Codec.uncertainty`.
+    """
+    data = file_bytes(data)
+    with limits_within(limits), pixel_limit(max_pixels), decode_limit():
+        codec = loaded(find_decoder(data, model), device, deterministic=deterministic)
+    return codec.uncertainty(data, seeds=seeds, region=region, max_pixels=max_pixels, limits=limits)

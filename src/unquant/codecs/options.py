@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_SEED",
+    "DEFAULT_SEEDS",
     "QUALITY_MAX",
     "SCALES",
     "ContainerName",
@@ -32,6 +33,7 @@ __all__ = [
     "Region",
     "Source",
     "checked_quality",
+    "checked_seeds",
 ]
 
 DEFAULT_QUALITY: Final = 40
@@ -39,6 +41,8 @@ DEFAULT_QUALITY: Final = 40
 QUALITY_MAX: Final = 100
 DEFAULT_SEED: Final = 0
 """Seed of the noise of a decode that names none."""
+DEFAULT_SEEDS: Final = 4
+"""Pictures that a map of uncertainty is made from."""
 
 Source: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]"
 """A compressed file: its bytes, its path, or a binary stream to read it from."""
@@ -184,6 +188,13 @@ def checked_quality(quality: float) -> float:
     if not (isinstance(quality, int | float) and 0 <= quality <= QUALITY_MAX):
         raise OptionError(f"quality must lie in 0..{QUALITY_MAX}, got {quality!r}")
     return quality
+
+
+def checked_seeds(seeds: int) -> int:
+    """`seeds` itself. Raises OptionError unless it is a whole number of 1 or more."""
+    if not (_is_whole(seeds) and seeds > 0):
+        raise OptionError(f"seeds must be a whole number of 1 or more, got {seeds!r}")
+    return seeds
 
 
 def _check_drawing(realism: float | None, seed: int | None) -> None:
