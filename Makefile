@@ -6,6 +6,7 @@
 #   make format   repair what ruff can
 #   make fuzz     a million executions of the container's fuzzing target, ten thousand of each decode's (RUNS=, DECODES=)
 #   make test-oldest   the tests with the oldest version of each dependency that pyproject.toml allows
+#   make docs     these pages as a website that needs no network, out/site/index.html
 #   make wheel    build the wheel, install it into a bare environment, encode and decode one picture with its command
 # make figures makes the tables and figures of README and docs anew: from the images in KODAK and CID22 where there are such, with
 # the metrics' weights in UNQUANT_METRICS (what is known is not measured again), else from the rows in docs/figures.
@@ -18,7 +19,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 TESTS := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS)
 
-.PHONY: demo test test-oldest fast fuzz lint format wheel figures clean
+.PHONY: demo test test-oldest fast fuzz lint format docs wheel figures clean
 
 demo: .venv-demo/.done
 	.venv-demo/bin/unquant demo --output out/demo
@@ -52,6 +53,9 @@ lint: .venv/.done
 format: .venv/.done
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+docs: .venv/.done
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src .venv/bin/mkdocs build --strict
 
 wheel:
 	rm -rf dist build/wheel

@@ -6,10 +6,7 @@ UNQUANT_SCREENSHOTS names a folder for screenshots, in both widths and colour sc
 from __future__ import annotations
 
 import base64
-import json
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("bjontegaard")
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage")
 PUBLISHED = """codec,dataset,bpp,lpips_alex,source
 MS-ILLM,kodak,0.3,0.145,a
 MS-ILLM,kodak,0.7,0.118,a
@@ -51,22 +47,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         environments={"place": {"cpu": "Some CPU", "threads": 2}},
     )
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
 
 
 @pytest.fixture
@@ -108,13 +88,11 @@ def shown_charts(browser: Any) -> list[str]:
     )
 
 
-def test_nothing_is_fetched_and_nothing_fails(browser: Any, report: Path) -> None:
+def test_nothing_is_fetched_and_nothing_fails(browser: Any, report: Path, requested: Any) -> None:
     browser.get_log("browser")
-    browser.get_log("performance")
     browser.get(report.as_uri())
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    urls = requested()
     assert report.as_uri() in urls
     assert [url[:80] for url in urls if not url.startswith(("data:", report.as_uri()))] == []
 
