@@ -7,6 +7,7 @@
 #   make fuzz     a million executions of the container's fuzzing target, ten thousand of each decode's (RUNS=, DECODES=)
 #   make test-oldest   the tests with the oldest version of each dependency that pyproject.toml allows
 #   make docs     these pages as a website that needs no network, out/site/index.html
+#   make web      the page that redraws AVIF in the browser, out/web (needs node and npm)
 #   make wheel    build the wheel, install it into a bare environment, encode and decode one picture with its command
 # make figures makes the tables and figures of README and docs anew: from the images in KODAK and CID22 where there are such, with
 # the metrics' weights in UNQUANT_METRICS (what is known is not measured again), else from the rows in docs/figures.
@@ -19,7 +20,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 TESTS := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS)
 
-.PHONY: demo test test-oldest fast fuzz lint format docs wheel figures clean
+.PHONY: demo test test-oldest fast fuzz lint format docs wheel web figures clean
 
 demo: .venv-demo/.done
 	.venv-demo/bin/unquant demo --output out/demo
@@ -66,6 +67,15 @@ wheel:
 	.venv-wheel/bin/unquant encode docs/demo.jpg build/wheel/demo.unq --bpp 0.15
 	.venv-wheel/bin/unquant decode build/wheel/demo.unq build/wheel/demo.png
 	.venv-wheel/bin/unquant info build/wheel/demo.unq
+
+web: .venv/.done web/node_modules/.package-lock.json
+	mkdir -p out/web build/web
+	.venv/bin/unquant export onnx build/web/av1.onnx --force --json > build/web/av1.json
+	node web/build.mjs build/web/av1.onnx build/web/av1.json out/web
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --silent --no-audit --no-fund
+	touch $@
 
 comma := ,
 KODAK ?= data/kodak
@@ -125,4 +135,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-wheel .venv-oldest out build dist
+	rm -rf .venv .venv-demo .venv-wheel .venv-oldest web/node_modules out build dist
