@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -908,3 +909,28 @@ def test_what_takes_long_is_said_before(
         first = call(*command, "--force").stderr.splitlines()[0]
         assert first.startswith(f"unquant: note: {command[1]}: 0.0 megapixels: about ")
         assert "megapixels" not in call(*command, "--force", "--quiet").stderr
+
+
+HELD = """
+import ctypes
+from unquant.cli.app import app
+app(["models", "--json"], standalone_mode=False)
+class Info(ctypes.Structure):  # struct mallinfo2; the fifth is of the bytes in maps of their own
+    _fields_ = [(f"f{n}", ctypes.c_size_t) for n in range(10)]
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Info
+bytearray(24 << 20)  # freed at once: glibc's own threshold would be 24 MiB from here on
+before = mallinfo2().f4
+held = bytearray(20 << 20)
+print(mallinfo2().f4 - before >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+@pytest.mark.parametrize(("given", "mebibytes"), [("", 20), ("33000000", 0)])
+def test_large_arrays_go_back_to_the_system(environment: dict[str, str], given: str, mebibytes: int) -> None:
+    """Arrays of 16 MiB and more have maps of their own however many came before, unless the environment says otherwise."""
+    environment = {name: value for name, value in environment.items() if name != "MALLOC_MMAP_THRESHOLD_"}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", HELD], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) == mebibytes
