@@ -399,6 +399,24 @@ def test_shards_keep_below_their_limit_and_join(
     assert [p.name for p in (tmp_path / "e").glob("*.safetensors")] == ["ema-01-of-01.safetensors"]
 
 
+def test_tables_of_an_export_are_kept_to_the_last_digit(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """A stream id is that of every digit of the scales, in which versions of numpy differ: those that come along are kept."""
+    export(tmp_path / "new", state)
+    new = join_shards(tmp_path / "new", tmp_path / "new.safetensors")
+    tables = {name: tensor.clone() for name, tensor in new.tensors.items() if name.startswith("tables.")}
+    tables["tables.scales"][5] = torch.nextafter(tables["tables.scales"][5], torch.tensor(1e9, dtype=torch.float64))
+    before = write_weights(tmp_path / "before", "ratevar", CONFIG.to_dict(), {**new.tensors, **tables}, {})
+    assert before.stream_id != new.stream_id
+    export(tmp_path / "on", {**state, **tables})
+    on = join_shards(tmp_path / "on", tmp_path / "on.safetensors")
+    assert on.stream_id == before.stream_id
+    assert torch.equal(on.tensors["tables.scales"], tables["tables.scales"])
+    # tables of other scales than the configuration's are not this model's
+    finer = replace(CONFIG, entropy=replace(CONFIG.entropy, scales=32))
+    write_shards(tmp_path / "finer", "ratevar", finer.to_dict(), {**state, **tables}, {})
+    assert len(join_shards(tmp_path / "finer", tmp_path / "finer.safetensors").tensors["tables.scales"]) == 32
+
+
 def test_the_limit_of_a_shard_is_15_mib() -> None:
     assert weights_file.SHARD_BYTES == 15 * 1024 * 1024
 

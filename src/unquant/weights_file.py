@@ -36,6 +36,7 @@ from unquant.weights_header import FORMAT, FORMAT_INT8, INT8_SCALE, read_header,
 __all__ = [
     "FORMAT",
     "FORMAT_INT8",
+    "TABLES",
     "Weights",
     "group_hashes",
     "join_shards",
@@ -47,7 +48,8 @@ __all__ = [
 
 SHARD_BYTES = 15 * 2**20
 _INDEX = "ema.json"
-_TABLES = "tables."
+TABLES = "tables."
+"""What the names of a coder's tables begin with."""
 _LEAST_INT8 = 4096
 _LARGEST_ERROR = 1 / 80
 """Of int8, root mean square over that of the weights (38 dB): a bell of weights has half of it. Weights that int8 hits harder
@@ -207,7 +209,7 @@ def read_weights(path: Path, *, verify: bool = True) -> Weights:
             raise WeightsError("its tensors do not match its hashes")
         tensors, int8 = _without_scales(stored)
         for name, tensor in tensors.items():
-            if name.startswith(_TABLES):
+            if name.startswith(TABLES):
                 if tensor.dtype not in (torch.int32, torch.float64):
                     raise WeightsError(f"{name}: no numbers of a table")
             elif not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
@@ -234,12 +236,13 @@ def write_shards(
 ) -> None:
     """Write a model's state as fp16 shards of at most 15 MiB with an index `ema.json`, for transport; see `join_shards`.
 
-    Raises WeightsError for a tensor that is not finite, InputError where the folder cannot be written.
+    A coder's tables among it stay as they are. Raises WeightsError for a tensor that is not finite, InputError where the
+    folder cannot be written.
     """
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in state.items():
-        half = tensor.detach().to("cpu", torch.float16).contiguous()
+        half = tensor.detach().to("cpu", tensor.dtype if name.startswith(TABLES) else torch.float16).contiguous()
         if not bool(torch.isfinite(half).all()):
             raise WeightsError(f"{name}: not finite in fp16, weights not exported")
         if size + half.nbytes > SHARD_BYTES and shards[-1]:
@@ -257,7 +260,7 @@ def write_shards(
 
 
 def read_shards(folder: Path) -> Weights:
-    """The fp16 state written by `write_shards` (no tables, no hashes). Raises ModelMissing or WeightsError."""
+    """What `write_shards` wrote (no hashes). Raises ModelMissing or WeightsError."""
     index_path = folder / _INDEX
     if not index_path.is_file():
         raise ModelMissing(f"{index_path}: no export here; a training run writes one every few minutes")
@@ -272,7 +275,8 @@ def read_shards(folder: Path) -> Weights:
 
 
 def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
-    """Join an export into one weights file that encodes and decodes: adds the hashes and, to an entropy model, its tables.
+    """Join an export into one weights file that encodes and decodes: adds the hashes and, to an entropy model, its tables,
+    unless it comes with those of the weights that it was trained from.
 
     int8: a smaller file, see `quantisable`. Raises ModelMissing, WeightsError, InputError.
     """
@@ -280,9 +284,22 @@ def join_shards(folder: Path, path: Path, *, int8: bool = False) -> Weights:
     config = family_of(export.family).load("config").from_dict(export.config)
     tensors = export.tensors
     if isinstance(entropy := getattr(config, "entropy", None), EntropyConfig):
-        tensors = {**tensors, **_tables(entropy)}
+        given = _given_tables(tensors, entropy)
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(TABLES)} | (given or _tables(entropy))
     chosen = quantisable(export.family, tensors) if int8 else ()
     return write_weights(path, export.family, export.config, tensors, export.training, chosen)
+
+
+def _given_tables(tensors: Mapping[str, Tensor], entropy: EntropyConfig) -> dict[str, Tensor]:
+    """The coder's tables among the tensors of weights, by name; none where they are of other scales.
+
+    numpy's versions and instruction sets differ in the last digit of a scale, and a stream id is that of every digit.
+    """
+    scales = tensors.get(f"{TABLES}scales", torch.empty(0)).flatten()
+    known = len(scales) and (len(scales), *scales[[0, -1]].tolist())
+    if known != (entropy.scales, entropy.scale_low, entropy.scale_high):
+        return {}
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(TABLES)}
 
 
 def _tables(entropy: EntropyConfig) -> dict[str, Tensor]:
@@ -291,4 +308,4 @@ def _tables(entropy: EntropyConfig) -> dict[str, Tensor]:
     from unquant.coding.tables import gaussian_tables, scale_grid
 
     tables = gaussian_tables(scale_grid(entropy.scale_low, entropy.scale_high, entropy.scales))
-    return {f"{_TABLES}{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}
+    return {f"{TABLES}{name}": torch.from_numpy(array.copy()) for name, array in tables.to_arrays().items()}

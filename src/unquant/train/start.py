@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from unquant.errors import TrainingError
+from unquant.errors import ModelMissing, TrainingError, WeightsError
 from unquant.families import family_of
 from unquant.networks.common import Model
 from unquant.train.data import Photos
 from unquant.train.recipe import Recipe
 from unquant.train.schedule import Position
 from unquant.train.stages import stage_of
-from unquant.weights_file import Weights, read_shards, read_weights
+from unquant.weights_file import TABLES, Weights, read_shards, read_weights
 
 __all__ = ["Start"]
 
@@ -26,8 +28,9 @@ class Start:
 
     source: "klt", "random" or the path of an export or a weights file. going_on: whether a checkpoint follows, so that the
     model is filled from that. weights: those of the source; None for a new model, and where recipe and checkpoint hold
-    everything. notes: what the run's journal shall say. Raises TrainingError for a stage that the family does not have or
-    that needs weights, ModelMissing, WeightsError.
+    everything. tables: the coder's, by name, of those weights or of the run that goes on; none for a new model. notes: what
+    the run's journal shall say. Raises TrainingError for a stage that the family does not have or that needs weights,
+    ModelMissing, WeightsError.
     """
 
     def __init__(self, recipe: Recipe, number: int, source: str, *, going_on: bool) -> None:
@@ -35,8 +38,13 @@ class Start:
         self.recipe, self.source, self.going_on = recipe, source, going_on
         self.weights: Weights | None = None
         self.notes: list[str] = []
+        self.tables: dict[str, Tensor] = {}
         begins = self.stage.config is None
-        if begins and (going_on or source in _WITHOUT_WEIGHTS):
+        if begins and source in _WITHOUT_WEIGHTS:
+            return
+        if begins and going_on:
+            with suppress(ModelMissing, WeightsError):
+                self._take_tables(read_shards(Path(source)))
             return
         if source in _WITHOUT_WEIGHTS:
             raise TrainingError(
@@ -44,6 +52,10 @@ class Start:
             )
         path = Path(source)
         self.weights = read_shards(path) if path.is_dir() else read_weights(path)
+        self._take_tables(self.weights)
+
+    def _take_tables(self, weights: Weights) -> None:
+        self.tables = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(TABLES)}
 
     def new_model(self) -> Model[Any]:
         """The stage's model with first weights, by torch's default generator. Raises TrainingError."""

@@ -60,6 +60,7 @@ class Trainer:
         model: Model[Any] = start.new_model()
         self.schedule.begin(start.fill(model, self.photos, self.generator))
         self.notes += start.notes
+        self.tables = start.tables
         model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.objective: Objective[Any] = stage.objective(model, recipe, judges).to(self.device)
         self.guard: Guard | None = None
@@ -207,7 +208,7 @@ class Trainer:
                 **self.schedule.describe(),
                 **self.objective.notes(),
             }
-            config, state = self.model.config.to_dict(), self.ema.module.state_dict()
+            config, state = self.model.config.to_dict(), self.ema.module.state_dict() | self.tables
             write_export(self.run.out / "export", self.recipe.family, config, state, training)
             guard = self.guard.state_dict() if self.guard is not None else {}
             stored = Stored(self.trained.state_dict(), self.schedule.position, guard)

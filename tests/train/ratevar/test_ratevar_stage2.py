@@ -149,6 +149,8 @@ def test_everything_but_f_stays(
     training: str, stage2_run: Callable[..., Any], tiny_weights: Path, tiny: RatevarCodec, tmp_path: Path
 ) -> None:
     path = joined(stage2_run(training).out, tmp_path)
+    scales = read_shards(stage2_run(training).out / "export").tensors["tables.scales"]
+    assert torch.equal(scales, read_weights(tiny_weights).tensors["tables.scales"])
     before, after = read_weights(tiny_weights), read_weights(path)
     assert set(after.hashes) - set(before.hashes) == {"reverse"}
     assert {group: after.hashes[group] for group in before.hashes} == before.hashes

@@ -19,7 +19,8 @@ from unquant.train.growth import Filled, fill
 from unquant.train.ratevar.stage2 import Stage2, Stage2Config
 from unquant.train.ratevar.start import fill_codec, realism_config, reverse_config
 from unquant.train.recipe import Recipe
-from unquant.weights_file import Weights, read_weights
+from unquant.train.start import Start
+from unquant.weights_file import Weights, read_weights, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,24 @@ def made(weights: Weights, redraw: RedrawSizes | None, depth8: int | None = None
 
 def scalar(value: float) -> Tensor:
     return torch.full((1, 1, 1, 1), value)
+
+
+def test_the_coder_s_tables_go_along(
+    weights: Weights, tiny_weights: Path, smoke_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Into what a stage begins from, and where a run goes on, from its export: computed anew they may differ."""
+    tables = {name: tensor for name, tensor in weights.tensors.items() if name.startswith("tables.")}
+    assert len(tables) == 3
+    write_shards(tmp_path, "ratevar", weights.config, weights.tensors, {})
+    begun = Start(smoke_recipe, 1, str(tiny_weights), going_on=False)
+    again = Start(smoke_recipe, 1, str(tmp_path), going_on=True)
+    for start in (begun, again):
+        assert start.tables.keys() == tables.keys()
+        assert all(torch.equal(start.tables[name], tables[name]) for name in tables)
+    assert again.weights is None
+    assert not Start(smoke_recipe, 1, "random", going_on=False).tables
+    (tmp_path / "ema.json").write_text("{")  # the checkpoint holds everything that is needed
+    assert not Start(smoke_recipe, 1, str(tmp_path), going_on=True).tables
 
 
 def test_the_last_blocks_are_left_out(weights: Weights) -> None:
