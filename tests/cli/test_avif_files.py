@@ -699,3 +699,34 @@ def test_no_map_and_no_picture(call: Call, tmp_path: Path, arguments: tuple[str,
     assert cause in result.stderr
     assert files(tmp_path) == ["a.unq", "b.unq", "old.png"]
     assert (tmp_path / "a.unq").read_bytes() == data
+
+
+# --- a region of interest ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["av1", "ratevar"])
+def test_a_region_of_interest(call: Call, tmp_path: Path, model: str) -> None:
+    photograph(96, 64).save(tmp_path / "a.png")
+    mask = Image.linear_gradient("L")
+    mask.save(tmp_path / "mask.png")
+    arguments = ("encode", "a.png", "-m", model, "-q", 20)
+    assert call(*arguments, "-o", "a.unq", "--roi", "mask.png").exit_code == 0
+    assert call(*arguments, "-o", "b.unq", "--roi", "mask.png", "--roi-gain", 3).exit_code == 0
+    for name, options in (("a", {}), ("b", {"roi_gain": 3})):
+        right = unquant.encode(tmp_path / "a.png", model=model, quality=20, roi=mask, **options)
+        assert (tmp_path / f"{name}.unq").read_bytes() == right
+    for wrong, code in (
+        (("--roi-gain", 2), Code.USAGE),
+        (("--roi", "no.png"), Code.INPUT),
+        (("--roi", "a.unq"), Code.INPUT),
+    ):
+        assert call(*arguments, "-o", "c.unq", *wrong).exit_code == code
+    assert not (tmp_path / "c.unq").exists()
+
+
+def test_a_region_of_interest_codes_an_avif_anew(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.avif").write_bytes(sample())
+    Image.linear_gradient("L").save(tmp_path / "mask.png")
+    result = call("encode", "a.avif", "a.unq", "-m", "av1", "--roi", "mask.png")
+    assert result.exit_code == 0
+    assert "with --roi it is coded a second time" in result.stderr

@@ -43,6 +43,8 @@ from unquant.errors import OptionError, UnquantError, UnsupportedVersion, warn
 from unquant.families import FAMILIES, Family, family_of
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from unquant.codecs import Codec
 
 __all__ = ["encode"]
@@ -107,6 +109,18 @@ def encode(
             help="Time the encoder may take (av1 only): 1 least, 9 most; 10 less the effort is libaom's speed.",
             show_default="4",
         ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASK",
+            help="A grey image, scaled to each picture: finer steps where it is white, coarser ones elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
+    roi_gain: Annotated[
+        float | None,
+        typer.Option(min=0.25, max=4, metavar="G", help="How much finer they are.", show_default="1.5"),
     ] = None,
     strip: Strip = False,
     exif: ExifFile = None,
@@ -174,6 +188,12 @@ def encode(
         limits=limits_of(max_pixels, max_memory),
     )
     own: dict[str, Any] = {} if effort is None else {"effort": effort}  # what not every family takes
+    if roi is not None:
+        own["roi"] = _mask(roi, max_pixels)
+    if roi_gain is not None:
+        if roi is None:
+            raise OptionError("--roi-gain needs a region: --roi")
+        own["roi_gain"] = roi_gain
     to_avif = is_avif_output(work.jobs[0].target, file_format, extension)
     if to_avif:
         _check_writes_avif(model)
@@ -246,7 +266,15 @@ class _Encoder:
         AVIF file that shall become one."""
         from unquant.codecs.avif import require_avif
 
-        reason = "a rate given" if self.rated else "a frame asked for" if frame is not None else ""
+        reason = (
+            "a rate given"
+            if self.rated
+            else "--roi"
+            if "roi" in self.options
+            else "a frame asked for"
+            if frame is not None
+            else ""
+        )
         if not reason and _has_frames(avif):
             reason = "several frames"
         if reason:
@@ -262,6 +290,13 @@ class _Encoder:
         except UnsupportedVersion as error:
             raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
         return self.given.in_file(data) if self.given else data
+
+
+def _mask(name: str, max_pixels: int | None) -> Image:
+    """The mask of a region of interest. Raises InputError, ImageTooLarge."""
+    from unquant.images import open_image
+
+    return open_image(name, max_pixels=max_pixels)
 
 
 def _frames(jobs: Sequence[Job], max_pixels: int | None) -> Iterator[Job]:

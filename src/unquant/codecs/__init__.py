@@ -7,7 +7,16 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
-from unquant.codecs.options import DEFAULT_SEEDS, ContainerName, ImageSource, QIndex, Region, Source
+from unquant.codecs.options import (
+    DEFAULT_ROI_GAIN,
+    DEFAULT_SEEDS,
+    ContainerName,
+    ImageSource,
+    QIndex,
+    QMap,
+    Region,
+    Source,
+)
 from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find_model, models
 from unquant.codecs.sources import file_bytes
 from unquant.container import Limits, decode_limit, limits_within, pixel_limit
@@ -101,6 +110,9 @@ def encode(
     bpp: float | None = None,
     target_bytes: int | None = None,
     q_index: QIndex | None = None,
+    roi: ImageSource | None = None,
+    roi_gain: float = DEFAULT_ROI_GAIN,
+    q_map: QMap | None = None,
     metadata: bool = True,
     realism: float | None = None,
     steps: int | None = None,
@@ -119,6 +131,9 @@ def encode(
         bpp=bpp,
         target_bytes=target_bytes,
         q_index=q_index,
+        roi=roi,
+        roi_gain=roi_gain,
+        q_map=q_map,
         metadata=metadata,
         realism=realism,
         steps=steps,

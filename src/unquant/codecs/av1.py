@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unquant.codecs.av1_files import avif_to_unq, coded_alpha, header_index, unq_to_avif
 from unquant.codecs.av1_open import open_avif, open_unq
-from unquant.codecs.av1_rate import largest_file
+from unquant.codecs.av1_rate import base_q_idx_of, largest_file
 from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_avif
 from unquant.codecs.device import memory_errors
 from unquant.codecs.forecast import foretell_encode
@@ -28,13 +28,14 @@ from unquant.codecs.interface import Codec, Drawing
 from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
 from unquant.codecs.parts import Beside, open_container, padded_part, part_image, pixels_of, shrunk, with_damage
 from unquant.codecs.progress import tell
+from unquant.codecs.roi import mask_weights, rate_guide
 from unquant.codecs.sources import file_bytes
 from unquant.codecs.windows import Window, redraw_noise, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, stream_crc
 from unquant.container.avif import is_avif, parse_avif
 from unquant.container.avif_writer import build_avif
-from unquant.container.obu import StillPicture, strip_temporal_delimiter
+from unquant.container.obu import StillPicture, ac_q, strip_temporal_delimiter
 from unquant.diffusion.samplers import sample_deterministic
 from unquant.errors import OptionError
 from unquant.images import Picture
@@ -49,13 +50,16 @@ DEFAULT_EFFORT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What an encode works from. colour and alpha are coded apart; wishes go into the file."""
+    """What an encode works from. colour and alpha are coded apart; wishes go into the file. mask: the region of interest, 255
+    within, and gain of the step there; None for a step by the contents alone."""
 
     picture: Picture
     options: AvifOptions
     wishes: Wishes
     container: ContainerName
     alpha: bytes | None
+    mask: npt.NDArray[np.uint8] | None
+    gain: float
 
     @property
     def pixels(self) -> int:
@@ -102,6 +106,8 @@ class Av1Codec(Codec[Av1Config, Av1]):
         require_avif()
         if options.q_index is not None:
             raise OptionError("q_index: AV1 chooses its steps itself; give a quality or a size")
+        if options.q_map is not None:
+            raise OptionError("q_map: AV1 chooses its steps itself; give a region of interest (roi)")
         wishes = self._wishes(options)
         with memory_errors():
             picture = self._picture(image, options)
@@ -109,13 +115,14 @@ class Av1Codec(Codec[Av1Config, Av1]):
             DEFAULT_LIMITS.check_size(width, height)
             foretell_encode(self.family, height * width, search=options.target(height * width) is not None).check()
             base = replace(BASE, speed=10 - (DEFAULT_EFFORT if options.effort is None else options.effort))
-            plan = _Plan(picture, base, wishes, options.container, coded_alpha(picture.alpha, options.container))
+            alpha = coded_alpha(picture.alpha, options.container)
+            plan = _Plan(picture, base, wishes, options.container, alpha, self._mask(options), options.roi_gain)
             target = options.target(plan.pixels)
             if target is not None:
                 return self._encode_to_size(plan, target)
             quality = DEFAULT_QUALITY if options.quality is None else options.quality
             tell("AV1", 0)  # libaom does not say how far it is
-            return self._file(plan, _code(picture.rgb, replace(base, quality=round(quality))))
+            return self._file(plan, _code(plan, picture.rgb, replace(base, quality=round(quality))))
 
     def _file(self, plan: _Plan, base: _Base) -> bytes:
         p, wishes = plan.picture, plan.wishes
@@ -144,11 +151,11 @@ class Av1Codec(Codec[Av1Config, Av1]):
             if half and not small:
                 small.append(reduce(plan.picture.rgb))
             options = replace(plan.options, quality=quality, deltaq_strength=strength)
-            return self._file(plan, _code(small[0] if half else plan.picture.rgb, options, half=half))
+            return self._file(plan, _code(plan, small[0] if half else plan.picture.rgb, options, half=half))
 
         # viewers of an .avif would show one of half size small
         may_halve = plan.container == "unq"
-        strength = plan.options.deltaq_strength or 0
+        strength = None if plan.mask is not None else plan.options.deltaq_strength
         return largest_file(file_at, target, strength, may_halve=may_halve, metadata=plan.metadata)
 
     # ---- decode ------------------------------------------------------------------------------------------------------
@@ -243,7 +250,12 @@ class Av1Codec(Codec[Av1Config, Av1]):
         return avif_to_unq(data, self.stream_id, wishes, metadata=metadata)
 
 
-def _code(rgb: npt.NDArray[np.uint8], options: AvifOptions, *, half: bool = False) -> _Base:
-    file = parse_avif(encode_avif(rgb, options))
+def _code(plan: _Plan, rgb: npt.NDArray[np.uint8], options: AvifOptions, *, half: bool = False) -> _Base:
+    """The picture of a plan, at the size of `rgb`."""
+    guide = None
+    if plan.mask is not None:
+        step = ac_q(base_q_idx_of(options.quality)) / 8
+        guide = rate_guide(rgb, mask_weights(plan.mask, *rgb.shape[:2]), plan.gain, step)
+    file = parse_avif(encode_avif(rgb, options, guide=guide))
     assert file.obus is not None
     return _Base(strip_temporal_delimiter(file.obus), file.picture, half)

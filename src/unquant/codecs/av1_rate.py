@@ -11,14 +11,19 @@ from unquant.codecs.options import QUALITY_MAX
 from unquant.codecs.progress import tell
 from unquant.codecs.rate import is_close, search_q_index, unreachable, warn_unless_close
 
-__all__ = ["largest_file", "nominal_base_q_idx"]
+__all__ = ["base_q_idx_of", "largest_file", "nominal_base_q_idx"]
 
 _QUANTISERS: Final = 63
 """The largest of libavif's, by which it picks AV1's base_q_idx."""
-# one quality for each of the quantisers, which are ((100 − quality)·63 + 50) // 100; the best one first
-_QUALITIES: Final = sorted(
-    {((QUALITY_MAX - q) * _QUANTISERS + 50) // 100: q for q in range(QUALITY_MAX + 1)}.values(), reverse=True
-)
+
+
+def _quantiser(quality: int) -> int:
+    """libavif's, 0 … 63."""
+    return ((QUALITY_MAX - quality) * _QUANTISERS + 50) // 100
+
+
+# one quality for each of the quantisers; the best one first
+_QUALITIES: Final = sorted({_quantiser(q): q for q in range(QUALITY_MAX + 1)}.values(), reverse=True)
 _MOST_STRENGTH: Final = 50
 """Of deltaq, up to which a file is filled: more of it costs quality."""
 _TYPICAL: Final = (
@@ -38,14 +43,15 @@ FileAt = Callable[[int, int, bool], bytes]
 """The file of a quality, a strength of deltaq, and whether it is coded at half size."""
 
 
-def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool, metadata: int = 0) -> bytes:
+def largest_file(file_at: FileAt, target: int, strength: int | None, *, may_halve: bool, metadata: int = 0) -> bytes:
     """The largest file of at most `target` bytes: by quality, then by deltaq-strength; below all those at half size.
 
-    strength: of deltaq as a rule. may_halve: whether there are files of half size. metadata: bytes of it in every file. Each
-    file is made once. Where the highest rate is far below the target there is a warning. Raises RateUnreachable where even
-    the smallest file is larger.
+    strength: of deltaq as a rule; None where a file has none, and the quality alone decides. may_halve: whether there are
+    files of half size. metadata: bytes of it in every file. Each file is made once. Where the highest rate is far below the
+    target there is a warning. Raises RateUnreachable where even the smallest file is larger.
     """
     files: dict[tuple[int, int, bool], bytes] = {}
+    usual = strength or 0
 
     def at(quality: int, deltaq: int, half: bool) -> bytes:
         key = quality, deltaq, half
@@ -55,13 +61,14 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
         return files[key]
 
     half = False
-    if len(at(_QUALITIES[-1], strength, False)) > target:
+    if len(at(_QUALITIES[-1], usual, False)) > target:
         # AV1 at half size wins only where there is no file of full size
         half = may_halve
-        if not half or len(at(_QUALITIES[-1], strength, True)) > target:
+        if not half or len(at(_QUALITIES[-1], usual, True)) > target:
             raise unreachable(min(len(data) for data in files.values()), target, metadata)
-    index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
-    _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
+    index = search_q_index(lambda i: len(at(_QUALITIES[i], usual, half)), target, 0, len(_QUALITIES) - 1)
+    if strength is not None:
+        _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
     data = max((data for data in files.values() if len(data) <= target), key=len)
     if index == 0:
         warn_unless_close(len(data), target)
@@ -83,6 +90,12 @@ def _fill(file_at: Callable[[int, int], bytes], fits: int, above: int, strength:
         low, high = (middle, high) if size <= target else (low, middle)
         if is_close(size, target):
             return
+
+
+def base_q_idx_of(quality: int) -> int:
+    """AV1's quantiser index, 0..255, that libavif codes at a quality of 0..100 (libaom's `quantizer_to_qindex`)."""
+    quantiser = _quantiser(quality)
+    return {62: 249, 63: 255}.get(quantiser, 4 * quantiser)
 
 
 def nominal_base_q_idx(bpp: float) -> int:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float
 from PIL import Image as PILImage
 from PIL import features
 
@@ -92,16 +95,34 @@ def require_avif() -> None:
         raise CodecMissing("this Pillow was built without AVIF (libavif): install a wheel of Pillow 11.3 or newer")
 
 
-def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, threads: int = 2) -> bytes:
+def encode_avif(
+    rgb: npt.NDArray[np.uint8],
+    options: AvifOptions = BASE,
+    *,
+    threads: int = 2,
+    guide: Float[np.ndarray, "h16 w16"] | None = None,
+) -> bytes:
     """A standard .avif file of (h, w, 3) or, for a grey picture, (h, w) uint8.
 
-    threads: 1 gives other bytes than 2 and more. An option that this build of libaom does not know is left out. Raises
-    CodecMissing, and OptionError for a picture that AV1 cannot hold (above 65,536 a side).
+    threads: 1 gives other bytes than 2 and more. guide: the share of the bits that each block of 16×16 pixels is to have; it
+    moves the step by superblock in place of deltaq_strength. An option that this build of libaom does not know is left out.
+    Raises CodecMissing, for a guide that it does not know too, and OptionError for a picture that AV1 cannot hold (above
+    65,536 a side).
     """
     require_avif()
+    if guide is None:
+        return _encode(rgb, options, options.advanced(), threads)
+    with TemporaryDirectory(prefix="unquant-") as folder:
+        path = Path(folder) / "rates.txt"
+        path.write_text("".join(" ".join(f"{rate:.6g}" for rate in row) + "\n" for row in guide), "ascii")
+        guided = {"tune": options.tune, "deltaq-mode": "3"}
+        guided |= {"enable-rate-guide-deltaq": "1", "rate-distribution-info": str(path)}
+        return _encode(rgb, options, guided, threads)
+
+
+def _encode(rgb: npt.NDArray[np.uint8], options: AvifOptions, advanced: dict[str, str], threads: int) -> bytes:
     picture = PILImage.fromarray(np.ascontiguousarray(rgb))
     subsampling = "4:0:0" if rgb.ndim == 2 else options.subsampling
-    advanced = options.advanced()
     while True:
         buffer = io.BytesIO()
         try:
@@ -120,6 +141,10 @@ def encode_avif(rgb: npt.NDArray[np.uint8], options: AvifOptions = BASE, *, thre
         except ValueError as e:
             if _REFUSED not in str(e) or not advanced:
                 raise OptionError(f"AVIF cannot hold this picture of {picture.width}×{picture.height}: {e}") from None
+        if "rate-distribution-info" in advanced:
+            raise CodecMissing(
+                "a region of interest needs a libaom that takes a guide of rates: a newer wheel of Pillow"
+            )
         # the newest options go first; Pillow does not say which one it was
         for name in ("deltaq-strength", "deltaq-mode", "sharpness", "tune"):
             if advanced.pop(name, None) is not None:

@@ -25,11 +25,13 @@ from typing import (
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 
 from unquant.codecs.device import check_process, fast_precision, memory_errors, one_thread, survive_fork, usable_device
 from unquant.codecs.forecast import foretell_decode
 from unquant.codecs.options import (
+    DEFAULT_ROI_GAIN,
     DEFAULT_SEED,
     DEFAULT_SEEDS,
     ContainerName,
@@ -39,6 +41,7 @@ from unquant.codecs.options import (
     EncodeOptions,
     ImageSource,
     QIndex,
+    QMap,
     Region,
     Source,
     checked_seeds,
@@ -154,6 +157,9 @@ class Codec(ABC, Generic[C, M]):
         bpp: float | None = None,
         target_bytes: int | None = None,
         q_index: QIndex | None = None,
+        roi: ImageSource | None = None,
+        roi_gain: float = DEFAULT_ROI_GAIN,
+        q_map: QMap | None = None,
         metadata: bool = True,
         realism: float | None = None,
         steps: int | None = None,
@@ -170,6 +176,9 @@ class Codec(ABC, Generic[C, M]):
         quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
         target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
         (⌈h/16⌉, ⌈w/16⌉) for a step that differs across the image (not av1).
+        roi: a region of interest, a grey image (or an array of bool) that is scaled to the picture: where it is white the
+        step is that of what is black over roi_gain, 1/4..4, for as many bytes as are asked for (docs/usage.md). q_map in its
+        place: what is added to the q index of each position, an integer array (⌈h/16⌉, ⌈w/16⌉) (not av1).
         metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
         a decoder shall use by default, written to the file where it differs from the weights' own. av1 alone: effort 1..9,
         what time the encoder may take, default 4; container: "unq", or "avif" for a standard file.
@@ -183,6 +192,9 @@ class Codec(ABC, Generic[C, M]):
             bpp=bpp,
             target_bytes=target_bytes,
             q_index=q_index,
+            roi=roi,
+            roi_gain=roi_gain,
+            q_map=q_map,
             metadata=metadata,
             realism=realism,
             steps=steps,
@@ -200,13 +212,29 @@ class Codec(ABC, Generic[C, M]):
     @staticmethod
     def _picture(image: ImageSource, options: EncodeOptions) -> Picture:
         """The picture to be coded."""
+        return to_picture(Codec._opened(image), keep_metadata=options.metadata)
+
+    @staticmethod
+    def _opened(image: ImageSource) -> ImageInput:
+        """An image, from a file where it is one."""
         if isinstance(image, bytes | bytearray | memoryview):
             image = io.BytesIO(image)
         if isinstance(image, io.TextIOBase):
             raise OptionTypeError("image: expected a binary stream, not one of text")
         if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
-            image = open_image(cast("str | os.PathLike[str] | BinaryIO", image))
-        return to_picture(cast(ImageInput, image), keep_metadata=options.metadata)
+            return open_image(cast("str | os.PathLike[str] | BinaryIO", image))
+        return cast(ImageInput, image)
+
+    @staticmethod
+    def _mask(options: EncodeOptions) -> UInt8[np.ndarray, "a b"] | None:
+        """The region of interest, 255 within; None without one."""
+        if options.roi is None:
+            return None
+        given = options.roi
+        if isinstance(given, np.ndarray) and given.dtype == bool:
+            given = given.astype(np.uint8) * 255
+        rgb = to_picture(Codec._opened(given), keep_metadata=False).rgb
+        return np.asarray(Image.fromarray(rgb).convert("L"))
 
     @abstractmethod
     def _encode(self, image: ImageSource, options: EncodeOptions) -> bytes:

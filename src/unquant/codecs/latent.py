@@ -10,6 +10,7 @@ What needs more: y is kept as a whole where a size is searched for.
 from __future__ import annotations
 
 import math
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
@@ -23,7 +24,7 @@ from unquant.codecs.alpha import encode_alpha
 from unquant.codecs.device import memory_errors
 from unquant.codecs.forecast import foretell_encode
 from unquant.codecs.interface import Codec, Drawing
-from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex
+from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex, QMap
 from unquant.codecs.parts import (
     Beside,
     Damage,
@@ -38,6 +39,7 @@ from unquant.codecs.parts import (
 )
 from unquant.codecs.progress import counted, unheard
 from unquant.codecs.rate import largest_file, quality_to_q_index
+from unquant.codecs.roi import mask_weights, q_offsets
 from unquant.codecs.tiles import Latents, encode_tiles, q_indices, read_tiles, tile_windows
 from unquant.codecs.windows import Window, blocks, run_windowed
 from unquant.codecs.wishes import Wishes
@@ -121,24 +123,45 @@ class LatentCodec(Codec[C, M]):
             picture = self._picture(image, options)
             height, width = picture.rgb.shape[:2]
             DEFAULT_LIMITS.check_size(width, height)
+            offsets = self._offsets(options, height, width)
             alpha = encode_alpha(picture.alpha) if picture.alpha is not None else None
             target = options.target(height * width)
             foretell_encode(self.family, height * width, search=target is not None).check()
             y = None if target is None else self.analyse(picture.rgb)
             plan = _Plan(picture, alpha, y)
+
+            def steps(index: int) -> QIndex:
+                return index if offsets is None else np.clip(index + offsets, low, high)
+
             if target is not None and y is not None:
                 return largest_file(
-                    lambda index: plan.overhead + self.estimate(y, index),
-                    lambda index: self._encode_at(plan, index, wishes),
+                    lambda index: plan.overhead + self.estimate(y, steps(index)),
+                    lambda index: self._encode_at(plan, steps(index), wishes),
                     target,
                     low,
                     high,
                     metadata=plan.metadata,
                 )
             if options.q_index is not None:
-                return self._encode_at(plan, self._checked_q_index(options.q_index, plan), wishes)
+                index = self._checked_q_index(options.q_index, plan)
+                return self._encode_at(plan, steps(index) if isinstance(index, int) else index, wishes)
             quality = DEFAULT_QUALITY if options.quality is None else options.quality
-            return self._encode_at(plan, quality_to_q_index(quality, low, high), wishes)
+            return self._encode_at(plan, steps(quality_to_q_index(quality, low, high)), wishes)
+
+    def _offsets(self, options: EncodeOptions, height: int, width: int) -> QMap | None:
+        """What is added to the q index at each position, (h16, w16); None for a step that is one. Raises OptionError."""
+        size = latent_size(width, height)
+        mask = self._mask(options)
+        if mask is not None:
+            return q_offsets(mask_weights(mask, height, width), options.roi_gain)
+        if options.q_map is None:
+            return None
+        offsets = np.asarray(options.q_map)
+        if offsets.shape != size or not np.issubdtype(offsets.dtype, np.integer):
+            raise OptionError(
+                f"q_map of this image must be whole numbers of shape {size}, not {offsets.dtype} {offsets.shape}"
+            )
+        return offsets.astype(np.int64)
 
     def _checked_q_index(self, q_index: QIndex, plan: _Plan) -> QIndex:
         low, high = self.q_index_range
@@ -184,13 +207,13 @@ class LatentCodec(Codec[C, M]):
                 y = self.analyse(plan.picture.rgb, part)
             yield part, y
 
-    def estimate(self, y: Tensor, index: int) -> float:
-        """Bytes of the tiles of y (1, c, h16, w16) at a q index, by cross-entropy in float32."""
-        bits, tiles = 0.0, 0
+    def estimate(self, y: Tensor, index: QIndex) -> float:
+        """Bytes of the tiles of y (1, c, h16, w16) at a q index, by cross-entropy in float32; of a map its own too."""
+        bits, tiles = 8.0 * (0 if isinstance(index, int) else len(zlib.compress(_packed(index), 9))), 0
         h16, w16 = y.shape[-2:]
-        log2_q = torch.full((1, 1, 1, 1), log2_q_of(index), device=self.device)
+        log2_q = log2_q_of(torch.as_tensor(np.atleast_2d(index)[None, None], dtype=torch.float32, device=self.device))
         for place in tile_windows(h16, w16, self.config.tile):
-            coded = self.model.quantise(place.cut(y), log2_q, noise=False, rdoq=self.rdoq)
+            coded = self.model.quantise(place.cut(y), place.cut(log2_q), noise=False, rdoq=self.rdoq)
             bits += float(coded.bits_y.sum() + coded.bits_z.sum())
             tiles += 1
         return bits / 8 + _TILE_BYTES * tiles
@@ -203,7 +226,7 @@ class LatentCodec(Codec[C, M]):
             width=width,
             height=height,
             q_index=index if isinstance(index, int) else round(float(index.mean())),
-            q_map=None if isinstance(index, int) else index.astype("<u2").tobytes(),
+            q_map=None if isinstance(index, int) else _packed(index),
             realism=wishes.percent,
             steps=wishes.steps,
             seed=wishes.seed,
@@ -331,6 +354,11 @@ class LatentCodec(Codec[C, M]):
         indices = q_indices(header)
         if indices.min() < low or indices.max() > high:
             raise CorruptStream(f"q index outside {low}..{high}")
+
+
+def _packed(indices: QMap) -> bytes:
+    """A q map as it is in a header."""
+    return indices.astype("<u2").tobytes()
 
 
 AnyLatentCodec: TypeAlias = LatentCodec[Any, Any]

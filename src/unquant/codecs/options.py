@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "DEFAULT_ROI_GAIN",
     "DEFAULT_SEED",
     "DEFAULT_SEEDS",
     "QUALITY_MAX",
@@ -30,6 +31,7 @@ __all__ = [
     "EncodeOptions",
     "ImageSource",
     "QIndex",
+    "QMap",
     "Region",
     "Source",
     "checked_quality",
@@ -41,6 +43,9 @@ DEFAULT_QUALITY: Final = 40
 QUALITY_MAX: Final = 100
 DEFAULT_SEED: Final = 0
 """Seed of the noise of a decode that names none."""
+DEFAULT_ROI_GAIN: Final = 1.5
+"""How much finer the step is in a region of interest than beyond it."""
+MOST_ROI_GAIN: Final = 4
 DEFAULT_SEEDS: Final = 4
 """Pictures that a map of uncertainty is made from."""
 
@@ -50,6 +55,8 @@ ImageSource: TypeAlias = "ImageInput | Source"
 """An image, or an image file: its bytes, its path, or a binary stream to read it from."""
 QIndex: TypeAlias = "int | npt.NDArray[np.integer[Any]]"
 """A quantisation step by its index, or one for each latent position, (⌈h/16⌉, ⌈w/16⌉)."""
+QMap: TypeAlias = "npt.NDArray[np.integer[Any]]"
+"""What is added to the q index of each latent position, (⌈h/16⌉, ⌈w/16⌉)."""
 Region: TypeAlias = tuple[int, int, int, int]
 """A part of a picture in its pixels: x and y of its upper left corner, width, height."""
 SCALES: Final = (1, 1 / 2, 1 / 4, 1 / 8)
@@ -64,6 +71,9 @@ class EncodeKeywords(TypedDict, total=False):
     bpp: float | None
     target_bytes: int | None
     q_index: QIndex | None
+    roi: ImageSource | None
+    roi_gain: float
+    q_map: QMap | None
     metadata: bool
     realism: float | None
     steps: int | None
@@ -91,13 +101,17 @@ class DecodeKeywords(TypedDict, total=False):
 class EncodeOptions:
     """What one encode is asked for; None leaves it to the codec. See `Codec.encode`.
 
-    Raises OptionError for a value out of range, and for more than one of quality, bpp, target_bytes and q_index.
+    Raises OptionError for a value out of range, for more than one of quality, bpp, target_bytes and q_index, and for more
+    than one of what moves the step across the picture: roi, q_map, a q_index of many.
     """
 
     quality: float | None = None
     bpp: float | None = None
     target_bytes: int | None = None
     q_index: QIndex | None = None
+    roi: ImageSource | None = None
+    roi_gain: float = DEFAULT_ROI_GAIN
+    q_map: QMap | None = None
     metadata: bool = True
     realism: float | None = None
     steps: int | None = None
@@ -117,6 +131,14 @@ class EncodeOptions:
             raise OptionError(f"bpp must be positive, got {self.bpp!r}")
         if self.target_bytes is not None and not (_is_whole(self.target_bytes) and self.target_bytes > 0):
             raise OptionError(f"target_bytes must be a positive whole number, got {self.target_bytes!r}")
+        moving = [name for name in ("roi", "q_map") if getattr(self, name) is not None]
+        if getattr(self.q_index, "ndim", 0):
+            moving.append("a map of q_index")
+        if len(moving) > 1:
+            raise OptionError(f"{' and '.join(moving)} exclude each other")
+        gain = self.roi_gain
+        if not (isinstance(gain, int | float) and 1 / MOST_ROI_GAIN <= gain <= MOST_ROI_GAIN):
+            raise OptionError(f"roi_gain must lie in 1/{MOST_ROI_GAIN}..{MOST_ROI_GAIN}, got {gain!r}")
         if self.effort is not None and not (_is_whole(self.effort) and 1 <= self.effort <= 9):
             raise OptionError(f"effort must be a whole number in 1..9, got {self.effort!r}")
         if self.container not in ("unq", "avif"):
