@@ -51,12 +51,13 @@ def test_the_page_asks_nobody_else(server: Server) -> None:
         assert b"https:" not in data
         assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert request(server, "GET", "/../session.py")[0] == 404
+    assert "default-src 'none'" in request(server, "GET", "/api/start")[1]["Content-Security-Policy"]
     assert request(server, "GET", "/session.py")[0] == 404
 
 
 @pytest.mark.slow
 def test_there_and_back(server: Server) -> None:
-    start = json.loads(request(server, "GET", "/start")[2])
+    start = json.loads(request(server, "GET", "/api/start")[2])
     assert start["models"][0] == {"name": "tiny_av1", "draws_avif": True}
     assert start["bpp"] == 0.8
     photograph = start["photograph"]
@@ -67,31 +68,31 @@ def test_there_and_back(server: Server) -> None:
         "bpp": 0.8,
         "container": "avif",
     }
-    status, file = put(server, "/encode", asked)
+    status, file = put(server, "/api/encode", asked)
     assert status == 200, file
-    _, headers, data = request(server, "GET", f"/content/{file['key']}.avif")
+    _, headers, data = request(server, "GET", f"/api/content/{file['key']}.avif")
     assert headers.get_content_type() == "application/octet-stream"
     assert len(data) == file["bytes"] <= 0.8 * 600 * 400 / 8
-    assert put(server, "/files?name=a.avif", data)[1]["key"] == file["key"]
-    status, drawn = put(server, "/decode", {"file": file["key"], "model": "tiny_av1", "seed": str(2**64 - 1)})
+    assert put(server, "/api/files?name=a.avif", data)[1]["key"] == file["key"]
+    status, drawn = put(server, "/api/decode", {"file": file["key"], "model": "tiny_av1", "seed": str(2**64 - 1)})
     assert status == 200, drawn
-    _, headers, picture = request(server, "GET", f"/content/{drawn['picture']}.png")
+    _, headers, picture = request(server, "GET", f"/api/content/{drawn['picture']}.png")
     assert headers.get_content_type() == "image/png"
     assert Image.open(io.BytesIO(picture)).size == (600, 400)
 
 
 def test_errors_are_words(server: Server) -> None:
-    assert put(server, "/photographs?name=../x/words.jpg", b"no picture")[1]["error"].startswith("words.jpg: ")
-    assert put(server, "/photographs?name=a.jpg", b"") == (400, {"error": "a.jpg: is empty"})
-    assert put(server, "/files?name=a.unq", b"UNQ!")[0] == 400
+    assert put(server, "/api/photographs?name=../x/words.jpg", b"no picture")[1]["error"].startswith("words.jpg: ")
+    assert put(server, "/api/photographs?name=a.jpg", b"") == (400, {"error": "a.jpg: is empty"})
+    assert put(server, "/api/files?name=a.unq", b"UNQ!")[0] == 400
     asked = {"file": "0" * 32, "model": "tiny_av1", "realism": "much"}
-    status, found = put(server, "/decode", asked)
+    status, found = put(server, "/api/decode", asked)
     assert status == 400
     assert found["error"].startswith("realism: ")
-    assert put(server, "/decode", asked | {"realism": 1, "else": 1})[1]["error"].startswith("else: ")
-    assert "no longer kept" in put(server, "/decode", asked | {"realism": 1})[1]["error"]
-    assert put(server, "/decode", b"{")[0] == 400
-    assert put(server, "/decode", b" " * 2**17)[0] == 413
+    assert put(server, "/api/decode", asked | {"realism": 1, "else": 1})[1]["error"].startswith("else: ")
+    assert "no longer kept" in put(server, "/api/decode", asked | {"realism": 1})[1]["error"]
+    assert put(server, "/api/decode", b"{")[0] == 400
+    assert put(server, "/api/decode", b" " * 2**17)[0] == 413
 
 
 def test_other_sites_are_refused(server: Server) -> None:
@@ -99,11 +100,11 @@ def test_other_sites_are_refused(server: Server) -> None:
     port = urlsplit(server.url).port
     assert request(server, "GET", "/", Host=f"localhost:{port}")[0] == 200
     status, headers, _ = request(
-        server, "OPTIONS", "/files", Origin="http://evil.example", Access_Control_Request_Method="PUT"
+        server, "OPTIONS", "/api/files", Origin="http://evil.example", Access_Control_Request_Method="PUT"
     )
     assert status == 405
     assert not [name for name in headers if name.lower().startswith("access-control")]
-    assert request(server, "POST", "/files", b"x")[0] == 405  # which other sites may send
+    assert request(server, "POST", "/api/files", b"x")[0] == 405  # which other sites may send
 
 
 def test_nothing_but_this_machine_reaches_it(server: Server) -> None:
@@ -115,12 +116,11 @@ def test_nothing_but_this_machine_reaches_it(server: Server) -> None:
 
 
 def test_a_port_that_is_taken(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    from unquant.demo.session import Session
     from unquant.demo.web import serve
 
     port = urlsplit(server.url).port
     with pytest.raises(OptionError, match=f"port {port}: cannot be listened on: Address already in use"):
-        serve(Session(), port)
+        serve(port=port)
     with pytest.raises(SystemExit) as ended:
         app(["demo", "--serve", "--no-browser", "--port", str(port)])
     assert ended.value.code == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from bench_rows import TARGETS, measured
+from page import look
 
 webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("matplotlib")
@@ -54,15 +55,6 @@ def opened(browser: Any, report: Path) -> Any:
     look(browser, 1280, "light")
     browser.get(report.as_uri())
     return browser
-
-
-def look(browser: Any, width: int, scheme: str) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    # without smooth scrolling what is clicked stays where it is
-    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-    features = [{"name": name, "value": value} for name, value in wishes.items()]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def scales(browser: Any) -> list[float]:

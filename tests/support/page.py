@@ -1,4 +1,4 @@
-"""`unquant demo --serve` as a process of its own."""
+"""Pages in a browser, and `unquant demo --serve` as a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCE = Path(__file__).parents[2] / "src"
@@ -46,3 +46,13 @@ def served(*options: str) -> Generator[Server]:
             code = process.wait(30)
             errors = process.stderr.read()
         assert (code, errors) == (130, "unquant: error: interrupted\n")
+
+
+def look(browser: Any, width: int, scheme: str) -> None:
+    """The size and the colour scheme of what the browser shows."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    # without smooth scrolling what is clicked stays where it is
+    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

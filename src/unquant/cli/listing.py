@@ -118,7 +118,6 @@ def _serve(model: str, bpp: float, port: int, browser: bool) -> None:
     import threading
     import webbrowser
 
-    from unquant.demo.session import Session
     from unquant.demo.web import serve
 
     def ready(url: str) -> None:
@@ -126,7 +125,7 @@ def _serve(model: str, bpp: float, port: int, browser: bool) -> None:
         if browser:  # one on the terminal would wait for its end
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    serve(Session(model), port, bpp=bpp, ready=ready)
+    serve(model, port, bpp=bpp, ready=ready)
 
 
 def _text(name: str, found: Info) -> str:

@@ -2,6 +2,7 @@
 
 terminal.py  the bundled photograph, a table and one picture of all
 session.py   what the page asks for: encode, decode, compare; knows no server
+requests.py  that as requests of HTTP
 web.py       the server of the page; page/: what the browser gets
 """
 

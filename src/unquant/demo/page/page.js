@@ -2,7 +2,7 @@ const byId = (id) => document.getElementById(id);
 const checked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 const number = (value) => value.toLocaleString("en");
 const seconds = (value) => (value == null ? "–" : `${value.toFixed(2)} s`);
-const contentUrl = (key, suffix) => `content/${key}.${suffix}`;
+const contentUrl = (key, suffix) => `api/content/${key}.${suffix}`;
 
 // What there is: photograph is null for a file that was given; left by what it shows; made: what it was made with; turn: counts
 // what was opened, for what comes in late is not of it.
@@ -13,7 +13,7 @@ const state = { models: [], photograph: null, file: null, drawn: null, left: {},
 async function put(path, body) {
   let response;
   try {
-    response = await fetch(path, { method: "PUT", body });
+    response = await fetch(`api/${path}`, { method: "PUT", body });
   } catch {
     throw new Error("The server does not answer: is it still running?");
   }
@@ -340,7 +340,7 @@ for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
 // ---- start: after the page has been painted ----
 
 async function getStart() {
-  const response = await fetch("start");
+  const response = await fetch("api/start");
   const found = await response.json();
   if (!response.ok) throw new Error(found.error);
   return found;
