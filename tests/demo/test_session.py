@@ -92,6 +92,20 @@ def test_others_at_the_same_bytes(session: Session, small: Photograph) -> None:
         assert 10 < smallest.bytes < found.bytes
 
 
+@pytest.mark.slow
+def test_what_was_invented_is_laid_over(session: Session, small: Photograph, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = session.encode(small.key, small.name, "tiny_av1", bpp=1, effort=9, container="unq")
+    shown = Image.open(io.BytesIO(session.content(session.invented(file.key, "tiny_av1").picture)))
+    spread = codecs.uncertainty(session.content(file.key), model=str(session.models["tiny_av1"].path))
+    assert (shown.mode, shown.size) == ("RGBA", (160, 120))
+    opacity = np.asarray(shown)[:, :, 3]
+    assert np.abs(opacity - np.minimum(spread * 255 / 32, 255)).max() <= 1
+    assert opacity.std() > 1
+    monkeypatch.setattr(sessions, "MAP_PIXELS", 160 * 120 - 1)
+    with pytest.raises(ImageTooLarge, match="invented"):
+        session.invented(file.key, "tiny_av1")
+
+
 def test_a_photograph_is_turned_and_keeps_its_alpha(session: Session) -> None:
     image = Image.new("RGBA", (30, 20), (10, 200, 30, 128))
     exif = Image.Exif()

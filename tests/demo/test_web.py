@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -125,3 +128,46 @@ def test_a_port_that_is_taken(server: Server, capsys: pytest.CaptureFixture[str]
         app(["demo", "--serve", "--no-browser", "--port", str(port)])
     assert ended.value.code == 2
     assert "Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_can_be_interrupted_at_work() -> None:
+    ended: list[int] = []
+    with served("-m", "tiny_av1") as server:
+        photograph = json.loads(request(server, "GET", "/api/start")[2])["photograph"]["key"]
+        asked = {"photograph": photograph, "name": "a", "model": "av1", "bpp": 0.3, "effort": 9}
+
+        def encode() -> None:
+            ended.append(request(server, "PUT", "/api/encode", json.dumps(asked).encode())[0])
+
+        work = threading.Thread(target=encode)
+        work.start()
+        time.sleep(0.3)
+        assert work.is_alive()
+    work.join()
+    assert ended == [500]
+
+
+def test_a_defect_is_told_and_shown_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from unquant.demo import requests
+
+    class Broken:
+        add_photograph = add_file = encode = decode = compare = bundled = None
+
+        def invented(self, file: str, model: str) -> None:
+            raise ZeroDivisionError("by nothing")
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"file": "a", "model": "b"}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "PUT", "path": "/invented", "query_string": b"", "headers": []}
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(requests.application(Broken(), 0.1)(scope, receive, send))
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"]) == {"error": "internal error: ZeroDivisionError: by nothing"}
+    assert "ZeroDivisionError: by nothing" in capsys.readouterr().err

@@ -48,9 +48,9 @@ def served(*options: str) -> Generator[Server]:
         assert (code, errors) == (130, "unquant: error: interrupted\n")
 
 
-def look(browser: Any, width: int, scheme: str) -> None:
+def look(browser: Any, width: int, scheme: str, height: int = 900) -> None:
     """The size and the colour scheme of what the browser shows."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     # without smooth scrolling what is clicked stays where it is
     wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}

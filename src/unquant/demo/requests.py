@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import PurePath
@@ -46,6 +47,11 @@ class _Decode(_Asked):
     preview: bool = False
 
 
+class _Invented(_Asked):
+    file: str
+    model: str
+
+
 class _Compare(_Asked):
     photograph: str
     codec: Literal["avif", "jpeg"]
@@ -82,7 +88,8 @@ def application(session: Session, bpp: float) -> Starlette:
     def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, ImageTooLarge) else 400)
 
-    def failed(_: Request, error: Exception) -> Response:  # and the server writes its traceback to the terminal
+    def failed(_: Request, error: Exception) -> Response:  # a defect of this program
+        traceback.print_exception(error)
         return JSONResponse({"error": f"internal error: {type(error).__name__}: {error}"}, 500)
 
     routes = [
@@ -92,6 +99,7 @@ def application(session: Session, bpp: float) -> Starlette:
         Route("/files", upload(session.add_file), methods=["PUT"]),
         Route("/encode", ask(_Encode, session.encode), methods=["PUT"]),
         Route("/decode", ask(_Decode, session.decode), methods=["PUT"]),
+        Route("/invented", ask(_Invented, session.invented), methods=["PUT"]),
         Route("/compare", ask(_Compare, session.compare), methods=["PUT"]),
     ]
     handlers: Mapping[Any, Any] = {UnquantError: refused, Exception: failed}

@@ -20,6 +20,7 @@ from pathlib import PurePath
 from time import perf_counter
 from typing import Final, Literal
 
+import numpy as np
 from PIL import Image
 
 from unquant.bench.subjects import anchors
@@ -37,6 +38,12 @@ LIMITS: Final = Limits(max_pixels=100_000_000)
 """Of what is given to the page."""
 KEPT_BYTES: Final = 2**30
 """Of files and pictures together, beyond which the oldest are forgotten."""
+
+MAP_PIXELS: Final = 2**24
+"""Of a picture whose invented detail is shown: several of it are held in floating point."""
+MAP_LEVELS: Final = 32
+"""Of 255, from which on that is shown opaque."""
+MAP_COLOUR: Final = (255, 0, 170)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,24 @@ class Session:
             image = codec.decode(data, realism=realism, steps=steps, seed=seed, preview=preview, limits=LIMITS)
             seconds = perf_counter() - start
             return Drawn(self._keep_picture(image), seconds, tuple(notes))
+
+    def invented(self, file: str, model: str) -> Drawn:
+        """Where a decode at realism 1 invents: a picture to be laid over it, pink and the less transparent the more.
+
+        Opaque from 32 levels of `Codec.uncertainty` on. Raises what `decode` raises, and ImageTooLarge beyond 2^24 pixels.
+        """
+        data, entry = self.content(file), self._entry(model)
+        found = info(data)
+        if found.width * found.height > MAP_PIXELS:
+            raise ImageTooLarge(f"what was invented: for pictures of at most {MAP_PIXELS} pixels")
+        with self._work() as notes:
+            codec = loaded(entry)
+            start = perf_counter()
+            spread = codec.uncertainty(data, limits=LIMITS)
+            seconds = perf_counter() - start
+            opacity = np.rint(np.minimum(spread * (255 / MAP_LEVELS), 255)).astype(np.uint8)
+            colour = np.full((*spread.shape, 3), MAP_COLOUR, np.uint8)
+            return Drawn(self._keep_picture(from_arrays(colour, opacity)), seconds, tuple(notes))
 
     def compare(self, photograph: str, codec: Literal["avif", "jpeg"], target_bytes: int) -> Compared:
         """The photograph by another codec, in the largest file of at most `target_bytes`, or else its smallest.

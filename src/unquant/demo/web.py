@@ -62,7 +62,10 @@ def serve(
     except (OSError, OverflowError) as e:
         raise OptionError(f"port {port}: cannot be listened on: {getattr(e, 'strerror', None) or e} (--port)") from e
     with listening:
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        # what goes wrong is said by `requests`; the server itself would show what a request was at when it was interrupted
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
         ready(f"http://{HOST}:{listening.getsockname()[1]}/")
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -6,7 +6,7 @@ const contentUrl = (key, suffix) => `api/content/${key}.${suffix}`;
 
 // What there is: photograph is null for a file that was given; left by what it shows; made: what it was made with; turn: counts
 // what was opened, for what comes in late is not of it.
-const state = { models: [], photograph: null, file: null, drawn: null, left: {}, made: {}, turn: 0 };
+const state = { models: [], photograph: null, file: null, drawn: null, left: {}, map: null, made: {}, turn: 0 };
 
 // ---- the server ----
 
@@ -52,6 +52,7 @@ function fail(error) {
 }
 
 const say = (text) => (byId("status").textContent = text);
+const mapped = () => byId("map").getAttribute("aria-pressed") === "true";
 const valid = () => byId("settings").checkValidity();
 
 async function work() {
@@ -95,12 +96,18 @@ async function work() {
     if (late()) return;
     state.left[left] = found;
   }
+  if (mapped() && !state.map) {
+    say("Looking for what was invented: five decodes");
+    const found = await ask("invented", { file, model });
+    if (late()) return;
+    state.map = found;
+  }
   show();
   say(`${state.file.name}: ${number(state.file.bytes)} bytes, ${state.file.bpp.toFixed(3)} bits per pixel`);
 }
 
 function forgetFile() {
-  Object.assign(state, { file: null, drawn: null, left: {}, made: {} });
+  Object.assign(state, { file: null, drawn: null, left: {}, map: null, made: {} });
 }
 
 async function open(what, begin) {
@@ -154,6 +161,11 @@ function show() {
   const sized = (found) => (found?.bytes ? `, ${number(found.bytes)} bytes` : "");
   showImage("left", onLeft, names[left] + (left === "original" ? "" : sized(onLeft)));
   showImage("right", drawn, file ? `unquant ${file.model}${sized(file)}` : "");
+
+  const map = byId("map-image");
+  map.hidden = !(mapped() && state.map && drawn);
+  byId("map-hint").hidden = map.hidden;
+  if (!map.hidden) map.src = contentUrl(state.map.picture, "png");
 
   link("download-file", file, file?.key, file?.name.split(".").pop(), file?.name);
   const stem = given?.name.replace(/\.[^.]*$/, "") || "picture";
@@ -313,6 +325,11 @@ byId("settings").addEventListener("change", () => {
 });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("left").addEventListener("change", () => {
+  show();
+  refresh();
+});
+byId("map").addEventListener("click", () => {
+  byId("map").setAttribute("aria-pressed", String(!mapped()));
   show();
   refresh();
 });
