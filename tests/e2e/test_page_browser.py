@@ -231,6 +231,25 @@ def test_there_and_back_with_every_control(page: Page, requested: Any, server: S
     assert [url for url in urls if not url.startswith((server.url, "data:"))] == []
 
 
+DROP = (
+    "const files = new DataTransfer(); files.items.add(new File([arguments[1]], arguments[0]));"
+    "for (const type of ['dragenter', 'dragover', 'drop'])"
+    " document.body.dispatchEvent(new DragEvent(type, {dataTransfer: files, bubbles: true, cancelable: true}))"
+)
+
+
+def test_what_is_dropped_is_opened(page: Page) -> None:
+    def error(name: str) -> str:
+        page.browser.execute_script(DROP, name, "no picture")
+        until(lambda: page.text("error").startswith(f"{name}: "))
+        return page.text("error")
+
+    assert "cannot be read" in error("words.jpg")
+    for name in ("words.unq", "words.AVIF"):
+        assert "cannot be read" not in error(name)  # by a decoder's words
+    assert not page.browser.execute_script("return document.body.classList.contains('dropping')")
+
+
 def test_errors_are_words_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("no picture")
     page["photograph-input"].send_keys(str(tmp_path / "words.jpg"))
