@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("sybil")
 
 from code_blocks import blocks_of
 
+import unquant
 from unquant import pillow_plugin
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +40,43 @@ def test_blocks_do_what_they_say(page: Path, folder: Path) -> None:
     assert len(blocks) * 2 == len(re.findall(r"^[ \t>]*```", page.read_text("utf-8"), re.MULTILINE))
     for block in blocks:
         block.evaluate()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shipped_av1_weights")
+def test_the_recipes_for_other_libraries(folder: Path) -> None:
+    page = ROOT / "docs" / "how-to.md"
+    start = page.read_text("utf-8").index("## Beside other libraries")
+    blocks = [block for block in blocks_of(page, folder) if block.region.start > start]
+    for block in blocks:
+        block.evaluate()
+    names = blocks[0].namespace
+    picture = names["a"]
+    file = unquant.encode(picture, quality=30)
+    drawn = np.asarray(unquant.decode(file))
+
+    assert names["unquant_encode"](np.asarray(picture), 30) == file
+    out = np.zeros(drawn.size, np.uint8)
+    assert names["unquant_decode"](bytearray(file), out=out) is out
+    assert np.array_equal(out.reshape(drawn.shape), drawn)
+
+    config = names["Unquant"](quality=30).get_config()
+    assert config.pop("id") == "unquant"
+    compressor = names["Unquant"].from_config(config)
+    assert compressor.encode(np.asarray(picture)[np.newaxis]) == file
+    assert np.array_equal(compressor.decode(file), drawn)
+    assert names["pixels"].shape == names["chunk"].shape == (1, 400, 600, 3)
+    assert np.abs(names["pixels"].astype(int) - names["chunk"]).mean() < 8
+
+    model = names["UnquantModel"]("av1", quality=30)
+    x = torch.from_numpy(np.stack([np.asarray(picture), np.asarray(picture.rotate(180))])).permute(0, 3, 1, 2) / 255
+    coded = model.compress(x)
+    assert coded["strings"][0][0] == file
+    x_hat = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    assert x_hat.shape == x.shape
+    assert np.array_equal((x_hat[0] * 255).round().permute(1, 2, 0).numpy(), drawn)
+    assert (x_hat - x).square().mean() < (x_hat.flip(0) - x).square().mean() / 4
+    assert 0 < names["bpp"] <= 0.3
 
 
 def evaluate(folder: Path, text: str) -> None:
@@ -78,6 +118,7 @@ assert seen and Path is not None
     [
         ("```\nunquant models\n```", "no language"),
         ("```ruby\nputs\n```", "ruby"),
+        ("<!-- not run: all; why -->\n```\nputs\n```", "no language"),
         ("```sh\nrm -r x\n```", "not marked"),
         ("```sh\nunquant info none.unq\n```", "none.unq"),
         ("```sh\ncat none.unq | unquant info -\n```", "none.unq"),
