@@ -90,9 +90,8 @@ def evaluate(example: Example) -> None:
             except AssertionError as error:
                 raise AssertionError(f"{where}: {line}\n{error}") from None
     else:
-        assert language in UNRUN_LANGUAGES or (language and "all" in unrun), (
-            f"{where}: a block in {language or 'no language'}: what runs it?"
-        )
+        told = language in UNRUN_LANGUAGES or (language and "all" in unrun)
+        assert told, f"{where}: a block in {language or 'no language'}: what runs it?"
 
 
 def _remarks(example: Example) -> tuple[list[str], list[str]]:
