@@ -1,4 +1,4 @@
-"""`python -m tools speed|sizes|costs|pages`, from the top of the repository: what the codec takes, and its pages' tables."""
+"""`python -m tools COMMAND`, from the top of the repository: what the codec takes, what its map is worth, its tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 import typer
 from rich.console import Console
 
-from tools import pages, sizes, speed
+import unquant
+from tools import pages, sizes, speed, spread
 from unquant.bench.run.environment import cpu_name, environment, limited_threads
 from unquant.bench.run.json_files import write_json
-from unquant.bench.subjects.images import read_image
+from unquant.bench.subjects.images import find_images, read_image
 from unquant.bench.subjects.models import load
 from unquant.cli.exits import guarded
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.files import write_whole
+from unquant.images import image_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="What makes this repository's own pages.")
 log = Console(stderr=True)
@@ -90,6 +92,33 @@ def of_costs(
 ) -> None:
     """The table that `unquant.codecs.forecast` foretells from."""
     write_json(out, sizes.costs(sizes.read_sizes(rows)))
+
+
+@app.command("uncertainty")
+@guarded
+def of_uncertainty(
+    images: Annotated[Path, typer.Argument(help="a folder of photographs, or one", exists=True)],
+    out: Annotated[Path, typer.Option("--out", help="rows are added to this file; what it has is left out")],
+    model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
+    bpp: Annotated[float, typer.Option("--at-bpp", help="target of the files", min=0)] = 0.15,
+    figure: Annotated[
+        Path | None, typer.Option(help="in place of rows: the first picture, its map and its error")
+    ] = None,
+) -> None:
+    """Whether the map of uncertainty is large where the picture is wrong."""
+    codec, paths = unquant.load(model), find_images(images)
+    if figure is not None:
+        drawn = spread.picture(codec, read_image(paths[0]), bpp)
+        write_whole(figure, image_bytes(drawn, figure), force=True)
+        return
+    rows = spread.read_rows(out) if out.exists() else []
+    known = {(row.image, row.codec, row.version) for row in rows}
+    for path in paths:
+        if (path.name, model, codec.weights_id) not in known:
+            with log.status(f"{model}, {path.name}"):
+                rows.append(spread.measure(codec, model, read_image(path), path.name, bpp))
+            write_whole(out, spread.lines_of(rows), force=True)
+    print(spread.table(rows))
 
 
 @app.command("pages")

@@ -8,7 +8,7 @@ Paths are relative to the page. `equal-bytes`: a line for every target, codec an
 the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
 `unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count,
 `distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote. `sizes`: rows of
-`python -m tools sizes`.
+`python -m tools sizes`. `uncertainty`: rows of `python -m tools uncertainty`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tools.sizes import read_sizes
 from tools.sizes import table as sizes_table
 from tools.speed import Measure
 from tools.speed import table as speed_table
+from tools.spread import read_rows as read_spreads
+from tools.spread import table as spread_table
 from unquant.bench.analysis.curves import read_rows
 from unquant.bench.analysis.equal import RATES, equal_table
 from unquant.bench.analysis.summary import Group, footnotes, means
@@ -37,7 +39,9 @@ from unquant.files import write_whole
 
 __all__ = ["fill", "filled"]
 
-_BLOCK = re.compile(r"(<!-- (equal-bytes|range|against|speed|sizes) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- (equal-bytes|range|against|speed|sizes|uncertainty) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def fill(page: Path) -> bool:
@@ -165,10 +169,17 @@ def _sizes(files: Sequence[Path]) -> str:
     return f"{sizes_table(rows)}\n\n{'; '.join(sorted(kinds))}."
 
 
+def _uncertainty(files: Sequence[Path]) -> str:
+    rows = read_spreads(files[0])
+    versions = dict.fromkeys(f"{row.codec} {row.version}" for row in rows)
+    return f"{spread_table(rows)}\n\n{', '.join(versions)}."
+
+
 _KINDS: dict[str, Callable[..., str]] = {
     "equal-bytes": _equal_bytes,
     "range": _range,
     "against": _against,
     "speed": _speed,
     "sizes": _sizes,
+    "uncertainty": _uncertainty,
 }

@@ -16,7 +16,7 @@ from unquant.codecs.interface import AnyCodec
 from unquant.codecs.latent import LatentCodec
 from unquant.codecs.ratevar import RatevarCodec
 from unquant.container import Tile, parse
-from unquant.errors import CorruptStream, OptionError
+from unquant.errors import CorruptStream, ImageTooLarge, OptionError
 from unquant.nn.transforms import linear_decode
 
 SIZE = (363, 310)
@@ -153,6 +153,42 @@ def test_a_small_picture_is_the_mean_of_the_linear_path(tiny: RatevarCodec, phot
     part = pixels(tiny.decode(data, scale=scale, region=(x, y, width, height)))
     squares = slice(y // r, -(-(y + height) // r)), slice(x // r, -(-(x + width) // r))
     assert np.abs(part - found[squares]).max() <= 1
+
+
+def test_a_first_look_is_the_linear_path_of_the_first_channels(tiny_sliced: RatevarCodec, photo: Image.Image) -> None:
+    """Enlarged; it hears the first slice alone, and says so of what follows: nothing of that is read."""
+    data = coded(tiny_sliced, photo)
+    container = parse(data)
+    with torch.inference_mode():
+        y = tiny_sliced.dequantise(container).y_file[:, :2]
+        small = (0.5 + linear_decode(y, tiny_sliced.model.g_s.linear[:2], 8))[0].permute(1, 2, 0)
+    right = Image.fromarray(small.clamp(0, 1).mul(255).round().byte().numpy())
+    right = right.resize((8 * right.width, 8 * right.height), Image.Resampling.BICUBIC).crop((0, 0, *SIZE))
+    found = tiny_sliced.decode(data, preview=True)
+    assert found.size == SIZE
+    assert np.abs(pixels(found) - pixels(right)).max() <= 1
+    assert np.abs(pixels(found) - pixels(photo.crop((100, 60, 100 + SIZE[0], 60 + SIZE[1])))).mean() < 30
+    for region in REGIONS:
+        part = pixels(tiny_sliced.decode(data, region=region, preview=True))
+        assert np.abs(part - cut(pixels(found), region)).max() <= 1
+    # damage behind the first slice is no matter; whoever asks for more is told
+    tiles = [Tile(tile.stream[:-6] + b"damage", tile.crc) for tile in container.tiles]
+    damaged = replace(container, tiles=tuple(tiles)).to_bytes()
+    assert tiny_sliced.decode(damaged, preview=True) == found
+    for options in ({"realism": 0}, {"preview": True, "steps": 0}, {"preview": True, "scale": 1 / 8}):
+        with pytest.raises(CorruptStream):
+            tiny_sliced.decode(damaged, **options)
+    plain = tiny_sliced.decode(data, realism=0)
+    assert tiny_sliced.decode(data, preview=True, allow_partial=True) == plain
+    assert tiny_sliced.decode(data, preview=True, steps=0) == plain
+
+
+def test_a_first_look_at_what_cannot_be_one(tiny_sliced: RatevarCodec, photo: Image.Image) -> None:
+    container = parse(coded(tiny_sliced, photo))
+    with pytest.raises(CorruptStream, match="8 tiles where 9 are needed"):
+        tiny_sliced.decode(replace(container, tiles=container.tiles[:8]).to_bytes(), preview=True)
+    with pytest.raises(ImageTooLarge):
+        tiny_sliced.decode(container.to_bytes(), preview=True, limits=unquant.Limits(max_memory=10**6))
 
 
 def test_a_small_picture_of_av1_is_the_mean_of_its_own(tiny_av1: AnyCodec, photo: Image.Image) -> None:

@@ -95,7 +95,10 @@ def decode(
     ] = None,
     preview: Annotated[
         bool,
-        typer.Option("--preview", help="The plain decode in one pass, whatever the file asks for; excludes --realism."),
+        typer.Option(
+            "--preview",
+            help="A first look, fast: AV1's own picture, or a coarse one of part of the bytes; excludes --realism.",
+        ),
     ] = False,
     region: Annotated[
         str | None,

@@ -279,7 +279,9 @@ class Codec(ABC, Generic[C, M]):
         data: its bytes, its path, or a binary stream of it.
         realism: ρ in [0, 1]; 0 is the decode of lowest distortion, 1 the most realistic. steps: of the reverse path, see the
         family's codec. seed: of its noise, in 0..2^64−1; one seed gives one image. Each None: the file's own default, or
-        that of the weights. preview: realism 0, as fast as it can be had unless steps are given.
+        that of the weights. preview: a first look, as fast as it can be had, at full size: AV1's own picture
+        (av1); the linear path at 1/8 of the channels that are coded first, enlarged, which no checksum guards (ratevar, with
+        weights that code in slices); one step to realism 0 (others, and where steps are given).
         region: (x, y, width, height), the part that is wanted, in pixels of the picture as coded, before any orientation
         that EXIF asks for: its pixels as in the whole picture, within rounding. No tiles are decoded, and checked, but those
         that it needs. scale: 1/2, 1/4 or 1/8 for a small picture of ⌈scale·width⌉ × ⌈scale·height⌉ pixels: the mean of each

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.alpha import encode_alpha
+from unquant.codecs.avif import enlarge
 from unquant.codecs.device import memory_errors
 from unquant.codecs.forecast import foretell_encode
 from unquant.codecs.interface import Codec, Drawing
@@ -40,7 +41,7 @@ from unquant.codecs.parts import (
 from unquant.codecs.progress import counted, unheard
 from unquant.codecs.rate import largest_file, quality_to_q_index
 from unquant.codecs.roi import mask_weights, q_offsets
-from unquant.codecs.tiles import Latents, encode_tiles, q_indices, read_tiles, tile_windows
+from unquant.codecs.tiles import Latents, TileReader, encode_tiles, q_indices, read_tiles, tile_windows
 from unquant.codecs.windows import Window, blocks, run_windowed
 from unquant.codecs.wishes import Wishes
 from unquant.coding import Tables
@@ -65,6 +66,8 @@ M = TypeVar("M", bound=LatentModel[Any, Any, Any])
 
 _CONTAINER_BYTES, _TILE_BYTES = 20, 8
 _GREY = 128.0
+_GLANCE = 8
+"""Pixels a side that are one in a first look."""
 
 
 class _Plan(NamedTuple):
@@ -244,7 +247,11 @@ class LatentCodec(Codec[C, M]):
             header = container.header
             self._check_weights(header)
             drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
-            if drawing.reduction > 1 and self._linear is not None:
+            if options.glances and self._glances and self._linear is not None:
+                self._check_memory(drawing)
+                beside = beside_of(container, damage)
+                rgb = self._glance(container, self._linear, drawing.window)
+            elif drawing.reduction > 1 and self._linear is not None:
                 rgb = self._small(container, self._linear, drawing, damage)
                 beside = beside_of(container, damage)
             else:
@@ -290,6 +297,30 @@ class LatentCodec(Codec[C, M]):
     def _linear(self) -> Tensor | None:
         """The linear path of g_s (c, 768), at the analysis scale; None where that alone gives no picture worth looking at."""
         return None
+
+    @property
+    def _glances(self) -> bool:
+        """Whether the channels that are coded first, in slices, make a picture worth a first look."""
+        return self.exact.first_channels < self.config.latent
+
+    def _glance(self, container: Container, linear: Tensor, wanted: Window) -> npt.NDArray[np.uint8]:
+        """The pixels `wanted` of a first look: the linear path of the first channels at 1/8, enlarged. Nothing is checked."""
+        self._check_q(container.header)
+        reader = TileReader(self.exact, container, self.config.tile)
+        whole = Window.whole(latent_size(container.header.width, container.header.height))
+        read = wanted.covering(LATENT_STRIDE).grown(1).within(whole)  # as far as a bicubic kernel reaches
+        scale = LATENT_STRIDE // _GLANCE
+        small = torch.empty(1, 3, *read.times(scale).size, device=self.device)
+        numbers = reader.touched(read)
+        for number in counted(numbers, "tiles", len(numbers)):
+            place = reader.places[number]
+            shared = place.within(read)
+            y = shared.seen_from(place).cut(reader.glance(number))
+            image = 0.5 + linear_decode(y, linear[: y.shape[1]], _GLANCE)
+            shared.seen_from(read).times(scale).cut(small).copy_(image)
+        rgb = small.clamp_(0, 1).mul_(255).round_().byte()[0].permute(1, 2, 0).cpu().contiguous().numpy()
+        place = wanted.seen_from(read.times(LATENT_STRIDE))
+        return enlarge(rgb, place.bottom, place.right, _GLANCE)[place.top :, place.left :].copy()
 
     def _small(
         self, container: Container, linear: Tensor, drawing: Drawing, damage: Damage | None

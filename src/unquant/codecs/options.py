@@ -200,6 +200,11 @@ class DecodeOptions:
         return x, y, right - x, bottom - y
 
     @property
+    def glances(self) -> bool:
+        """Whether a first look will do, where the codec has one: a preview that asks for nothing else."""
+        return self.preview and self.steps is None and self.scale == 1 and not self.allow_partial
+
+    @property
     def is_plain(self) -> bool:
         """Whether realism is 0 whatever the file asks for."""
         return self.preview or self.scale < 1

@@ -22,6 +22,7 @@ from unquant.entropy.exact import DecodedTile, ExactCoder
 from unquant.entropy.rdoq import Rdoq
 from unquant.errors import CorruptStream
 from unquant.networks.common import SideInfo, log2_q_of
+from unquant.shapes import Latent
 
 __all__ = ["Latents", "TileReader", "encode_tiles", "log2_q_in", "q_indices", "read_tiles", "tile_windows"]
 
@@ -101,6 +102,11 @@ class TileReader:
         decoded, step = self.decode(number), self.places[number].cut(self.log2_q)
         y_file = (decoded.v_hat * torch.exp2(step)).float()
         return SideInfo(y_file, step.float(), decoded.mu.float(), decoded.t.float())
+
+    def glance(self, number: int) -> Latent:
+        """ŷ of the first channels of a tile, float32, which no checksum guards; see `ExactCoder.glance`."""
+        tile, step = self.tiles[number], self.places[number].cut(self.log2_q)
+        return (self.exact.glance(tile.stream, self.places[number].size, step) * torch.exp2(step)).float()
 
     def read_or_note(self, number: int, damage: Damage | None) -> SideInfo | None:
         """As `read`; with `damage`, which takes a tile that is not whole, None of such a one."""

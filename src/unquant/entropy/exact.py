@@ -111,8 +111,14 @@ class ExactCoder:
         self.networks = copy.deepcopy(slim).to(self.device, torch.float64).eval().requires_grad_(False)
         self.tables = tables
 
-    def _walk(self, size: tuple[int, int], log2_q: QMap, stage: _Stage) -> Latent:
-        """z, without a place, then the groups in order. stage(params, place) codes or decodes symbols and returns k + μ."""
+    @property
+    def first_channels(self) -> int:
+        """How many channels are coded before any other."""
+        return self.networks.groups[0].channels.stop
+
+    def _walk(self, size: tuple[int, int], log2_q: QMap, stage: _Stage, channels: int | None = None) -> Latent:
+        """z, without a place, then the groups in order. stage(params, place) codes or decodes symbols and returns k + μ.
+        channels: the groups of those below it alone; None for all."""
         net = self.networks
         h16, w16 = size
         log2_q = log2_q.to(self.device, torch.float64)
@@ -125,7 +131,7 @@ class ExactCoder:
         v_hat = torch.zeros(1, net.latent, h16 * w16, device=self.device, dtype=torch.float64)
         for number, group in enumerate(net.groups):
             place = _Place(group, group.positions(size, self.device))
-            if len(place.positions):
+            if len(place.positions) and (channels is None or group.channels.stop <= channels):
                 known = v_hat.unflatten(2, size)
                 place.put(v_hat, stage(net.group_params(number, features, known, cond, log2_q, place.positions), place))
         return v_hat.unflatten(2, size)
@@ -170,9 +176,17 @@ class ExactCoder:
         v_hat = self._walk(size, log2_q, stage)
         return CodedTile(encoder.to_bytes(), _little_endian(symbols), v_hat)
 
-    @torch.no_grad()
     def decode(self, stream: bytes, size: tuple[int, int], log2_q: QMap) -> DecodedTile:
         """Decode one tile of latent size (h16, w16). Raises CorruptStream; the caller compares the symbols' checksum."""
+        return self._decode(stream, size, log2_q)
+
+    def glance(self, stream: bytes, size: tuple[int, int], log2_q: QMap) -> Latent:
+        """ŷ/q of the first channels of a tile, (1, first_channels, h16, w16): no more is decoded, so that no checksum tells
+        whether it is right. Raises CorruptStream as `decode`."""
+        return self._decode(stream, size, log2_q, self.first_channels).v_hat[:, : self.first_channels]
+
+    @torch.no_grad()
+    def _decode(self, stream: bytes, size: tuple[int, int], log2_q: QMap, channels: int | None = None) -> DecodedTile:
         decoder = SymbolDecoder(self.tables, stream)
         symbols: list[npt.NDArray[np.int32]] = []
         shape = (1, self.networks.latent, size[0] * size[1])
@@ -189,7 +203,7 @@ class ExactCoder:
                 place.put(t_y, torch.from_numpy(index).to(mu).view(mu.shape))
             return torch.from_numpy(coded).to(mu).view(mu.shape) + mu
 
-        v_hat = self._walk(size, log2_q, stage)
+        v_hat = self._walk(size, log2_q, stage, channels)
         return DecodedTile(_little_endian(symbols), v_hat, mu_y.unflatten(2, size), t_y.unflatten(2, size))
 
 
