@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 __all__ = ["on_files", "on_page_markdown"]
@@ -45,10 +45,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
                 continue
             try:
                 content = (root / path).read_text(encoding="utf-8")
-            except OSError as e:
-                raise PluginError(f"{uri}: {link}: {e.strerror}") from e
+            except (OSError, UnicodeDecodeError) as e:
+                raise PluginError(f"{uri}: {link}: {getattr(e, 'strerror', None) or e}") from e
             fence = f"# {path}\n\n```{_LANGUAGES.get(Path(path).suffix, 'text')}\n{content}```\n"
-            files.append(File.generated(config, shown, content=fence))
+            files.append(File.generated(config, shown, content=fence, inclusion=InclusionLevel.NOT_IN_NAV))
     asked = [
         sys.executable,
         "-m",

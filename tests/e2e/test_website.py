@@ -116,27 +116,26 @@ def test_it_works_from_disk_without_a_network(site: Path, browser: Any, requeste
 
 
 @pytest.mark.parametrize(
-    ("link", "complaint"),
+    ("links", "complaints"),
     [
-        ("[c](../configs/x.toml), [d](../README.md#one-head), [e](b.svg)", None),
-        ("[c](../configs/y.toml)", "configs/y.toml"),
-        ("[c](../README.md#another)", "another"),
-        ("[c](b.md)", "b.md"),
+        ("[c](../configs/x.toml), [d](../README.md#one-head), [e](b.svg)", []),
+        ("[c](../configs/y.toml)", ["configs/y.toml"]),
+        ("[c](../README.md#another), [d](b.md)", ["another", "b.md"]),
     ],
 )
-def test_links_of_the_repository(tmp_path: Path, link: str, complaint: str | None) -> None:
+def test_links_of_the_repository(tmp_path: Path, links: str, complaints: list[str]) -> None:
     for name in NAMES:
         (tmp_path / f"{name}.md").write_text(f"# {name}\n\n## One `head`\n\n[a](docs/a.md)\n", "utf-8")
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "a.md").write_text(f"# A\n\n{link}\n\n|a|\n|-|\n|`x\\|y`|\n", "utf-8")
+    (tmp_path / "docs" / "a.md").write_text(f"# A\n\n{links}\n\n|a|\n|-|\n|`x\\|y`|\n", "utf-8")
     (tmp_path / "docs" / "b.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>", "utf-8")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "x.toml").write_text("rate = 4711\n", "utf-8")
     (tmp_path / "mkdocs.yml").write_text(SMALL, "utf-8")
     done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
-    if complaint is not None:
+    if complaints:
         assert done.returncode != 0
-        assert complaint in done.stderr
+        assert [complaint for complaint in complaints if complaint not in done.stderr] == []
         return
     assert done.returncode == 0, done.stderr
     page = Page(tmp_path / "site" / "a.html")
