@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -52,7 +53,8 @@ class Batch:
 
     workers: files at a time. force: overwrite outputs. resume: leave out what an earlier run has done. as_json: one object
     per file on the standard output. quiet: errors only on the standard error. preserve_times: outputs get the times of their
-    inputs. limits: on each file, and on the memory that is foretold of it.
+    inputs. limits: on each file, and on the memory that is foretold of it. uses_torch: whether the work does: the
+    workers then share its threads.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class Batch:
         resume: bool = False,
         preserve_times: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        uses_torch: bool = True,
     ) -> None:
         self.jobs, self.force, self.as_json, self.quiet = plan.jobs, force, as_json, quiet
         self.resume, self.preserve_times, self.limits = resume, preserve_times, limits
         self._note, self._is_partial = plan.note, plan.is_partial
         self.workers = max(1, min(workers, len(self.jobs)))
+        self._uses_torch = uses_torch
         self._lock = threading.Lock()
         self._stopped = False
         self._current = threading.local()
@@ -150,7 +154,8 @@ class Batch:
             yield from (self._do(work, job) for job in self.jobs)
             return
         threads = max(1, _cores() // self.workers)
-        pool = ThreadPoolExecutor(self.workers, initializer=_limit_threads, initargs=(threads,))
+        limit = partial(_limit_threads, threads) if self._uses_torch else None
+        pool = ThreadPoolExecutor(self.workers, initializer=limit)
         try:
             futures: list[Future[Outcome]] = [pool.submit(self._do, work, job) for job in self.jobs]
             yield from (future.result() for future in as_completed(futures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,6 +16,7 @@ from unquant.cli.dry_run import DryDecode
 from unquant.cli.paths import FILES, Job, Naming, plan, without_clashes
 from unquant.cli.transcode import (
     FILES_PANEL,
+    RUN_PANEL,
     Deterministic,
     Device,
     DryRun,
@@ -42,6 +44,14 @@ if TYPE_CHECKING:
     from unquant.codecs.options import Region
 
 __all__ = ["decode"]
+
+
+class Engine(StrEnum):
+    """What runs the network of a decode."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+
 
 _MAP_GAIN: Final = 8
 """Values of the map of `--uncertainty` for a level of 255."""
@@ -128,6 +138,14 @@ def decode(
         ),
     ] = None,
     dry_run: DryRun = False,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the network: torch, or onnx (ONNX Runtime on the CPU), which starts faster; for files of av1, "
+            "pip install 'unquant[onnx]'.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = Engine.TORCH,
     device: Device = None,
     deterministic: Deterministic = False,
     jobs: Jobs = 1,
@@ -147,6 +165,8 @@ def decode(
         raise OptionError("--preview and --realism exclude each other")
     if uncertainty is not None and (resume or allow_partial or scale is not None):
         raise OptionError("--uncertainty excludes --resume, --allow-partial and --scale")
+    if engine is Engine.ONNX and (uncertainty is not None or device not in (None, "cpu")):
+        raise OptionError("--engine onnx draws on the CPU, and no map of --uncertainty")
     extension = (image_format or "png").lower().lstrip(".")
     work = plan(inputs, output, recursive=recursive, naming=Naming(FILES, f".{extension}", keep_suffix))
     batch = Batch(
@@ -158,6 +178,7 @@ def decode(
         quiet=quiet,
         preserve_times=preserve_times,
         limits=limits_of(max_pixels or DECODE_MAX_PIXELS, max_memory),
+        uses_torch=engine is Engine.TORCH,
     )
     _check_format(work.jobs[0].target, image_format, extension)
     to_avif = is_avif_output(work.jobs[0].target, image_format, extension)
@@ -176,7 +197,7 @@ def decode(
         batch.run(DryDecode(model, options))
         return
     running: dict[str, Any] = {"device": device, "deterministic": deterministic}
-    batch.run(_Decoder(batch, model, running, drawing, extension, to_avif=to_avif, of_map=of_map))
+    batch.run(_Decoder(batch, model, engine, running, drawing, extension, to_avif=to_avif, of_map=of_map))
 
 
 @dataclass(frozen=True)
@@ -187,6 +208,7 @@ class _Decoder:
 
     batch: Batch
     model: str | None
+    engine: Engine
     running: Mapping[str, Any]
     drawing: Mapping[str, Any]
     extension: str
@@ -215,7 +237,12 @@ class _Decoder:
             warn("what is drawn is coded a second time, as AVIF")
         entry = find_decoder(data, self.model)
         self.batch.foretell(job, foretold(info, options))
-        codec = loaded(entry, **self.running)
+        if self.engine is Engine.ONNX:
+            from unquant.codecs.av1_engine import onnx_decoder
+
+            codec = onnx_decoder(entry.path, 1 if self.running["deterministic"] else None)
+        else:
+            codec = loaded(entry, **self.running)
         start = perf_counter()
         with self.batch.bar.of_picture(info.width * info.height):
             image = codec.decode(data, **self.drawing)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILES_PANEL",
+    "RUN_PANEL",
     "Deterministic",
     "Device",
     "DryRun",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 FILES_PANEL: Final = "Files"
-_RUN: Final = "Running"
+RUN_PANEL: Final = "Running"
 
 
 Output = Annotated[
@@ -88,17 +89,17 @@ DryRun = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=_RUN)
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.", show_default="cpu", rich_help_panel=RUN_PANEL)
 ]
 Deterministic = Annotated[
     bool,
     typer.Option(
         "--deterministic",
         help="In float32 and one thread: on one machine equal bytes, whatever its threads. Slower.",
-        rich_help_panel=_RUN,
+        rich_help_panel=RUN_PANEL,
     ),
 ]
-Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files at a time.", rich_help_panel=_RUN)]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files at a time.", rich_help_panel=RUN_PANEL)]
 
 
 def _max_pixels(default: int) -> Any:
@@ -108,7 +109,7 @@ def _max_pixels(default: int) -> Any:
         min=1,
         help="Width times height of a picture at most.",
         show_default=f"{default}",
-        rich_help_panel=_RUN,
+        rich_help_panel=RUN_PANEL,
     )
 
 
@@ -121,13 +122,15 @@ MaxMemory = Annotated[
         metavar="SIZE",
         help="Memory at most, by what is foretold of it: 800M, 2G. A picture that takes more is refused before any work.",
         show_default="any",
-        rich_help_panel=_RUN,
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object per file on the standard output.", rich_help_panel=_RUN)
+    bool, typer.Option("--json", help="One JSON object per file on the standard output.", rich_help_panel=RUN_PANEL)
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on the standard error.", rich_help_panel=_RUN)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Nothing but errors on the standard error.", rich_help_panel=RUN_PANEL)
+]
 
 
 def limits_of(max_pixels: int | None, max_memory: str | None) -> Limits:

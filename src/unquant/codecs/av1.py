@@ -9,24 +9,26 @@ redrawn as well: f is told what their headers say. Where AV1 was lossless the pi
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 
+from unquant.codecs.av1_decode import Av1Decoder
 from unquant.codecs.av1_files import avif_to_unq, coded_alpha, header_index, unq_to_avif
-from unquant.codecs.av1_open import open_avif, open_unq
 from unquant.codecs.av1_rate import base_q_idx_of, largest_file
 from unquant.codecs.avif import BASE, AvifOptions, encode_avif, reduce, require_avif
+from unquant.codecs.decoder import Drawing
 from unquant.codecs.device import memory_errors
 from unquant.codecs.forecast import foretell_encode
-from unquant.codecs.interface import Codec, Drawing
-from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, DecodeOptions, EncodeOptions, ImageSource, Source
-from unquant.codecs.parts import Beside, open_container, padded_part, part_image, pixels_of, shrunk, with_damage
+from unquant.codecs.interface import Codec
+from unquant.codecs.options import DEFAULT_QUALITY, ContainerName, EncodeOptions, ImageSource, Source
+from unquant.codecs.parts import padded_part, pixels_of
 from unquant.codecs.progress import tell
 from unquant.codecs.roi import mask_weights, rate_guide
 from unquant.codecs.sources import file_bytes
@@ -82,23 +84,12 @@ class _Base(NamedTuple):
     half: bool
 
 
-class Av1Codec(Codec[Av1Config, Av1]):
+class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
     """A loaded `av1` model. steps of a decode: 1, or 0 for AV1's own picture, which is also the preview."""
-
-    family = "av1"
-    window = 96
-    """Side of the windows that f runs in, in positions of 16 pixels."""
 
     @property
     def _default_steps(self) -> int | None:
         return 1
-
-    def _check_steps(self, steps: int, lowest: int = 0, highest: int = 1) -> None:
-        super()._check_steps(steps, lowest, highest)
-
-    def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
-        # a file may ask for the steps of later weights
-        return min(1, (0 if preview else 1) if asked is None else asked)
 
     # ---- encode ------------------------------------------------------------------------------------------------------
 
@@ -160,38 +151,13 @@ class Av1Codec(Codec[Av1Config, Av1]):
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 
-    def _decode(self, data: bytes, options: DecodeOptions) -> PILImage.Image:
-        require_avif()
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
         with memory_errors(), torch.inference_mode():
-            damage = None
-            if is_avif(data):
-                file = parse_avif(data)
-                drawing = self._drawing(Wishes.from_payload(file.uuid_payload), file.height, file.width, options)
-                self._check_memory(drawing)
-                opened = open_avif(data)
-            else:
-                container, damage = open_container(data, allow_partial=options.allow_partial)
-                header = container.header
-                self._check_weights(header)
-                drawing = self._drawing(Wishes.of(header), header.height, header.width, options)
-                self._check_memory(drawing)
-                opened = open_unq(container, damage)
-            height, width = opened.rgb.shape[:2]
-            rgb = shrunk(self._draw(opened.rgb, opened.coding, drawing), drawing.reduction)
-            beside = Beside(opened.alpha, opened.icc, opened.exif, opened.xmp)
-            image = part_image(rgb, beside, (height, width), drawing.window, drawing.reduction)
-            image = with_damage(image, damage, REDRAW_STRIDE)
-            if not opened.grey:
-                return image
-            grey = image.convert("LA").convert("RGBA") if opened.alpha is not None else image.convert("L")
-            grey.info.update(image.info)
-            return grey
+            yield
 
     def _draw(self, rgb: npt.NDArray[np.uint8], coding: Coding, drawing: Drawing) -> npt.NDArray[np.uint8]:
         """(1−ρ)·x̂_0 + ρ·x̂_1, the pixels that are wanted as (h, w, 3) uint8, from AV1's whole picture."""
-        if drawing.steps == 0 or coding.base_q_idx == 0:
-            top, bottom, left, right = drawing.window
-            return np.ascontiguousarray(rgb[top:bottom, left:right])
         height, width = rgb.shape[:2]
         h16, w16 = -(-height // REDRAW_STRIDE), -(-width // REDRAW_STRIDE)
         table = told([coding]).to(self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import (
     BinaryIO,
     ClassVar,
     Generic,
-    NamedTuple,
     Self,
     TypeAlias,
     TypeVar,
@@ -28,8 +27,8 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from unquant.codecs.decoder import Decoder, Drawing
 from unquant.codecs.device import check_process, fast_precision, memory_errors, one_thread, survive_fork, usable_device
-from unquant.codecs.forecast import foretell_decode
 from unquant.codecs.options import (
     DEFAULT_ROI_GAIN,
     DEFAULT_SEED,
@@ -47,10 +46,9 @@ from unquant.codecs.options import (
     checked_seeds,
 )
 from unquant.codecs.sources import file_bytes
-from unquant.codecs.windows import Window
 from unquant.codecs.wishes import Wishes
-from unquant.container import MAX_STEPS, Header, Limits, decode_limit, limits_within, pixel_limit
-from unquant.errors import ModelMissing, OptionError, OptionTypeError, WeightsError
+from unquant.container import Limits, decode_limit, limits_within, pixel_limit
+from unquant.errors import OptionError, OptionTypeError, WeightsError
 from unquant.families import family_of
 from unquant.images import ImageInput, Picture, open_image, to_picture
 from unquant.networks.common import Config, Model
@@ -65,20 +63,7 @@ C = TypeVar("C", bound=Config)
 M = TypeVar("M", bound=Model[Any])
 
 
-class Drawing(NamedTuple):
-    """How a picture is to be drawn: realism ρ, steps, seed, and what of it, in pixels.
-
-    reduction: pixels a side that become one; the window is made of such squares, but for what the picture's edges cut off.
-    """
-
-    realism: float
-    steps: int
-    seed: int
-    window: Window
-    reduction: int = 1
-
-
-class Codec(ABC, Generic[C, M]):
+class Codec(Decoder, Generic[C, M]):
     """A loaded model on one device; safe to share between threads, and on the CPU with forked processes, which compute in one
     thread each.
 
@@ -364,48 +349,14 @@ class Codec(ABC, Generic[C, M]):
         streams are not those of an `.avif`."""
         raise OptionError(f"models of the family {self.family} repack no .avif")
 
-    def _check_memory(self, drawing: Drawing) -> None:
-        """Raises ImageTooLarge for what takes more memory than the limits allow."""
-        height, width = drawing.window.size
-        foretell_decode(self.family, width * height, realism=drawing.realism, steps=drawing.steps).check()
-
-    def _check_weights(self, header: Header) -> None:
-        """Raises ModelMissing for a file that needs other weights."""
-        if header.family != self.family or header.stream_id != self.stream_id:
-            raise ModelMissing(
-                f"this file needs {header.family} weights with stream id {header.stream_id.hex()}; loaded are"
-                f" {self.name} weights with {self.stream_id.hex()}"
-            )
-
-    def _drawing(self, wishes: Wishes, height: int, width: int, options: DecodeOptions) -> Drawing:
-        """What is drawn: what the caller asks for, else what the file does, else the weights' defaults."""
-        realism, steps, seed, plain = options.realism, options.steps, options.seed, options.is_plain
-        if plain:
-            realism = 0.0
-        elif realism is None:
-            realism = self.config.default_realism if wishes.percent is None else wishes.percent / 100
-        if seed is None:
-            seed = DEFAULT_SEED if wishes.seed is None else wishes.seed
-        if steps is None and not plain:
-            steps = wishes.steps or None
-        wanted = self._steps_of(steps, realism, preview=plain)
-        x, y, across, down = options.part(width, height)
-        window = Window(y, y + down, x, x + across)
-        return Drawing(float(realism), wanted, int(seed), window, options.reduction)
+    @property
+    def _default_realism(self) -> float:
+        return self.config.default_realism
 
     @property
     @abstractmethod
     def _default_steps(self) -> int | None:
         """Steps of a decode for which nobody asks otherwise; None where there is nothing to step through."""
-
-    @abstractmethod
-    def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
-        """Steps of a decode at a realism. asked: by the caller or else, but for a preview, by the file."""
-
-    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
-        """Raises OptionError for a number of steps that these weights cannot be decoded with."""
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
-            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision is not torch.float32

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from unquant.codecs.alpha import encode_alpha
 from unquant.codecs.avif import enlarge
+from unquant.codecs.decoder import Drawing
 from unquant.codecs.device import memory_errors
 from unquant.codecs.forecast import foretell_encode
-from unquant.codecs.interface import Codec, Drawing
+from unquant.codecs.interface import Codec
 from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex, QMap
 from unquant.codecs.parts import (
     Beside,

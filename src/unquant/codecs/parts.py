@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image as PILImage
-from torch import Tensor
 
 from unquant.codecs.alpha import decode_alpha
-from unquant.codecs.windows import Window
+from unquant.codecs.places import Window
 from unquant.container import Container, parse, salvage
 from unquant.errors import CorruptStream
 from unquant.images import from_arrays, metadata_of_part
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Beside",
@@ -60,6 +61,8 @@ def fill_with_means(plane: Tensor, holes: Sequence[Window], reach: int, otherwis
 
     otherwise: its value where all around it are holes.
     """
+    import torch  # what else is here takes none
+
     whole = torch.ones(1, *plane.shape[-2:], dtype=torch.bool, device=plane.device)
     for hole in holes:
         hole.cut(whole).fill_(False)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unquant.codecs.interface import Drawing
+from unquant.codecs.decoder import Drawing
 from unquant.codecs.latent import LatentCodec
 from unquant.codecs.parts import pixels_of
 from unquant.codecs.windows import Window, redraw_noise, run_windowed

@@ -1,37 +1,22 @@
 """Seeded Gaussian noise that depends on the position only, so that tiles, windows and the whole plane agree.
 
-Counter-based (Philox-4x64-10; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), through numpy's raw bit
-stream, which numpy keeps stable across versions; its own normal variates are not. The normal distribution is reached by
-inverting its distribution function in float64, one word a value.
+Counter-based (`unquant.philox`). The normal distribution is reached by inverting its distribution function in float64, one
+word a value.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.random import Philox
 from torch import Tensor
 
 from unquant.errors import OptionError
+from unquant.philox import uniform_row
 
 __all__ = ["seeded_noise"]
 
 _WORD = 2**64
 _SIDE = 2**32
-_BLOCK = 4  # words that Philox-4x64 makes from one counter
-
-
-def _row_words(seed: int, stream: int, step: int, row: int, first: int, count: int) -> np.ndarray:
-    """Words first … first + count − 1 of a row's bit stream, uint64.
-
-    Word i is number i mod 4 of Philox's block at the counter (i div 4 + 1, row, step, stream) and the key (seed, 0):
-    numpy counts up before it makes a block.
-    """
-    block, skip = divmod(first, _BLOCK)
-    counter = np.array([block, row, step, stream], dtype=np.uint64)
-    key = np.array([seed, 0], dtype=np.uint64)
-    return Philox(counter=counter, key=key).random_raw(skip + count)[skip:]
 
 
 def seeded_noise(
@@ -66,8 +51,6 @@ def seeded_noise(
             raise OptionError(f"{name} must be at least 1, not {value}")
     out = torch.empty(1, channels, height, width)
     for row in range(height):
-        words = _row_words(seed, stream, step, top + row, left * channels, width * channels)
-        # 52 bits and a half: exact in float64, symmetric about ½, never 0 or 1
-        uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+        uniform = uniform_row(seed, stream, step, top + row, left * channels, width * channels)
         out[0, :, row] = torch.special.ndtri(torch.from_numpy(uniform)).reshape(width, channels).T
     return out

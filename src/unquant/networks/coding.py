@@ -8,10 +8,12 @@ from typing import Final
 
 from unquant.container.obu import ac_q
 
-__all__ = ["HALF_STRENGTH", "SCALARS", "Coding"]
+__all__ = ["HALF_STRENGTH", "SCALARS", "STRIDE", "Coding"]
 
 SCALARS: Final = 8
 """Numbers that f is told about a picture."""
+STRIDE: Final = 16
+"""Pixels per position of f's coarsest level; as `nn.redraw.REDRAW_STRIDE`."""
 HALF_STRENGTH: Final = 160.0
 """ac_q at which f's output counts half."""
 
