@@ -43,6 +43,18 @@ def test_blocks_do_what_they_say(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shipped_av1_weights", "folder")
+def test_the_example_of_the_package(photo: Image.Image) -> None:
+    assert unquant.__doc__ is not None
+    lines = re.findall(r"^ {4}(.+)", unquant.__doc__, re.MULTILINE)
+    assert len(lines) > 4
+    names = {"image": photo}
+    exec("\n".join(lines), names)
+    assert names["image"].size == photo.size
+    assert names["image"] is not photo
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped_av1_weights")
 def test_the_recipes_for_other_libraries(folder: Path) -> None:
     page = ROOT / "docs" / "how-to.md"
