@@ -104,6 +104,7 @@ ifneq ($(kodak),)
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m ratevar --threads 2 --out $(FIGURES)/speed.json
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
+	for model in av1 ratevar; do .venv/bin/python -m tools uncertainty $(KODAK) --out $(FIGURES)/uncertainty.jsonl -m $$model || exit 1; done
 	cp $(OUT)/av1/rows.jsonl $(FIGURES)/av1.jsonl
 	cp $(OUT)/ratevar-2/rows.jsonl $(FIGURES)/ratevar-2.jsonl
 	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
@@ -122,6 +123,7 @@ endif
 	$(PLOT) $(FIGURES)/cdc-steps.jsonl -o $(FIGURES)/cdc-steps.svg --x steps --along steps
 	$(PLOT) $(FIGURES)/knob.jsonl -o $(FIGURES)/knob.svg --x psnr --y dists --along realism
 	$(PLOT) $(FIGURES)/stage2-cid22.jsonl -o $(FIGURES)/stage2-dists.svg --x steps --y dists --along steps
+	.venv/bin/python -m tools uncertainty src/unquant/demo/coffee.png --figure $(PAGES)/docs/uncertainty.jpg
 	.venv/bin/python -m tools pages $(PAGES)/README.md $(PAGES)/docs/*.md
 
 .venv-demo/.done: pyproject.toml constraints.txt

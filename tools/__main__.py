@@ -98,18 +98,17 @@ def of_costs(
 @guarded
 def of_uncertainty(
     images: Annotated[Path, typer.Argument(help="a folder of photographs, or one", exists=True)],
-    out: Annotated[Path, typer.Option("--out", help="rows are added to this file; what it has is left out")],
+    out: Annotated[Path | None, typer.Option(help="rows are added to this file; what it has is left out")] = None,
     model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
     bpp: Annotated[float, typer.Option("--at-bpp", help="target of the files", min=0)] = 0.15,
-    figure: Annotated[
-        Path | None, typer.Option(help="in place of rows: the first picture, its map and its error")
-    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="draw the first picture, its map and its error")] = None,
 ) -> None:
     """Whether the map of uncertainty is large where the picture is wrong."""
     codec, paths = unquant.load(model), find_images(images)
     if figure is not None:
         drawn = spread.picture(codec, read_image(paths[0]), bpp)
         write_whole(figure, image_bytes(drawn, figure), force=True)
+    if out is None:
         return
     rows = spread.read_rows(out) if out.exists() else []
     known = {(row.image, row.codec, row.version) for row in rows}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unquant.codecs.av1 import Av1Codec
-from unquant.codecs.av1_rate import base_q_idx_of, largest_file
+from unquant.codecs.av1_rate import base_q_idx_of
 from unquant.codecs.avif import BASE, decode_avif, encode_avif
 from unquant.codecs.interface import AnyCodec
 from unquant.codecs.latent import AnyLatentCodec
@@ -81,6 +81,9 @@ def test_the_guide_of_libaom_shares_out_the_same_bits(part: Image.Image) -> None
     assert guided.sum() == pytest.approx(even.sum())
     shift = guided / even - 1
     assert shift[weights == 1].mean() - shift[weights == 0].mean() == pytest.approx(np.log2(1.8))
+    evened = rate_guide(rgb, weights, 1, 60.0, even=0.5)
+    assert evened.sum() == pytest.approx(even.sum())
+    assert evened.std() == pytest.approx(even.std() / 2)
     # finer steps take more, smooth blocks less
     assert rate_guide(rgb, weights, 1, 10.0).sum() > 1.5 * even.sum()
     assert (rate_guide(np.full_like(rgb, 90), weights, 1, 60.0) == 4).all()
@@ -124,7 +127,7 @@ def test_av1_for_equal_bytes(tiny_av1: Av1Codec, photo: Image.Image) -> None:
     mask, target = face(*photo.size), 4500
     plain = tiny_av1.encode(photo, target_bytes=target)
     data = tiny_av1.encode(photo, target_bytes=target, roi=mask, roi_gain=2)
-    assert 0.9 * target <= len(data) <= target
+    assert 0.97 * target <= len(data) <= target
     before, after = (psnr(tiny_av1.decode(each, preview=True), photo, mask) for each in (plain, data))
     assert after[0] > before[0] + 0.3
     assert after[1] < before[1] - 0.1
@@ -152,18 +155,6 @@ def test_av1_of_other_kinds(tiny_av1: Av1Codec, part: Image.Image) -> None:
     small = tiny_av1.encode(part, target_bytes=260, roi=face(20, 20), roi_gain=4)
     assert parse(small).header.half
     assert parse_avif(tiny_av1.encode(part, quality=5, container="avif", roi=face(20, 20))).picture.delta_q_present
-
-
-def test_where_a_file_has_no_strength_the_quality_alone_decides() -> None:
-    calls: list[tuple[int, int, bool]] = []
-
-    def file_at(quality: int, strength: int, half: bool) -> bytes:
-        calls.append((quality, strength, half))
-        return bytes(10 * quality + 10)
-
-    assert len(largest_file(file_at, 555, None, may_halve=False)) == 550
-    assert {strength for _, strength, _ in calls} == {0}
-    assert len(calls) == len(set(calls)) < 12
 
 
 def test_a_libaom_without_it(tiny_av1: Av1Codec, part: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:

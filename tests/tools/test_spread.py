@@ -56,6 +56,11 @@ def test_rows_a_table_and_a_page(tmp_path: Path, tiny_av1_weights: Path, photo: 
         arguments = ["uncertainty", str(tmp_path / "c.png"), "--out", str(path), "-m", model, "--at-bpp", "1"]
         assert CliRunner().invoke(command.app, arguments).exit_code == 0
         assert [row.image for row in spread.read_rows(path)] == ["a.png", "b.png", "c.png"]
+    figure = tmp_path / "figure.png"
+    arguments = ["uncertainty", str(tmp_path / "c.png"), "--figure", str(figure), "-m", model, "--at-bpp", "1"]
+    assert CliRunner().invoke(command.app, arguments).exit_code == 0
+    with Image.open(figure) as drawn:
+        assert drawn.size == (120, 32)
     path.write_text('{"image": "a"}\n')
     with pytest.raises(InputError, match="no rows of"):
         spread.read_rows(path)

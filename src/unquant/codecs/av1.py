@@ -107,7 +107,10 @@ class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
             foretell_encode(self.family, height * width, search=options.target(height * width) is not None).check()
             base = replace(BASE, speed=10 - (DEFAULT_EFFORT if options.effort is None else options.effort))
             alpha = coded_alpha(picture.alpha, options.container)
-            plan = _Plan(picture, base, wishes, options.container, alpha, self._mask(options), options.roi_gain)
+            mask = self._mask(options)
+            if mask is not None:
+                base = replace(base, deltaq_strength=0)
+            plan = _Plan(picture, base, wishes, options.container, alpha, mask, options.roi_gain)
             target = options.target(plan.pixels)
             if target is not None:
                 return self._encode_to_size(plan, target)
@@ -146,7 +149,7 @@ class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
 
         # viewers of an .avif would show one of half size small
         may_halve = plan.container == "unq"
-        strength = None if plan.mask is not None else plan.options.deltaq_strength
+        strength = plan.options.deltaq_strength or 0
         return largest_file(file_at, target, strength, may_halve=may_halve, metadata=plan.metadata)
 
     # ---- decode ------------------------------------------------------------------------------------------------------
@@ -217,11 +220,11 @@ class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
 
 
 def _code(plan: _Plan, rgb: npt.NDArray[np.uint8], options: AvifOptions, *, half: bool = False) -> _Base:
-    """The picture of a plan, at the size of `rgb`."""
+    """The picture of a plan, at the size of `rgb`. deltaq_strength evens a guide, which takes bytes as well."""
     guide = None
     if plan.mask is not None:
-        step = ac_q(base_q_idx_of(options.quality)) / 8
-        guide = rate_guide(rgb, mask_weights(plan.mask, *rgb.shape[:2]), plan.gain, step)
+        step, even = ac_q(base_q_idx_of(options.quality)) / 8, (options.deltaq_strength or 0) / 100
+        guide = rate_guide(rgb, mask_weights(plan.mask, *rgb.shape[:2]), plan.gain, step, even)
     file = parse_avif(encode_avif(rgb, options, guide=guide))
     assert file.obus is not None
     return _Base(strip_temporal_delimiter(file.obus), file.picture, half)

@@ -43,15 +43,14 @@ FileAt = Callable[[int, int, bool], bytes]
 """The file of a quality, a strength of deltaq, and whether it is coded at half size."""
 
 
-def largest_file(file_at: FileAt, target: int, strength: int | None, *, may_halve: bool, metadata: int = 0) -> bytes:
+def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool, metadata: int = 0) -> bytes:
     """The largest file of at most `target` bytes: by quality, then by deltaq-strength; below all those at half size.
 
-    strength: of deltaq as a rule; None where a file has none, and the quality alone decides. may_halve: whether there are
-    files of half size. metadata: bytes of it in every file. Each file is made once. Where the highest rate is far below the
-    target there is a warning. Raises RateUnreachable where even the smallest file is larger.
+    strength: of deltaq as a rule. may_halve: whether there are files of half size. metadata: bytes of it in every file. Each
+    file is made once. Where the highest rate is far below the target there is a warning. Raises RateUnreachable where even
+    the smallest file is larger.
     """
     files: dict[tuple[int, int, bool], bytes] = {}
-    usual = strength or 0
 
     def at(quality: int, deltaq: int, half: bool) -> bytes:
         key = quality, deltaq, half
@@ -61,14 +60,13 @@ def largest_file(file_at: FileAt, target: int, strength: int | None, *, may_halv
         return files[key]
 
     half = False
-    if len(at(_QUALITIES[-1], usual, False)) > target:
+    if len(at(_QUALITIES[-1], strength, False)) > target:
         # AV1 at half size wins only where there is no file of full size
         half = may_halve
-        if not half or len(at(_QUALITIES[-1], usual, True)) > target:
+        if not half or len(at(_QUALITIES[-1], strength, True)) > target:
             raise unreachable(min(len(data) for data in files.values()), target, metadata)
-    index = search_q_index(lambda i: len(at(_QUALITIES[i], usual, half)), target, 0, len(_QUALITIES) - 1)
-    if strength is not None:
-        _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
+    index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
+    _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
     data = max((data for data in files.values() if len(data) <= target), key=len)
     if index == 0:
         warn_unless_close(len(data), target)

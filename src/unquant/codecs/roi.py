@@ -44,19 +44,21 @@ def q_offsets(weights: Float[np.ndarray, "h16 w16"], gain: float) -> Int[np.ndar
 
 
 def rate_guide(
-    rgb: UInt8[np.ndarray, "h w 3"], weights: Float[np.ndarray, "h16 w16"], gain: float, step: float
+    rgb: UInt8[np.ndarray, "h w 3"], weights: Float[np.ndarray, "h16 w16"], gain: float, step: float, even: float = 0
 ) -> Float[np.ndarray, "h16 w16"]:
     """The bits that libaom's mode of a guided step is to aim at, by blocks, so that steps come out as in `q_offsets`.
 
     step: of the quantiser, in levels. libaom (`get_rate_guided_quantizer` of its allintra_vis.c) divides the step of a
     superblock by 2^d, where 1 + d is the guide over what it estimates the block to take, the sums of both over the picture
     made equal. So the guide is our own estimate times 1 + d, with d = log2(gain)·(weight − mean), the mean one of bits. d
-    ends at −1.
+    ends at −1. even: the share in which all blocks are to have the same, 0 … 1: smooth ones then become finer, and the file
+    larger.
     """
     bands = (rgb[top : top + _BAND] @ np.array(_LUMA, np.float32) for top in range(0, rgb.shape[0], _BAND))
     rates = np.concatenate([_estimated_rates(band, step) for band in bands])
+    wanted = rates + even * (rates.mean() - rates)
     shift = math.log2(gain) * (weights - (rates * weights).sum() / rates.sum())
-    return rates * np.maximum(1 + shift, 0)
+    return wanted * np.maximum(1 + shift, 0)
 
 
 def _blocks(plane: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "rows columns side side"]:
