@@ -163,13 +163,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, shipped_av1_weights: Path) ->
     from unquant.codecs.onnx_file import onnx_network
 
     if not (WEB / "node_modules" / ".package-lock.json").is_file():
-        done = (
-            None
-            if NPM is None
-            else subprocess.run([NPM, "ci", "--silent"], cwd=WEB, timeout=BUILD_SECONDS, check=False)
-        )
-        if done is None or done.returncode:
-            pytest.skip("npm could not install what web/package-lock.json names")
+        try:
+            command = [NPM or "npm", "ci", "--silent", "--no-audit", "--no-fund", "--fetch-retries=1"]
+            subprocess.run(command, cwd=WEB, timeout=BUILD_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"npm could not install what web/package-lock.json names: {error}")
     folder = tmp_path_factory.mktemp("site")
     network = onnx_network(shipped_av1_weights)
     (folder / "av1.onnx").write_bytes(network.data)

@@ -26,6 +26,11 @@ function post(message, tell) {
   });
 }
 
+/** Loads the network, which the first picture else waits for. */
+export function prepare() {
+  return post({ call: "prepare" });
+}
+
 /** An AVIF file that is open, until `close`. base: AV1's own picture. realism: what the file asks for. */
 export class Picture {
   #id = count++;

@@ -23,6 +23,15 @@ async function load() {
   return ort.InferenceSession.create(await unpacked(network.onnx), { executionProviders: ["wasm"] });
 }
 
+function loaded() {
+  return (session ??= load());
+}
+
+// nothing of the session can be posted
+async function prepare() {
+  await loaded();
+}
+
 async function open({ picture, bytes }) {
   const head = readAvif(new Uint8Array(bytes));
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
@@ -30,7 +39,8 @@ async function open({ picture, bytes }) {
   const { width, height, orientation } = head;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   // browsers turn it; the network sees it as it is coded
-  if ((orientation > 4 ? bitmap.height : bitmap.width) !== width) throw new Error("AVIF: of another size than it says");
+  const [across, down] = orientation > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+  if (across !== width || down !== height) throw new Error("AVIF: of another size than it says, or cropped");
   context.setTransform(...turned(orientation, bitmap.width, bitmap.height, true));
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
@@ -47,8 +57,7 @@ async function draw({ picture, end }, tell) {
     for (let i = 0, o = 0; i < base.data.length; i++) if (i % 4 < 3) out[o++] = base.data[i] * 256;
     return out;
   }
-  session ??= load();
-  const running = await session;
+  const running = await loaded();
   const rows = Math.ceil(height / STRIDE), columns = Math.ceil(width / STRIDE), windows = [];
   for (let top = 0; top < rows; top += WINDOW) for (let left = 0; left < columns; left += WINDOW) windows.push([top, left]);
   for (const [done, [top, left]] of windows.entries()) {
@@ -99,7 +108,7 @@ function close({ picture }) {
 onmessage = async ({ data }) => {
   const tell = (progress) => postMessage({ id: data.id, progress });
   try {
-    const result = await { open, draw, close }[data.call](data, tell);
+    const result = await { prepare, open, draw, close }[data.call](data, tell);
     postMessage({ id: data.id, result });
   } catch (error) {
     postMessage({ id: data.id, error: String(error?.message ?? error) });
