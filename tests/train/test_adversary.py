@@ -37,7 +37,7 @@ def test_one_backward_pass_serves_both() -> None:
 def test_it_tells_what_was_smoothed_from_what_was_not() -> None:
     torch.manual_seed(0)
     judge, generator = Discriminator(8, 8), torch.Generator().manual_seed(1)
-    adam = torch.optim.Adam(judge.parameters(), 2e-3, (0.0, 0.9))
+    adam = torch.optim.Adam(judge.parameters(), 2e-3, (0.0, 0.999))  # 0.9: it leaps once its gradients are near 0
     hinges: list[float] = []
     for _ in range(60):
         real, y_file = batch(generator)
