@@ -819,11 +819,13 @@ class TestShippedWeights:
         }.items():
             assert call("decode", "a.unq", f"{name}.png", *options).exit_code == 0
             images[name] = np.asarray(Image.open(tmp_path / f"{name}.png")).astype(float)
-        error = np.mean((images["plain"] - np.asarray(picture()).astype(float)) ** 2)
-        assert 10 * np.log10(255**2 / error) > 24
-        assert np.array_equal(images["plain"], images["preview"]) == (
-            model == "ratevar"
-        )  # of av1 it is AV1's own picture
+        psnr = {
+            name: 10 * np.log10(255**2 / np.mean((image - np.asarray(picture()).astype(float)) ** 2))
+            for name, image in images.items()
+        }
+        assert psnr["plain"] > 24
+        # a first look: of av1 AV1's own picture, of ratevar what the slice that is coded first holds
+        assert 24 < psnr["preview"] < psnr["plain"]
         assert np.array_equal(images["full"], images["again"])
 
     def test_pipes(self, spawn: Spawn) -> None:
