@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from unquant.cli import benchmark, export, listing, training
+from unquant.cli.bulk import bulk
 from unquant.cli.compare import compare
 from unquant.cli.decode import decode
 from unquant.cli.encode import encode
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command("encode", cls=FilesCommand)(guarded(encode))
 app.command("decode", cls=FilesCommand)(guarded(decode))
+app.command("bulk", cls=HintingCommand)(guarded(bulk))
 app.command("info", cls=HintingCommand)(guarded(listing.info))
 app.command("compare", cls=HintingCommand)(guarded(compare))
 app.command("models")(guarded(listing.models))

@@ -1,0 +1,330 @@
+"""A run: the sources in blocks of so many pixels, through actors of Ray Data, into outputs and a manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any, Final, TextIO, TypeAlias, cast
+
+from unquant.bulk.manifest import Manifest
+from unquant.bulk.places import Place
+from unquant.bulk.sources import Item, items_of
+from unquant.bulk.work import Task, Worker, empty_row
+from unquant.errors import CodecMissing, InputError, OptionError, UnquantError, UnquantWarning
+
+__all__ = ["BATCH_PIXELS", "Bulk", "Summary", "run"]
+
+Table: TypeAlias = Any
+"""A `pyarrow.Table`: the package has no types."""
+BATCH_PIXELS: Final = 16_000_000
+"""What a worker does before it writes a part of the manifest, unless a run says otherwise."""
+_UNKNOWN_PIXELS: Final = 1_000_000
+"""Counted for an image whose headers do not tell."""
+_CHUNK: Final = 256
+"""Images whose headers are read by one task."""
+_RETRIES: Final = 3
+"""Times that a block is begun anew after the loss of its worker."""
+_STORE_BYTES: Final = 100 * 2**20
+"""Of a local cluster's object store: rows alone pass through it."""
+_CONNECT_SECONDS: Final = 10
+_LOST: Final = "WorkerLost"
+"""The kind of an error row of an image with which the worker ended every time: most likely it was out of memory."""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """What a run is asked for.
+
+    source: a folder, a list (.txt) or Parquet; suffixes: of the files that are taken from a folder. manifest: its file.
+    workers: None for a worker a core of the cluster. address: of a running cluster; None for one of this machine. resume:
+    go on with an earlier run; force: begin anew, over what is there. bars: Ray's progress bars on the standard
+    error. batch_pixels: that a worker does before it writes a part of the manifest."""
+
+    task: Task
+    source: Place
+    suffixes: frozenset[str]
+    manifest: Place
+    asked: dict[str, Any]
+    column: str | None = None
+    workers: int | None = None
+    address: str | None = None
+    resume: bool = False
+    force: bool = False
+    bars: bool = False
+    batch_pixels: int = BATCH_PIXELS
+
+
+@dataclass
+class Summary:
+    """What became of a run. skipped: images that the manifest had. bytes_in, bytes_out: of sources and outputs of this
+    run's. failures: images by kind of error. seconds: by the clock; workers: that shared the work."""
+
+    images: int = 0
+    skipped: int = 0
+    megapixels: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+    workers: int = 0
+    failures: Counter[str] = field(default_factory=Counter[str])
+
+    def count(self, row: dict[str, Any]) -> None:
+        """One row more."""
+        self.images += 1
+        self.bytes_in += row["source_bytes"] or 0
+        if row["kind"] is not None:
+            self.failures[row["kind"]] += 1
+            return
+        self.megapixels += row["width"] * row["height"] / 1e6
+        self.bytes_out += row["output_bytes"] or 0
+
+    @property
+    def images_per_core_second(self) -> float:
+        """Images a second and worker."""
+        return self.images / max(1e-9, self.seconds * max(1, self.workers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        rounded = {"megapixels": round(self.megapixels, 3), "seconds": round(self.seconds, 3)}
+        return {
+            **asdict(self),
+            **rounded,
+            "failures": dict(self.failures),
+            "images_per_core_second": round(self.images_per_core_second, 3),
+        }
+
+
+def run(bulk: Bulk, told: Callable[[dict[str, Any]], None] = lambda row: None) -> Summary:
+    """Does what is left of a run; `told` hears of each row. An image that fails is a row.
+
+    Raises OptionError (of another run's manifest, two outputs of one name), InputError (nothing to read, a full disk, no
+    cluster at the address), ModelMissing, CodecMissing without Ray."""
+    items = items_of(bulk.source, bulk.suffixes, bulk.column)
+    _check_names(bulk.task, items)
+    manifest = Manifest(bulk.manifest, bulk.asked)
+    done = manifest.begin(resume=bulk.resume, force=bulk.force)
+    left = [item for item in items if item.source not in done]
+    summary, start = Summary(skipped=len(items) - len(left)), perf_counter()
+    home = bulk.task.output
+    try:
+        if left:
+            if bulk.resume and home is not None:
+                home.tidy()
+            with _cluster(bulk) as workers:
+                summary.workers = workers
+                missing = {item.source: item for item in left}
+                # images that took their workers with them are tried once more, each alone
+                for pixels in (bulk.batch_pixels, 1):
+                    for row in _rows(bulk, manifest, list(missing.values()), workers, pixels):
+                        if missing.pop(row["source"], None) is not None:
+                            summary.count(row)
+                            told(row)
+                    if not missing:
+                        break
+            lost = [
+                empty_row(item, bulk.task.target(item).uri)
+                | {"error": f"{item.source}: its worker was lost, however often it was begun", "kind": _LOST}
+                for item in missing.values()
+            ]
+            if lost:
+                manifest.add(lost)
+            for row in lost:
+                summary.count(row)
+                told(row)
+    finally:
+        if left and home is not None:
+            home.tidy()
+    manifest.finish(item.source for item in items)
+    summary.seconds = perf_counter() - start
+    return summary
+
+
+def _check_names(task: Task, items: Sequence[Item]) -> None:
+    """Raises OptionError for two items with one output, and for an output that is an input."""
+    sources = {item.source for item in items}
+    first: dict[str, str] = {}
+    for item in items:
+        target = task.target(item).uri
+        if target in sources:
+            raise OptionError(f"{item.source}: would be written over an input, {target}")
+        if target in first:
+            raise OptionError(f"{item.source}: its output {target} is that of {first[target]} as well")
+        first[target] = item.source
+
+
+@contextmanager
+def _cluster(bulk: Bulk) -> Generator[int]:
+    """A cluster of this machine, or the one at an address, for this context; yields the number of workers."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if bulk.address is not None:
+        _check_address(bulk.address)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        import ray
+    except ImportError as error:
+        raise CodecMissing("unquant bulk needs Ray Data: pip install 'unquant[bulk]'") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        with _mute():
+            if bulk.address is None:
+                cores = bulk.workers or len(os.sched_getaffinity(0))
+                ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+            else:
+                ray.init(bulk.address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a local cluster" if bulk.address is None else f"the cluster at {bulk.address}"
+        raise InputError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own prints a stack
+    try:
+        with warnings.catch_warnings(), redirect_stdout(cast(TextIO, _OfThisThread(sys.stdout))):
+            warnings.simplefilter("ignore")  # Ray's, of blocks and actors
+            warnings.simplefilter("default", UnquantWarning)
+            yield bulk.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raises InputError where nobody listens, for which Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # auto, and other names that are Ray's
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"the cluster at {address} cannot be reached: {error}") from error
+
+
+class _OfThisThread:
+    """A stream for the thread that makes it: Ray tells of workers that were lost from another, on the standard output."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """What this thread writes goes on, all else is gone."""
+        return self._stream.write(text) if threading.get_ident() == self._thread else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _mute() -> Generator[None]:
+    """Nothing on the standard error in this context, not by C++ either, which says there what its log level is."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, pixels: int) -> Iterator[dict[str, Any]]:
+    """The rows of items as they are done; of a block whose worker was lost too often none. pixels: of a block."""
+    from ray.data import ActorPoolStrategy, DataContext, from_arrow
+    from ray.exceptions import RayError
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = bulk.bars
+    context.print_on_execution_start = False
+    context.target_min_block_size = context.target_max_block_size = 1  # bytes: a task for each of our blocks
+    context.max_errored_blocks = -1
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    chunks = [table_of(items[i : i + _CHUNK]) for i in range(0, len(items), _CHUNK)]
+    # headers take no core: actors hold them all
+    blocks = from_arrow(chunks).map_batches(
+        Blocks(bulk.task, pixels), batch_size=None, batch_format="pyarrow", num_cpus=0
+    )
+    rows = blocks.map_batches(
+        _Actor,
+        fn_constructor_args=(bulk.task, manifest),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=workers),
+        num_cpus=1,
+        max_restarts=-1,
+        max_task_retries=_RETRIES,
+    )
+    try:
+        for row in rows.iter_rows():
+            found = json.loads(row["row"])
+            if "fatal" in found:
+                raise InputError(found["fatal"])
+            yield found
+    except (RayError, RuntimeError) as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UnquantError):
+            raise cause from None
+        raise
+
+
+def table_of(items: Sequence[Item]) -> Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([asdict(item) for item in items])
+
+
+class Blocks:
+    """Cuts a chunk of items into blocks of so many pixels, of one image at least."""
+
+    def __init__(self, task: Task, pixels: int) -> None:
+        self.task, self.pixels = task, pixels
+        self.__name__ = "headers"
+
+    @staticmethod
+    def items(block: Table) -> list[dict[str, Any]]:
+        """What is in a table of one block."""
+        return json.loads(block.column("block")[0].as_py())
+
+    def __call__(self, chunk: Table) -> Iterator[Table]:
+        import pyarrow as pa
+
+        block: list[dict[str, Any]] = []
+        room = self.pixels
+        for found in chunk.to_pylist():
+            # of blocks of one pixel none holds two images, whatever the headers say
+            needed = (self.task.pixels(Item(**found)) or _UNKNOWN_PIXELS) if self.pixels > 1 else 1
+            if block and needed > room:
+                yield pa.table({"block": [json.dumps(block)]})
+                block, room = [], self.pixels
+            block.append(found)
+            room -= needed
+        yield pa.table({"block": [json.dumps(block)]})
+
+
+class _Actor:
+    """A `Worker` of the cluster: a block in, its rows out, once they are in a part of the manifest."""
+
+    def __init__(self, task: Task, manifest: Manifest) -> None:
+        self.worker, self.manifest = Worker(task), manifest
+
+    def __call__(self, batch: Table) -> Table:
+        import pyarrow as pa
+
+        rows: list[dict[str, Any]] = []
+        for block in batch.column("block").to_pylist():
+            try:
+                found = self.worker.rows([Item(**item) for item in json.loads(block)])
+                self.manifest.add(found)
+                rows += found
+            except InputError as error:  # the disk is full
+                rows.append({"fatal": str(error)})
+        return pa.table({"row": [json.dumps(row) for row in rows]})

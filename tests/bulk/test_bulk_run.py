@@ -1,0 +1,230 @@
+"""`unquant bulk` as a user runs it, on a cluster of this machine: workers and drivers that are killed, an object store."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unquant
+from unquant.cli.exits import Code
+
+ray = pytest.importorskip("ray")
+psutil = pytest.importorskip("psutil")
+pq = pytest.importorskip("pyarrow.parquet")
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_av1")]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """24 small photographs in two folders, of 15 KB each, and three files that are none."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    with Image.open(Path(unquant.__file__).parent / "demo/coffee.png") as image:
+        coffee = image.convert("RGB")
+    for number in range(24):
+        name = f"deep/{number:02}.jpg" if number % 4 == 0 else f"{number:02}.jpg"
+        coffee.crop((9 * number, 7 * number, 9 * number + 96, 7 * number + 80)).save(folder / name)
+    for name in ("broken.jpg", "deep/empty.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "cut.jpg").write_bytes((folder / "01.jpg").read_bytes()[:200])
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Begins the command in a process of its own."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+        source = str(Path(unquant.__file__).parents[1])
+        given = os.environ | {"PYTHONPATH": source, "PYTHONUTF8": "1", "COLUMNS": "200"} | environment
+        command = [sys.executable, "-m", "unquant", "bulk", *map(str, arguments)]
+        begun.append(
+            subprocess.Popen(
+                command, cwd=tmp_path, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        for each in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+            each.kill()
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]], str]:
+    out, err = process.communicate(timeout=400)
+    return process.returncode, [json.loads(line) for line in out.splitlines()], err
+
+
+def rows_of(manifest: Path) -> list[dict[str, Any]]:
+    return pq.read_table(manifest).to_pylist()
+
+
+def check(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Every row that has no error is of a file that decodes, and there is nothing else."""
+    good = [row for row in rows if row["error"] is None]
+    for row in good:
+        data = Path(row["output"]).read_bytes()
+        assert (len(data), unquant.info(data).width) == (row["output_bytes"], 96)
+        assert np.asarray(unquant.decode(data, preview=True)).std() > 5
+    found = {str(path) for path in folder.rglob("*") if path.is_file()}
+    assert found == {row["output"] for row in good} | {str(folder / "manifest.parquet")}
+
+
+def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start) -> None:
+    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "2", "--json"))
+    assert code == Code.PARTIAL, err
+    *each, last = rows
+    assert len(each) == 27
+    bad = sorted(Path(row["source"]).name for row in each if "error" in row)
+    assert bad == ["broken.jpg", "cut.jpg", "empty.png"]
+    summary = last["summary"]
+    assert (summary["images"], summary["skipped"], summary["workers"]) == (27, 0, 2)
+    assert summary["failures"] == {"InputError": 3}
+    assert summary["megapixels"] == pytest.approx(24 * 96 * 80 / 1e6, abs=1e-3)
+    assert err.splitlines() == [err.strip()]  # the summary, and nothing of Ray's
+    assert "27 images, 3 InputError; 0.2 megapixels" in err
+    written = rows_of(tmp_path / "out/manifest.parquet")
+    assert [row["source"] for row in written] == sorted(row["source"] for row in each)
+    check(tmp_path / "out", written)
+    assert all(row["bpp"] <= 0.4 for row in written if row["error"] is None)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.unq")}
+    for name in ("broken.jpg", "deep/empty.png"):
+        (photos / name).unlink()
+    (photos / "cut.jpg").write_bytes((photos / "01.jpg").read_bytes())
+    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "2", "--json", "--resume"))
+    assert (code, len(rows), rows[-1]["summary"]["skipped"]) == (0, 2, 24), err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume"))
+    assert (code, rows[-1]["summary"]["images"], rows[-1]["summary"]["skipped"]) == (0, 0, 25)
+    code, _, err = finished(start(photos, "out", "--bpp", "0.4"))
+    assert (code, "--resume goes on with it" in err) == (Code.USAGE, True)
+    code, _, err = finished(start(photos, "out", "--bpp", "0.3", "--resume"))
+    assert (code, "{'bpp': 0.4}, now {'bpp': 0.3}" in err) == (Code.USAGE, True)
+
+
+def working(process: subprocess.Popen[str], begun: Callable[[], bool]) -> list[Any]:
+    """The workers of a run, once `begun` says that some of the work is done."""
+    end = time.monotonic() + 300
+    while not begun():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if any("MapWorker" in part for part in child.cmdline())]
+
+
+def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start) -> None:
+    """Twice, at work: every image has its row and its file, and nothing is left of what they were at."""
+    process = start(photos, "out", "--bpp", "0.4", "-j", "2", "--batch-pixels", "50000")
+    out = tmp_path / "out"
+    for files in (1, 8):
+        found = working(process, lambda n=files: len(list(out.rglob("*.unq"))) >= n)
+        assert found
+        found[0].send_signal(signal.SIGKILL)
+    code, _, err = finished(process)
+    assert code == Code.PARTIAL, err
+    rows = rows_of(out / "manifest.parquet")
+    assert len(rows) == 27
+    assert {row["kind"] for row in rows} == {None, "InputError"}
+    check(out, rows)
+
+
+def test_a_driver_that_is_killed(photos: Path, tmp_path: Path, start: Start) -> None:
+    """Its cluster ends with it; what was done stays done, and a run that goes on does the rest."""
+    process = start(photos, "out", "--bpp", "0.4", "-j", "1", "--batch-pixels", "30000")
+    out = tmp_path / "out"
+    parts = out / "manifest.parquet.parts"
+    workers = working(process, lambda: len(list(parts.glob("*.parquet"))) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    done = {row["source"] for part in parts.glob("*.parquet") for row in rows_of(part) if row["error"] is None}
+    assert done
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.unq")}
+    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "1", "--resume", "--json"))
+    assert code == Code.PARTIAL, err
+    assert rows[-1]["summary"]["skipped"] == len(done)
+    written = rows_of(out / "manifest.parquet")
+    assert len(written) == 27
+    check(out, written)
+    kept = {row["output"] for row in written if row["source"] in done}
+    assert all(Path(path).stat().st_mtime_ns == before[Path(path)] for path in kept)
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The URL of a bucket on an S3 server of this machine."""
+    server = pytest.importorskip("moto.server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threaded = server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    threaded.start()
+    from pyarrow import fs
+
+    place = f"127.0.0.1:{port}"
+    client = fs.S3FileSystem(
+        access_key="a", secret_key="b", endpoint_override=place, scheme="http", allow_bucket_creation=True
+    )
+    client.create_dir("photos")
+    yield f"s3://photos/{{}}?endpoint_override={place}&scheme=http"
+    threaded.stop()
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start, monkeypatch: Any) -> None:
+    """There and back; what is missing, and who may not read, are told in a line."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    from unquant.bulk.places import Place
+
+    for path in photos.rglob("*.*"):
+        Place(bucket.format("in")).child(path.relative_to(photos).as_posix()).write(path.read_bytes())
+    code, rows, err = finished(start(bucket.format("in"), bucket.format("out"), "--bpp", "0.4", "--json", **KEYS))
+    assert (code, rows[-1]["summary"]["images"]) == (Code.PARTIAL, 27), err
+    manifest = Place(bucket.format("out/manifest.parquet"))
+    written = pq.read_table(io.BytesIO(manifest.read())).to_pylist()
+    good = [row for row in written if row["error"] is None]
+    assert len(good) == 24
+    for row in good[:3]:
+        assert len(Place(row["output"]).read()) == row["output_bytes"]
+    names = [name for name, _ in Place(bucket.format("out")).files()]
+    assert len(names) == 25
+    decoded = start(bucket.format("out"), "png", "--decode", "--realism", "0", "--json", **KEYS)
+    code, rows, err = finished(decoded)
+    assert (code, rows[-1]["summary"]["images"]) == (0, 24), err
+    assert len(list((tmp_path / "png").rglob("*.png"))) == 24
+    code, _, err = finished(start(bucket.format("nowhere"), "a", **KEYS))
+    assert (code, "nowhere?" in err, "no such file or folder" in err) == (Code.INPUT, True, True)
+    assert "Traceback" not in err
+
+
+def test_a_cluster_that_is_not_there(photos: Path, start: Start) -> None:
+    code, _, err = finished(start(photos, "out", "--address", "127.0.0.1:1"))
+    assert code == Code.INPUT
+    assert err.strip().startswith("unquant: error: the cluster at 127.0.0.1:1 cannot be reached")
