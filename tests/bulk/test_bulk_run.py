@@ -93,29 +93,41 @@ def check(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start) -> None:
+    """With a file of someone in the way of an output, which stays."""
+    standing = tmp_path / "out/02.unq"
+    standing.parent.mkdir()
+    standing.write_bytes(b"of someone")
     code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "2", "--json"))
     assert code == Code.PARTIAL, err
     *each, last = rows
     assert len(each) == 27
+    assert [row["output"] for row in each if row.get("kind") == "OutputExists"] == [str(standing)]
     bad = sorted(Path(row["source"]).name for row in each if "error" in row)
-    assert bad == ["broken.jpg", "cut.jpg", "empty.png"]
+    assert bad == ["02.jpg", "broken.jpg", "cut.jpg", "empty.png"]
     summary = last["summary"]
     assert (summary["images"], summary["skipped"], summary["workers"]) == (27, 0, 2)
-    assert summary["failures"] == {"InputError": 3}
-    assert summary["megapixels"] == pytest.approx(24 * 96 * 80 / 1e6, abs=1e-3)
+    assert summary["failures"] == {"InputError": 3, "OutputExists": 1}
+    assert summary["megapixels"] == pytest.approx(23 * 96 * 80 / 1e6, abs=1e-3)
     assert err.splitlines() == [err.strip()]  # the summary, and nothing of Ray's
-    assert "27 images, 3 InputError; 0.2 megapixels" in err
+    assert "27 images, 3 InputError, 1 OutputExists; 0.2 megapixels" in err
     written = rows_of(tmp_path / "out/manifest.parquet")
     assert [row["source"] for row in written] == sorted(row["source"] for row in each)
+    assert standing.read_bytes() == b"of someone"
+    standing.rename(tmp_path / "elsewhere")
     check(tmp_path / "out", written)
+    (tmp_path / "elsewhere").rename(standing)
     assert all(row["bpp"] <= 0.4 for row in written if row["error"] is None)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.unq")}
+    before = {Path(row["output"]): Path(row["output"]).stat().st_mtime_ns for row in written if row["error"] is None}
     for name in ("broken.jpg", "deep/empty.png"):
         (photos / name).unlink()
     (photos / "cut.jpg").write_bytes((photos / "01.jpg").read_bytes())
     code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "2", "--json", "--resume"))
-    assert (code, len(rows), rows[-1]["summary"]["skipped"]) == (0, 2, 24), err
+    assert (code, len(rows), rows[-1]["summary"]["skipped"]) == (Code.PARTIAL, 3, 23), err
+    assert standing.read_bytes() == b"of someone"
+    standing.unlink()
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume"))
+    assert (code, rows[-1]["summary"]["images"], rows[-1]["summary"]["skipped"]) == (0, 1, 24)
     code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume"))
     assert (code, rows[-1]["summary"]["images"], rows[-1]["summary"]["skipped"]) == (0, 0, 25)
     code, _, err = finished(start(photos, "out", "--bpp", "0.4"))
@@ -147,7 +159,7 @@ def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start) -> 
     assert code == Code.PARTIAL, err
     rows = rows_of(out / "manifest.parquet")
     assert len(rows) == 27
-    assert {row["kind"] for row in rows} == {None, "InputError"}
+    assert sorted(Path(row["source"]).name for row in rows if row["error"]) == ["broken.jpg", "cut.jpg", "empty.png"]
     check(out, rows)
 
 

@@ -32,7 +32,7 @@ class Manifest:
         self.parts = Place(f"{head}.parts{query}")
 
     def begin(self, *, resume: bool, force: bool) -> dict[str, dict[str, Any]]:
-        """The rows there are, by source, those without an error alone; from here on parts may be written.
+        """The rows there are, by source; from here on parts may be written.
 
         Raises OptionError where an earlier run's are there and neither is asked for, and where that run asked for something
         else; InputError.
@@ -49,7 +49,7 @@ class Manifest:
             self.parts.remove()
         self.parts.make()
         begun.write(json.dumps(self.asked).encode())
-        return {source: row for source, row in rows.items() if row["error"] is None}
+        return rows
 
     def _check(self, earlier: Mapping[str, Any]) -> None:
         other = [name for name in {**earlier, **self.asked} if earlier.get(name) != self.asked.get(name)]
@@ -58,7 +58,7 @@ class Manifest:
             raise OptionError(f"{self.file.uri}: the earlier run had {told}: --force begins anew")
 
     def _rows(self, whole: bool) -> dict[str, dict[str, Any]]:
-        """All rows, the later of two of one source in place of the earlier."""
+        """All rows; of two of one source the one without an error."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -75,7 +75,7 @@ class Manifest:
                 if isinstance(error, OptionError):
                     raise
                 raise InputError(f"{file.uri}: no manifest of unquant bulk: {str(error).splitlines()[0]}") from error
-            rows.update((row["source"], row) for row in found)
+            rows.update((row["source"], row) for row in found if row["error"] is None or row["source"] not in rows)
         return rows
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:

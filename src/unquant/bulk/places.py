@@ -131,14 +131,12 @@ class Place:
         with self._errors("read"), filesystem.open_input_file(path) as file:
             yield cast(BinaryIO, file)
 
-    def write(self, data: bytes, *, force: bool = True) -> None:
-        """The file as a whole, or not at all: in an object store an upload is there when it is complete. force: in place of
-        one that exists. Raises InputError."""
+    def write(self, data: bytes) -> None:
+        """The file as a whole, or not at all: in an object store an upload is there when it is complete. One that exists is
+        replaced. Raises InputError."""
         if self.is_local:
-            write_whole(self.local, data, force=force)
+            write_whole(self.local, data, force=True)
             return
-        if not force and self.exists:
-            raise InputError(f"{self.uri}: exists already (--force overwrites)")
         filesystem, path = self.opened()
         with self._errors("written"), filesystem.open_output_stream(path) as file:
             file.write(data)

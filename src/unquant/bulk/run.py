@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
@@ -37,6 +38,8 @@ _RETRIES: Final = 3
 """Times that a block is begun anew after the loss of its worker."""
 _STORE_BYTES: Final = 100 * 2**20
 """Of a local cluster's object store: rows alone pass through it."""
+_STANDS: Final = "OutputExists"
+"""The kind of an error row of an image whose output was there before."""
 _CONNECT_SECONDS: Final = 10
 _LOST: Final = "WorkerLost"
 """The kind of an error row of an image with which the worker ended every time: most likely it was out of memory."""
@@ -113,9 +116,12 @@ def run(bulk: Bulk, told: Callable[[dict[str, Any]], None] = lambda row: None) -
     items = items_of(bulk.source, bulk.suffixes, bulk.column)
     _check_names(bulk.task, items)
     manifest = Manifest(bulk.manifest, bulk.asked)
-    done = manifest.begin(resume=bulk.resume, force=bulk.force)
-    left = [item for item in items if item.source not in done]
+    rows = manifest.begin(resume=bulk.resume, force=bulk.force)
+    left = [item for item in items if item.source not in rows or rows[item.source]["error"] is not None]
     summary, start = Summary(skipped=len(items) - len(left)), perf_counter()
+    standing = {} if bulk.force else _standing(bulk, left, rows)
+    _put(manifest, list(standing.values()), summary, told)
+    left = [item for item in left if item.source not in standing]
     home = bulk.task.output
     try:
         if left:
@@ -137,17 +143,42 @@ def run(bulk: Bulk, told: Callable[[dict[str, Any]], None] = lambda row: None) -
                 | {"error": f"{item.source}: its worker was lost, however often it was begun", "kind": _LOST}
                 for item in missing.values()
             ]
-            if lost:
-                manifest.add(lost)
-            for row in lost:
-                summary.count(row)
-                told(row)
+            _put(manifest, lost, summary, told)
     finally:
         if left and home is not None:
             home.tidy()
     manifest.finish(item.source for item in items)
     summary.seconds = perf_counter() - start
     return summary
+
+
+def _put(
+    manifest: Manifest, rows: list[dict[str, Any]], summary: Summary, told: Callable[[dict[str, Any]], None]
+) -> None:
+    """Rows of what no worker does."""
+    if rows:
+        manifest.add(rows)
+    for row in rows:
+        summary.count(row)
+        told(row)
+
+
+def _standing(bulk: Bulk, items: Sequence[Item], earlier: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows, by source, of the items whose output was there before the run began. Of a run that goes on those that stood in
+    its way then: what else is there is its own, of a batch that was cut short."""
+    if bulk.resume:
+        items = [item for item in items if earlier.get(item.source, {}).get("kind") == _STANDS]
+    home = bulk.task.output
+    there = None if home is None else {home.child(name).uri for name, _ in home.files()}
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        target = bulk.task.target(item)
+        if target.exists if there is None else target.uri in there:
+            found[item.source] = empty_row(item, target.uri) | {
+                "error": f"{target.uri}: exists already (--force overwrites)",
+                "kind": _STANDS,
+            }
+    return found
 
 
 def _check_names(task: Task, items: Sequence[Item]) -> None:
@@ -195,7 +226,8 @@ def _cluster(bulk: Bulk) -> Generator[int]:
             warnings.simplefilter("default", UnquantWarning)
             yield bulk.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     finally:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):  # where Ray would say once more what it said of lost workers
+            ray.shutdown()
 
 
 def _check_address(address: str) -> None:

@@ -48,15 +48,14 @@ def empty_row(item: Item, output: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Task:
     """What a run does. decoding: `.unq` and `.avif` files to PNG; else images to files. model: its name or path. options:
-    of `Codec.encode` or `decode`. output: the folder; None for beside the sources. column: of a Parquet source. force: over
-    files that are there. max_pixels: of a picture."""
+    of `Codec.encode` or `decode`. output: the folder; None for beside the sources. column: of a Parquet source. max_pixels:
+    of a picture."""
 
     decoding: bool
     model: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     output: Place | None = None
     column: str = "bytes"
-    force: bool = False
     max_pixels: int | None = None
 
     @property
@@ -122,7 +121,7 @@ class Worker:
             start = perf_counter()
             output, described = self._decoded(source) if self.task.decoding else self._encoded(source, item.source)
             row |= {"seconds": perf_counter() - start, **described}
-            target.write(output, force=self.task.force)
+            target.write(output)
             row |= {"output_bytes": len(output), "output_sha256": hashlib.sha256(output).hexdigest()}
         except (UnquantError, MemoryError, OSError, ValueError) as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:

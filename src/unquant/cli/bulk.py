@@ -132,7 +132,7 @@ def bulk(
         manifest = folder.child("manifest.parquet").uri
     weights = None if decoding else find_model(model).weights_id
     asked = {"decoding": decoding, "weights": weights, "options": options, "output": home and home.uri}
-    task = bulks.Task(decoding, model, options, home, column or "bytes", force or resume, max_pixels)
+    task = bulks.Task(decoding, model, options, home, column or "bytes", max_pixels)
     suffixes = (FILES if decoding else IMAGES).suffixes
 
     def told(row: dict[str, Any]) -> None:
