@@ -53,8 +53,8 @@ _MMAP_THRESHOLD: Final = 16 * 2**20
 def _hold_mmap_threshold() -> None:
     """From now on glibc gives arrays of 16 MiB and more back to the system when they are freed.
 
-    Left alone it raises that bound to 32 MiB with the first that it frees; the holes between the arrays of a decode then take
-    as much again as the arrays. Lower, the system's clearing of new pages takes more than a tenth of the time.
+    Left alone it raises that bound to 32 MiB with the first that it frees, and the holes between arrays grow. With 16
+    megapixels of ratevar that is a fifth of the memory, for an eighth more of the time; a lower bound costs more of it.
     """
     if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ and "GLIBC_TUNABLES" not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
