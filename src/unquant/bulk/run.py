@@ -351,12 +351,9 @@ class _Actor:
     def __call__(self, batch: Table) -> Table:
         import pyarrow as pa
 
-        rows: list[dict[str, Any]] = []
-        for block in batch.column("block").to_pylist():
-            try:
-                found = self.worker.rows([Item(**item) for item in json.loads(block)])
-                self.manifest.add(found)
-                rows += found
-            except InputError as error:  # the disk is full
-                rows.append({"fatal": str(error)})
+        try:
+            rows = self.worker.rows([Item(**item) for item in Blocks.items(batch)])
+            self.manifest.add(rows)
+        except InputError as error:  # the disk is full
+            rows = [{"fatal": str(error)}]
         return pa.table({"row": [json.dumps(row) for row in rows]})

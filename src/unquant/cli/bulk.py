@@ -11,7 +11,7 @@ import typer
 from unquant.cli.exits import Code, say, write_line
 from unquant.cli.paths import FILES, IMAGES
 from unquant.cli.quantities import parse_size
-from unquant.cli.transcode import FILES_PANEL, Force, Json, MaxPixels, Quiet
+from unquant.cli.transcode import FILES_PANEL, Force, Json, MaxPixels, Model, Quality, Quiet
 from unquant.codecs.registry import DEFAULT_MODEL
 from unquant.errors import OptionError
 
@@ -32,12 +32,8 @@ def bulk(
         typer.Argument(metavar="OUT", help="Folder or URL of the outputs.", show_default="beside the inputs"),
     ] = None,
     decoding: Annotated[bool, typer.Option("--decode", help=".unq and .avif files to PNG.")] = False,
-    model: Annotated[
-        str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
-    ] = DEFAULT_MODEL,
-    quality: Annotated[
-        float | None, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")
-    ] = None,
+    model: Model = DEFAULT_MODEL,
+    quality: Quality = None,
     bpp: Annotated[float | None, typer.Option(help="Bits per pixel, met from below.")] = None,
     target_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Size of each file, met from below: 20k.")

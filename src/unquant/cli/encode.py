@@ -28,8 +28,10 @@ from unquant.cli.transcode import (
     KeepSuffix,
     MaxMemory,
     MaxPixels,
+    Model,
     Output,
     PreserveTimes,
+    Quality,
     Quiet,
     Recursive,
     Resume,
@@ -91,12 +93,8 @@ def encode(
         bool,
         typer.Option("--all-frames", help="One output a frame or page: a-0000.unq, …", rich_help_panel=FILES_PANEL),
     ] = False,
-    model: Annotated[
-        str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")
-    ] = DEFAULT_MODEL,
-    quality: Annotated[
-        float | None, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")
-    ] = None,
+    model: Model = DEFAULT_MODEL,
+    quality: Quality = None,
     bpp: Annotated[float | None, typer.Option(help="Bits per pixel, the whole file counted; met from below.")] = None,
     target_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Size of the file, met from below: 20000, 20k, 20KB, 1.5MB.")

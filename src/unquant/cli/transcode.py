@@ -29,8 +29,10 @@ __all__ = [
     "MaxDrawnPixels",
     "MaxMemory",
     "MaxPixels",
+    "Model",
     "Output",
     "PreserveTimes",
+    "Quality",
     "Quiet",
     "Recursive",
     "Resume",
@@ -54,6 +56,8 @@ Output = Annotated[
         rich_help_panel=FILES_PANEL,
     ),
 ]
+Model = Annotated[str, typer.Option("-m", "--model", metavar="NAME", help="A name from `unquant models`.")]
+Quality = Annotated[float | None, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
 Recursive = Annotated[
     bool,
     typer.Option(
