@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -129,7 +130,9 @@ class Place:
         """A file to be read from, anywhere in it. Raises InputError."""
         filesystem, path = self.opened()
         with self._errors("read"), filesystem.open_input_file(path) as file:
-            yield cast(BinaryIO, file)
+            yield cast(
+                BinaryIO, io.BufferedReader(file)
+            )  # one with readline, which Pillow's readers of some formats call
 
     def write(self, data: bytes) -> None:
         """The file as a whole, or not at all: in an object store an upload is there when it is complete. One that exists is
