@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import shaken
-from unquant.codecs.windows import run_windowed
+from unquant.codecs.windows import Window, margins_of, run_windowed, windows
 from unquant.nn.blocks import PositionNorm
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, REDRAW_STRIDE, Redraw
 
@@ -65,23 +65,33 @@ def test_the_halo_is_the_receptive_field(depth8: int, depth16: int) -> None:
     assert min(felt[0]) >= network.halo - 1
 
 
-@pytest.mark.parametrize("window", [1, 2, 5])
-def test_windows(window: int) -> None:
-    network = shaken(redraw())
-    x_q, scalars, strength, realism, coarse, fine = given(9, 13)
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(("window", "depth8", "depth16"), [(1, 1, 1), (2, 1, 1), (5, 1, 1), (5, 0, 1), (3, 2, 0)])
+def test_windows(window: int, depth8: int, depth16: int, mapped: bool) -> None:
+    """Told of its margins or not, a window is that of the whole, at the plane's edges and within."""
+    network = shaken(redraw(depth8, depth16))
+    x_q, *told, coarse, fine = given(9, 13)
+    if mapped:
+        generator = torch.Generator().manual_seed(2)
+        told = [torch.rand(1, m.shape[1], 9, 13, generator=generator, dtype=torch.float64) for m in told]
+    size = (9, 13)
     with torch.no_grad():
-        whole = network(x_q, scalars, strength, realism, coarse, fine)
+        whole = network(x_q, *told, coarse, fine)
 
-        def part(top: int, bottom: int, left: int, right: int) -> Tensor:
-            x, c, f = (
-                plane[..., top * s : bottom * s, left * s : right * s]
-                for plane, s in ((x_q, REDRAW_STRIDE), (coarse, 2), (fine, 8))
-            )
-            return network(x, scalars, strength, realism, c, f)
+        def inputs(read: Window) -> list[Tensor]:
+            cuts = (read.times(s).cut(plane) for plane, s in ((x_q, REDRAW_STRIDE), (coarse, 2), (fine, 8)))
+            x, c, f = cuts
+            return [x, *(read.cut(m) for m in told), c, f]
 
-        found = run_windowed(part, torch.empty_like(whole), (9, 13), window, network.halo, REDRAW_STRIDE)
+        def part(*read: int) -> Tensor:
+            return network(*inputs(Window(*read)))
+
+        found = run_windowed(part, torch.empty_like(whole), size, window, network.halo, REDRAW_STRIDE)
         torch.testing.assert_close(found, whole)
-        short = run_windowed(part, torch.empty_like(whole), (9, 13), window, 0, REDRAW_STRIDE)
+        short = run_windowed(part, torch.empty_like(whole), size, window, 0, REDRAW_STRIDE)
+        for place, read in windows(size, window, network.halo, Window.whole(size)):
+            drawn = network(*inputs(read), margins_of(place, read))
+            torch.testing.assert_close(drawn, place.times(REDRAW_STRIDE).cut(whole))
     assert not torch.allclose(short, whole)
 
 

@@ -32,7 +32,7 @@ from unquant.codecs.parts import padded_part, pixels_of
 from unquant.codecs.progress import tell
 from unquant.codecs.roi import mask_weights, rate_guide
 from unquant.codecs.sources import file_bytes
-from unquant.codecs.windows import Window, redraw_noise, run_windowed
+from unquant.codecs.windows import Window, margins_of, redraw_noise, windows
 from unquant.codecs.wishes import Wishes
 from unquant.container import DEFAULT_LIMITS, Container, Header, Tile, metadata_bytes, stream_crc
 from unquant.container.avif import is_avif, parse_avif
@@ -168,19 +168,21 @@ class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
         ends = [end for end, counts in ((0.0, realism < 1), (1.0, realism > 0)) if counts]
         schedule = torch.tensor([coding.step / 8 / 255, 0.0], device=self.device)
 
-        def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            place = Window(top, bottom, left, right)
-            part = torch.from_numpy(padded_part(rgb, place, REDRAW_STRIDE)).to(self.device)
-            part = part.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
-            noise = redraw_noise(drawing.seed if realism > 0 else None, place, self.device, 0)
+        def network(place: Window, read: Window) -> Tensor:
+            x_q = torch.from_numpy(padded_part(rgb, read, REDRAW_STRIDE)).to(self.device)
+            x_q = x_q.permute(2, 0, 1)[None].float().div_(255).contiguous(memory_format=torch.channels_last)
+            noise = redraw_noise(drawing.seed if realism > 0 else None, read, self.device, 0)
+            margins = margins_of(place, read)
+            inner = place.seen_from(read).times(REDRAW_STRIDE).cut(x_q)
 
             def drawn(end: float) -> Tensor:
-                def denoise(x_q: Tensor, q: Tensor) -> Tensor:
+                # the path is of one step, and its state x_q without the margins
+                def denoise(state: Tensor, q: Tensor) -> Tensor:
                     with self._autocast():
                         rho = torch.full((1, 1, 1, 1), end, device=self.device)
-                        return self.model(x_q, table, rho, *noise)
+                        return self.model(x_q, table, rho, *noise, margins)
 
-                return sample_deterministic(denoise, part, schedule).clamp_(0, 1)
+                return sample_deterministic(denoise, inner, schedule).clamp_(0, 1)
 
             pictures = [drawn(end) for end in ends]
             x = pictures[0] if len(pictures) == 1 else torch.lerp(pictures[0], pictures[1], realism)
@@ -189,7 +191,8 @@ class Av1Codec(Av1Decoder, Codec[Av1Config, Av1]):
         part = drawing.window.covering(REDRAW_STRIDE)
         covered = part.times(REDRAW_STRIDE)
         out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
-        run_windowed(network, out, (h16, w16), self.window, self.model.f.halo, REDRAW_STRIDE, part)
+        for place, read in windows((h16, w16), self.window, self.model.f.halo, part):
+            place.seen_from(part).times(REDRAW_STRIDE).cut(out).copy_(network(place, read))
         return pixels_of(out, covered, drawing.window)
 
     # ---- the same stream in the other container ----------------------------------------------------------------------

@@ -6,7 +6,7 @@ position sees exactly the inputs that it would see in one piece, padding include
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from unquant.codecs.places import Window, blocks, spans
 from unquant.codecs.progress import counted
 from unquant.diffusion.noise import seeded_noise
+from unquant.nn.blocks import Margins
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
 
-__all__ = ["Window", "blocks", "redraw_noise", "run_windowed", "spans"]
+__all__ = ["Window", "blocks", "margins_of", "redraw_noise", "run_windowed", "spans", "windows"]
 
 
 def run_windowed(
@@ -35,15 +36,23 @@ def run_windowed(
     is to hold of the plane; None for all of it.
     """
     part = part or Window.whole(size)
-    rows, columns = (part.top, part.bottom), (part.left, part.right)
-    places = list(product(spans(size[0], window, halo, *rows), spans(size[1], window, halo, *columns)))
-    for (top, bottom, read_top, read_bottom), (left, right, read_left, read_right) in counted(
-        places, "windows", len(places)
-    ):
-        found = network(read_top, read_bottom, read_left, read_right)
-        place, read = Window(top, bottom, left, right), Window(read_top, read_bottom, read_left, read_right)
+    for place, read in windows(size, window, halo, part):
+        found = network(*read)
         place.seen_from(part).times(scale).cut(out).copy_(place.seen_from(read).times(scale).cut(found))
     return out
+
+
+def windows(size: tuple[int, int], window: int, halo: int, part: Window) -> Iterator[tuple[Window, Window]]:
+    """The windows of a part of a plane of `size` (h, w) positions, each with what is read for it."""
+    rows = spans(size[0], window, halo, part.top, part.bottom)
+    places = list(product(rows, spans(size[1], window, halo, part.left, part.right)))
+    for (top, bottom, *read_rows), (left, right, *read_columns) in counted(places, "windows", len(places)):
+        yield Window(top, bottom, left, right), Window(*read_rows, *read_columns)
+
+
+def margins_of(place: Window, read: Window) -> Margins:
+    """How far what is read reaches beyond its window."""
+    return Margins(place.top - read.top, read.bottom - place.bottom, place.left - read.left, read.right - place.right)
 
 
 def redraw_noise(seed: int | None, part: Window, device: torch.device, stream: int) -> RedrawNoise:

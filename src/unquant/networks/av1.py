@@ -21,6 +21,7 @@ from unquant.container.obu import ac_q
 from unquant.networks.coding import HALF_STRENGTH, SCALARS, Coding
 from unquant.networks.common import Model
 from unquant.networks.config import read_config
+from unquant.nn.blocks import WHOLE, Margins
 from unquant.nn.redraw import Redraw, RedrawSizes
 from unquant.settings import Share, settings
 from unquant.shapes import Image
@@ -63,14 +64,15 @@ class Av1(Model[Av1Config]):
         realism: Float[Tensor, "b 1 1 1"],
         coarse_noise: Float[Tensor, "b 4 h8 w8"],
         fine_noise: Float[Tensor, "b 1 h2 w2"],
-    ) -> Image:
+        margins: Margins = WHOLE,
+    ) -> Float[Tensor, "b 3 _ _"]:
         """The picture at realism 0 (the mean) or 1 (a sample), float32, not clamped; between the two they are blended.
 
         x_q: (b, 3, h, w) in [0, 1], sides multiples of 16. coding: `told` of the pictures. realism: 0 or 1 each. The noise,
-        standard normal, counts at realism 1 alone.
+        standard normal, counts at realism 1 alone. margins: of x_q, in positions of 16 pixels; returned without them.
         """
         known, step = coding[:, :-1, None, None], coding[:, -1:, None, None]
         # a/(1 + a) with a ~ ac_q: f tends to the identity as the step falls, and is it where AV1 is lossless
         strength = torch.where(step > ac_q(0), step / (step + HALF_STRENGTH), torch.zeros_like(step))
         scalars = torch.cat([known, 2 * realism - 1], dim=1)
-        return self.f(x_q, scalars, strength, realism, coarse_noise, fine_noise)
+        return self.f(x_q, scalars, strength, realism, coarse_noise, fine_noise, margins)

@@ -5,12 +5,26 @@ No layer here looks at spatial statistics, so every network can run in windows w
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Condition", "Down", "Film", "PositionNorm", "ResBlock", "resize_map", "zero_init"]
+__all__ = [
+    "WHOLE",
+    "Condition",
+    "Down",
+    "Film",
+    "Margins",
+    "PositionNorm",
+    "ResBlock",
+    "resize_map",
+    "run_blocks",
+    "trim",
+    "zero_init",
+]
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
@@ -112,3 +126,55 @@ class ResBlock(nn.Module):
             assert cond is not None
             h = self.film(h, cond)
         return x + self.conv2(F.silu(h))
+
+
+class Margins(NamedTuple):
+    """How far a window reaches beyond what is wanted of it, on each side, in positions; none where a picture ends.
+
+    A layer needs less of that than the layers before it: a network that is told leaves off what no later one needs.
+    """
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    def times(self, scale: int) -> Margins:
+        """The same in positions of a plane `scale` times as large."""
+        return Margins(*(scale * side for side in self))
+
+    def within(self, reach: int) -> Margins:
+        """What is left where no more than `reach` is needed."""
+        return Margins(*(min(side, reach) for side in self))
+
+
+WHOLE = Margins()
+"""Of a picture of which all is wanted."""
+
+
+def trim(plane: Float[Tensor, "b c _ _"], margins: Margins, reach: int) -> Float[Tensor, "b c _ _"]:
+    """A plane with these margins, cut to margins.within(reach); of a 1×1 map, which holds everywhere, that."""
+    if plane.shape[-2:] == (1, 1):
+        return plane
+    top, bottom, left, right = (max(0, side - reach) for side in margins)
+    if not (top or bottom or left or right):
+        return plane
+    return plane[..., top : plane.shape[-2] - bottom, left : plane.shape[-1] - right]
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Float[Tensor, "b c h w"],
+    cond: Float[Tensor, "b e _ _"],
+    margins: Margins,
+    reach: int,
+) -> Float[Tensor, "b c _ _"]:
+    """A row of `ResBlock`, each on no more than the later ones need; returns margins.within(reach).
+
+    margins: of x and cond. reach: of the layers behind the row.
+    """
+    for left in range(len(blocks), 0, -1):
+        needed = reach + 2 * left
+        x, cond, margins = trim(x, margins, needed), trim(cond, margins, needed), margins.within(needed)
+        x = blocks[len(blocks) - left](x, cond)
+    return trim(x, margins, reach)

@@ -19,7 +19,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.nn.blocks import Condition, PositionNorm, ResBlock, resize_map, zero_init
+from unquant.nn.blocks import (
+    WHOLE,
+    Condition,
+    Margins,
+    PositionNorm,
+    ResBlock,
+    resize_map,
+    run_blocks,
+    trim,
+    zero_init,
+)
 from unquant.settings import Blocks, Width, settings
 from unquant.shapes import Image
 
@@ -89,8 +99,12 @@ class Redraw(nn.Module):
             # as strong as the picture the noise would first have to be unlearnt
             self.stem.weight[:, 192:] = 0
             self.inject.weight[:, 12:] = 0
-        # convolutions of 3×3: one position each at their own level
-        self.halo = 2 * depth16 + -(-4 * depth8 // 2) + 1
+        # how far the layers behind look: at 1/8 behind the sum, at 1/16 behind the coarse level, at 1/8 behind the first;
+        # convolutions of 3×3 are one position each, and four at 1/2 and one at full size one position at 1/8
+        self._after = 1 + 2 * depth8
+        self._coarse = -(-self._after // 2)
+        self._before = 2 * (self._coarse + 2 * depth16)
+        self.halo = self._before // 2 + depth8
         """Receptive field beyond a position of the coarsest level, in such positions."""
 
     @classmethod
@@ -107,12 +121,14 @@ class Redraw(nn.Module):
         realism: Float[Tensor, "b 1 _ _"],
         coarse_noise: Float[Tensor, "b 4 h8 w8"],
         fine_noise: Float[Tensor, "b 1 h2 w2"],
-    ) -> Image:
+        margins: Margins = WHOLE,
+    ) -> Float[Tensor, "b 3 _ _"]:
         """x_q + strength · residual, float32, not clamped.
 
         x_q: (b, 3, h, w) in about [0, 1], sides multiples of 16. scalars: roughly in [-1, 1]; strength: what a unit of the
         last layer's output is worth; realism: 0 or 1; each for the picture, or at 1/16 of it. coarse_noise, fine_noise:
-        standard normal at 1/8 and 1/2 of the picture; counts at realism 1 alone.
+        standard normal at 1/8 and 1/2 of the picture; counts at realism 1 alone. margins: of all of these, at 1/16; the
+        picture is returned without them.
         """
         h16, w16 = x_q.shape[-2] // REDRAW_STRIDE, x_q.shape[-1] // REDRAW_STRIDE
         centred = x_q - 0.5
@@ -120,18 +136,22 @@ class Redraw(nn.Module):
         cond8 = resize_map(cond, 2 * h16, 2 * w16)
         coarse_noise = resize_map(realism, 2 * h16, 2 * w16) * coarse_noise
         fine_noise = resize_map(realism, 8 * h16, 8 * w16) * fine_noise
+        at8, at2 = margins.times(2), margins.times(8)
         h = self.stem(torch.cat([F.pixel_unshuffle(centred, 8), coarse_noise], 1))
-        for block in self.before:
-            h = block(h, cond8)
+        h = run_blocks(self.before, h, cond8, at8, self._before)
         c = self.down(F.pixel_unshuffle(h, 2))
-        for block in self.coarse:
-            c = block(c, cond)
-        h = h + F.pixel_shuffle(self.up(c), 2)
-        for block in self.after:
-            h = block(h, cond8)
+        near = margins.within(self._before // 2)
+        c = run_blocks(self.coarse, c, trim(cond, margins, self._before // 2), near, self._coarse)
+        h = trim(h, at8.within(self._before), self._after)
+        h = h + trim(F.pixel_shuffle(self.up(c), 2), at8.within(2 * self._coarse), self._after)
+        h = run_blocks(self.after, h, trim(cond8, at8, self._after), at8.within(self._after), 1)
         h = F.pixel_shuffle(self.fine(F.silu(self.norm(h))), 4)
-        h = F.silu(h + self.inject(torch.cat([F.pixel_unshuffle(centred, 2), fine_noise], 1)))
-        h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, resize_map(cond, 8 * h16, 8 * w16)))), 2)
-        mean, sample = self.head(F.silu(h)).float().chunk(2, dim=1)
-        strength, realism = (resize_map(m, x_q.shape[-2], x_q.shape[-1]) for m in (strength, realism))
+        # from here on the margins of that, 4 positions of 1/2, are left as they are: they are all that is needed, and little
+        seen = torch.cat([F.pixel_unshuffle(trim(centred, margins.times(16), 16), 2), trim(fine_noise, at2, 8)], 1)
+        h = F.silu(h + trim(self.inject(seen), at2.within(8), 4))
+        cond2 = trim(resize_map(cond, 8 * h16, 8 * w16), at2, 4)
+        h = F.pixel_shuffle(self.full(F.silu(self.smooth(h, cond2))), 2)
+        mean, sample = trim(self.head(F.silu(h)), margins.times(16).within(8), 0).float().chunk(2, dim=1)
+        x_q = trim(x_q, margins.times(16), 0)
+        strength, realism = (resize_map(trim(m, margins, 0), *x_q.shape[-2:]) for m in (strength, realism))
         return x_q + strength * torch.lerp(mean, sample, realism.to(mean))

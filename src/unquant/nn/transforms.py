@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unquant.nn.blocks import Condition, ResBlock, resize_map, zero_init
+from unquant.nn.blocks import WHOLE, Condition, Margins, ResBlock, resize_map, run_blocks, trim, zero_init
 from unquant.nn.redraw import Redraw, RedrawNoise, RedrawSizes, fresh_noise
 from unquant.shapes import Image, Latent
 
@@ -138,8 +138,13 @@ class Synthesis(nn.Module):
         self.head = nn.Conv2d(width8, 192, 3, padding=1)
         zero_init(self.head)
         self.redraw = Redraw.of(3, redraw) if redraw is not None else None
-        self.halo = 2 * depth16 + -(-(2 * depth8 + 1) // 2) + (self.redraw.halo if self.redraw is not None else 0)
-        """Receptive field beyond a latent position, in latent positions."""
+        # how far the layers behind what the blocks at 1/8 are given look, there and at 1/16
+        self._reach8 = 2 * depth8 + 1
+        self._reach16 = -(-self._reach8 // 2)
+        self.draft_halo = self._reach16 + 2 * depth16
+        """Receptive field of `draft` beyond a latent position, in latent positions."""
+        self.halo = self.draft_halo + (self.redraw.halo if self.redraw is not None else 0)
+        """The same of both."""
 
     def start_from(self, basis: Float[Tensor, "c d"]) -> None:
         """Start the linear path from orthonormal directions (c, 768)."""
@@ -170,24 +175,57 @@ class Synthesis(nn.Module):
         (b, 1, 1, 1) or (b, 1, h16, w16). realism: ρ in [0, 1], same shapes. noise: counts where there is a `Redraw`, at
         ρ > 0; None draws it by torch's default generator.
         """
-        h16, w16 = y.shape[-2:]
-        linear = linear_decode(y, self.linear)
-        scalars = torch.broadcast_tensors(log2_q / 3 - 1, log2_q_file / 3 - 1, 2 * realism - 1)
-        cond = self.condition(torch.cat(scalars, dim=1))
-        h = self.stem(y / LATENT_GAIN)
-        for block in self.blocks16:
-            h = block(h, cond)
-        cond8 = resize_map(cond, 2 * h16, 2 * w16)
-        # the finer blocks see the linear decode itself: what is left to them is a restoration of it
-        h = F.pixel_shuffle(self.up(h), 2) + self.inject(F.pixel_unshuffle(linear, 8))
-        for block in self.blocks8:
-            h = block(h, cond8)
-        residual = F.pixel_shuffle(self.head(F.silu(h)), 8)
-        picture = 0.5 + linear + residual.float()
+        picture = self.draft(y, log2_q, log2_q_file, realism)
         if self.redraw is None:
             return picture
+        h16, w16 = y.shape[-2:]
         noise = fresh_noise(y.shape[0], h16, w16, y.device) if noise is None else noise
+        return self.redrawn(picture, log2_q, log2_q_file, realism, noise)
+
+    def draft(
+        self,
+        y: Latent,
+        log2_q: Float[Tensor, "b 1 _ _"],
+        log2_q_file: Float[Tensor, "b 1 _ _"],
+        realism: Float[Tensor, "b 1 _ _"],
+        margins: Margins = WHOLE,
+    ) -> Image:
+        """The image before its `Redraw`, without the margins; else as `forward`. margins: of what is given, in latent
+        positions.
+        """
+        h16, w16 = y.shape[-2:]
+        at8, at1 = margins.times(2), margins.times(LATENT_STRIDE)
+        linear = linear_decode(y, self.linear)
+        cond = self.condition(torch.cat(_scalars(log2_q, log2_q_file, realism), dim=1))
+        h = run_blocks(self.blocks16, self.stem(y / LATENT_GAIN), cond, margins, self._reach16)
+        h = trim(F.pixel_shuffle(self.up(h), 2), at8.within(2 * self._reach16), self._reach8)
+        # the finer blocks see the linear decode itself: what is left to them is a restoration of it
+        h = h + self.inject(F.pixel_unshuffle(trim(linear, at1, 8 * self._reach8), 8))
+        cond8 = trim(resize_map(cond, 2 * h16, 2 * w16), at8, self._reach8)
+        h = run_blocks(self.blocks8, h, cond8, at8.within(self._reach8), 1)
+        residual = F.pixel_shuffle(trim(self.head(F.silu(h)), at8.within(1), 0), 8)
+        return 0.5 + trim(linear, at1, 0) + residual.float()
+
+    def redrawn(
+        self,
+        picture: Image,
+        log2_q: Float[Tensor, "b 1 _ _"],
+        log2_q_file: Float[Tensor, "b 1 _ _"],
+        realism: Float[Tensor, "b 1 _ _"],
+        noise: RedrawNoise,
+        margins: Margins = WHOLE,
+    ) -> Float[Tensor, "b 3 _ _"]:
+        """What the `Redraw`, which must be there, makes of a draft, without the margins; else as `forward`. margins: of what
+        is given, in latent positions.
+        """
+        assert self.redraw is not None
+        scalars = torch.cat(_scalars(log2_q, log2_q_file, realism), dim=1)
         q = torch.exp2(log2_q_file)
         # tends to the identity as the step falls
         strength = q / (q + _HALF_STRENGTH)
-        return self.redraw(picture, torch.cat(scalars, dim=1), strength, realism, *noise)
+        return self.redraw(picture, scalars, strength, realism, *noise, margins)
+
+
+def _scalars(log2_q: Tensor, log2_q_file: Tensor, realism: Tensor) -> tuple[Tensor, ...]:
+    """What g_s is told, each roughly in [−1, 1]."""
+    return torch.broadcast_tensors(log2_q / 3 - 1, log2_q_file / 3 - 1, 2 * realism - 1)
