@@ -61,7 +61,10 @@ def _add_stage(number: int, text: str, start: Any) -> None:
         ] = False,
         metrics_dir: _Metrics = None,
         device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
-        devices: Annotated[int, typer.Option(min=1, metavar="N", help="How many of them.")] = 1,
+        devices: Annotated[int, typer.Option(min=1, metavar="N", help="How many of them, on each machine.")] = 1,
+        num_nodes: Annotated[
+            int, typer.Option(min=1, metavar="N", help="Machines; each runs this command, by torchrun or srun.")
+        ] = 1,
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
@@ -93,6 +96,7 @@ def _add_stage(number: int, text: str, start: Any) -> None:
             metrics=metrics_dir,
             device=device,
             devices=devices,
+            num_nodes=num_nodes,
             stage=number,
         )
         folder = train(recipe, run, echo=say)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from unquant.train.devices import exchanging
 from unquant.train.journal import Journal, StopSwitch, Window
 from unquant.train.recipe import Recipe, Run
 from unquant.train.trainer import Trainer
@@ -30,15 +31,16 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
     """
     begin = time.monotonic()
     run.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, run)
-    metrics = run.out / "metrics.jsonl" if trainer.first else None
-    with Journal(metrics, echo) as journal, StopSwitch(run.out) as stop:
-        try:
-            drive(trainer, journal, stop, begin)
-        finally:
-            torch.compiler.set_stance("default")
-            trainer.objective.close()
-    trainer.fabric.barrier()
+    with exchanging():
+        trainer = Trainer(recipe, run)
+        metrics = run.out / "metrics.jsonl" if trainer.first else None
+        with Journal(metrics, echo) as journal, StopSwitch(run.out) as stop:
+            try:
+                drive(trainer, journal, stop, begin)
+            finally:
+                torch.compiler.set_stance("default")
+                trainer.objective.close()
+        trainer.fabric.barrier()
     return run.out / "export"
 
 

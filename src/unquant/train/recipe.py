@@ -94,7 +94,7 @@ class Run:
     time_budget, the seconds of the learning-rate cosine over several runs; None: the position at the start plus this run's
     budget. cooldown: the learning rate falls from lr to lr_end over the budget, whatever the recipe's schedule, and the
     average of the weights starts afresh. metrics: folder of the LPIPS weights, None for the one that UNQUANT_METRICS names.
-    device: "auto", "cpu" or "cuda"; devices: how many.
+    device: "auto", "cpu" or "cuda"; devices: how many on each of num_nodes machines.
     """
 
     data: Path
@@ -109,6 +109,7 @@ class Run:
     stage: Annotated[int, Field(ge=1, le=3)] = 1
     steps: PositiveInt | None = None
     cooldown: bool = False
+    num_nodes: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if (self.time_budget is None) == (self.steps is None):

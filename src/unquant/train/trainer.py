@@ -1,7 +1,8 @@
 """A run's parts put together: networks, average, optimisers, data and schedule, and what is done with them.
 
-With several devices each one draws its own crops, and the first one alone validates, writes and decides when to stop. The
-others wait for it in the gradient exchange of their next step: saving and validation contain no exchange of their own.
+With several devices, on one machine or several, each one draws its own crops, and the first one alone validates, writes
+and decides when to stop. The others wait for it in the gradient exchange of their next step: saving and validation contain
+no exchange of their own.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ class Trainer:
         self.recipe, self.run = recipe, run
         stage = stage_of(recipe.family, run.stage)
         self.schedule = Schedule(recipe.loop, run)
-        self.fabric, self.precision, note = open_devices(run.device, run.devices, recipe.loop.precision)
+        self.fabric, self.precision, note = open_devices(run.device, run.devices, run.num_nodes, recipe.loop.precision)
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
         self.notes = [note] if note else []
         self.checkpoint = run.out / "checkpoint.ckpt"
         self.going_on = run.resume and self.checkpoint.is_file()
         source = self._source()
+        self._check_shared(source)
         judges = load_judges(stage.wanted(recipe), run.metrics, self.device)
         start = Start(recipe, run.stage, source, going_on=self.going_on)
         self.photos = Photos(run.data, self.device)
@@ -87,6 +89,14 @@ class Trainer:
         if not self.going_on:
             self.notes.append(f"no {self.checkpoint.name} in {self.run.out}: going on from its export")
         return str(self.run.out / "export")
+
+    def _check_shared(self, source: str) -> None:
+        """Every process must start from the same files. Raises TrainingError."""
+        first = self.fabric.broadcast((self.going_on, source))
+        if first != (self.going_on, source):
+            raise TrainingError(
+                f"{self.run.out}: not what the first process has there: all machines must share this folder"
+            )
 
     def _go_on(self) -> None:
         """Take everything from the checkpoint. Raises TrainingError."""
