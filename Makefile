@@ -1,5 +1,5 @@
 # Two commands do all the set-up; each makes its own virtual environment from nothing.
-#   make demo   install, encode and decode a real photograph, show it beside AVIF and JPEG at equal bytes
+#   make demo   install, encode and decode two photographs, show each beside AVIF and JPEG at equal bytes
 #   make test   install, lint, type-check, run every test
 # While working, in the environment of `make test`:
 #   make fast     the tests that take less than a minute in all

@@ -27,7 +27,7 @@ class StandIn:
 
 
 @pytest.fixture
-def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[demo.DemoResult, str]:
+def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[demo.DemoResult, ...], str]:
     monkeypatch.delenv("UNQUANT_METRICS", raising=False)
     console = Console(file=io.StringIO(), width=100)
     made = demo.run(tmp_path / "new", 0.15, codec=StandIn(), console=console)
@@ -35,23 +35,26 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[demo.DemoRe
 
 
 @pytest.mark.slow
-def test_the_demo_draws_writes_and_prints(result: tuple[demo.DemoResult, str]) -> None:
+def test_the_demo_draws_writes_and_prints(result: tuple[tuple[demo.DemoResult, ...], str]) -> None:
     made, printed = result
-    with Image.open(made.picture) as picture:
-        assert picture.format == "PNG"
-        assert picture.size == (2 * 600 + 16 + 2 * 24, 60 + 2 * (400 + 58 + 16) + 34 + 73 * 3 + 24)
-    size = made.file.stat().st_size
-    assert size <= 0.15 * 600 * 400 / 8
-    ours, plain, avif, jpeg = made.rows
-    assert ours.bytes == plain.bytes == size
-    assert avif.bytes <= size
-    assert (jpeg.bytes > size) == bool(jpeg.note) == ("smallest possible" in printed)
-    assert ours.scores["lpips_alex"] is None
-    assert str(made.picture) in printed
-    assert "UNQUANT_METRICS" in printed
-    for row in made.rows:
-        assert row.name in printed
-        assert f"{row.bytes:,}" in printed
+    assert [one.file.name for one in made] == ["cat.unq", "coffee.unq"]
+    for one, (width, height), detail in zip(made, ((451, 300), (600, 400)), (54, 73), strict=True):
+        with Image.open(one.picture) as picture:
+            assert picture.format == "PNG"
+            assert picture.size == (2 * width + 16 + 2 * 24, 60 + 2 * (height + 58 + 16) + 34 + detail * 3 + 24)
+        size = one.file.stat().st_size
+        assert size <= 0.15 * width * height / 8
+        ours, plain, avif, jpeg = one.rows
+        assert ours.bytes == plain.bytes == size
+        assert avif.bytes <= size
+        assert (jpeg.bytes > size) == any("JPEG: its smallest possible" in note for note in one.notes)
+        assert all(note in printed for note in one.notes)
+        assert ours.scores["lpips_alex"] is None
+        assert str(one.picture) in printed
+        for row in one.rows:
+            assert row.name in printed
+            assert f"{row.bytes:,}" in printed
+    assert printed.count("UNQUANT_METRICS") == printed.count("plain: the same file at realism 0") == 1
 
 
 @pytest.mark.slow
@@ -59,15 +62,17 @@ def test_another_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     loaded: list[str] = []
     monkeypatch.setattr(demo, "load", lambda name: loaded.append(name) or StandIn())
     console = Console(file=io.StringIO(), width=100)
-    rows = demo.run(tmp_path, 0.15, "folder/cdc.safetensors", console=console).rows
+    made = demo.run(tmp_path, 0.15, "folder/cdc.safetensors", console=console)
     assert loaded == ["folder/cdc.safetensors"]
-    assert [row.name for row in rows[:2]] == ["unquant, cdc", "unquant, cdc, plain"]
+    for one in made:
+        assert [row.name for row in one.rows[:2]] == ["unquant, cdc", "unquant, cdc, plain"]
     assert "unquant, cdc, plain: the same file at realism 0" in console.file.getvalue()
 
 
-def test_the_photograph_comes_with_its_licence() -> None:
-    assert demo.photograph().size == (600, 400)
-    assert "CC0" in (Path(demo.__file__).parent / "coffee.LICENSE.txt").read_text()
+def test_the_photographs_come_with_their_licences() -> None:
+    for name, size in (("cat", (451, 300)), ("coffee", (600, 400))):
+        assert demo.photograph(f"{name}.png").size == size
+        assert "CC0" in (Path(demo.__file__).parent / f"{name}.LICENSE.txt").read_text()
 
 
 def test_panels_show_their_pictures_unchanged() -> None:

@@ -28,7 +28,7 @@ from unquant.bench.subjects.search import encode_to_size
 from unquant.codecs import Limits, ModelInfo, info, loaded, models
 from unquant.codecs.options import DEFAULT_SEED, ContainerName, EncodeOptions
 from unquant.codecs.registry import DEFAULT_MODEL, find_decoder, find_model
-from unquant.demo import PHOTOGRAPH, photograph_file
+from unquant.demo import COFFEE, photograph_file
 from unquant.errors import ImageTooLarge, InputError, ModelMissing, OptionError, UnquantError, UnquantWarning
 from unquant.images import from_arrays, image_bytes, open_image, read_rgb, to_picture
 
@@ -123,8 +123,8 @@ class Session:
             return self._kept[key]
 
     def bundled(self) -> Photograph:
-        """The photograph of the package."""
-        return self.add_photograph(photograph_file(), PHOTOGRAPH)
+        """A photograph of the package."""
+        return self.add_photograph(photograph_file(COFFEE), COFFEE)
 
     def add_photograph(self, data: bytes, name: str) -> Photograph:
         """Takes an image file. Raises InputError, CodecMissing, ImageTooLarge, naming `name`."""

@@ -1,4 +1,4 @@
-"""The demonstration on a terminal: the bundled photograph there and back, beside AVIF and JPEG at the same bytes."""
+"""The demonstration on a terminal: the bundled photographs there and back, beside AVIF and JPEG at the same bytes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from unquant.bench.subjects import anchors
 from unquant.bench.subjects.models import Codec, load
 from unquant.bench.subjects.search import encode_to_size
 from unquant.codecs.registry import DEFAULT_MODEL
-from unquant.demo import photograph_file
+from unquant.demo import CAT, COFFEE, photograph_file
 from unquant.demo.montage import Panel, draw
 from unquant.files import write_whole
 from unquant.images import image_bytes, read_rgb
 
 __all__ = ["DemoResult", "DemoRow", "photograph", "run"]
 
-DETAIL = (0.69, 0.23)  # the rim of the cup, the end of the spoon, the saucer and the grain of the wood
+DETAILS = {
+    CAT: (0.4, 0.35),  # an eye, the fur around it
+    COFFEE: (0.69, 0.23),  # the rim of the cup, the end of the spoon, the saucer and the grain of the wood
+}
+"""Of each photograph the place that is magnified, as fractions of width and height."""
 
 
 class DemoRow(NamedTuple):
-    """One line of the table. scores: by name, of `metrics.FAST`. note: what is special about it, or empty."""
+    """One line of the table. scores: by name, of `metrics.FAST`."""
 
     name: str
     bytes: int
@@ -38,11 +42,10 @@ class DemoRow(NamedTuple):
     scores: Mapping[str, float | None]
     encode_s: float
     decode_s: float
-    note: str = ""
 
 
 class DemoResult(NamedTuple):
-    """picture: the PNG with the versions side by side; file: the `.unq`; rows: the table; notes: what is missing."""
+    """picture: the PNG with the versions side by side; file: the `.unq`; rows: the table; notes: what is special in them."""
 
     picture: Path
     file: Path
@@ -59,9 +62,9 @@ class _Timed(NamedTuple):
     decode_s: float
 
 
-def photograph() -> Image.Image:
-    """The bundled photograph, 600×400, 8-bit RGB (CC0, see coffee.LICENSE.txt)."""
-    return Image.fromarray(read_rgb(io.BytesIO(photograph_file())))
+def photograph(name: str) -> Image.Image:
+    """A bundled photograph, 8-bit RGB."""
+    return Image.fromarray(read_rgb(io.BytesIO(photograph_file(name))))
 
 
 def _ours(codec: Codec, image: Image.Image, bpp: float) -> dict[float, _Timed]:
@@ -116,48 +119,57 @@ def run(
     *,
     codec: Codec | None = None,
     console: Console | None = None,
-) -> DemoResult:
-    """Encodes the bundled photograph at about `bpp`, decodes it, compares, draws and prints.
+) -> tuple[DemoResult, ...]:
+    """Encodes each bundled photograph at about `bpp`, decodes it, compares, draws and prints.
 
-    output_dir: made if need be; `demo.png` and `coffee.unq` in it are replaced. model: a name from `unquant models` or a
-    weights file. codec: None loads that model. console: where the table goes; None is the standard output. Metrics
-    whose weights are missing are left out and noted. Raises ModelMissing without the codec's weights, InputError where
-    nothing can be written.
+    output_dir: made if need be; `cat.png`, `cat.unq`, `coffee.png` and `coffee.unq` in it are replaced. model: a name from
+    `unquant models` or a weights file. codec: None loads that model. console: where the tables go; None is the standard
+    output. Metrics whose weights are missing are left out and noted. Raises ModelMissing without the codec's weights,
+    InputError where nothing can be written.
     """
-    console = console or Console()
-    image, codec = photograph(), codec or load(model)
+    console, codec, meter = console or Console(), codec or load(model), Meter(FAST)
     ours_title = "unquant" if model == DEFAULT_MODEL else f"unquant, {Path(model).stem}"
+    results: list[DemoResult] = []
+    for name in DETAILS:
+        result = _one(name, output_dir, bpp, codec, ours_title, meter)
+        results.append(result)
+        console.print(_table(result.rows))
+        for note in result.notes:
+            console.print(f"  {note}", style="dim", markup=False, highlight=False)
+        paths = f"file:    {result.file}\npicture: {result.picture}"
+        console.print(paths, markup=False, highlight=False, soft_wrap=True)
+    plain = f"{ours_title}, plain: the same file at realism 0, without the detail that the decoder draws at realism 1"
+    for note in (*meter.notes, plain):
+        console.print(f"  {note}", style="dim", markup=False, highlight=False)
+    return tuple(results)
+
+
+def _one(name: str, output_dir: Path, bpp: float, codec: Codec, title: str, meter: Meter) -> DemoResult:
+    image, stem = photograph(name), Path(name).stem
     pixels = image.width * image.height
-    meter = Meter(FAST)
     score = meter.against(image)
 
-    def row(name: str, made: _Timed, note: str = "") -> DemoRow:
+    def row(name: str, made: _Timed) -> DemoRow:
         size = len(made.data)
-        return DemoRow(name, size, 8 * size / pixels, score(made.image), made.encode_s, made.decode_s, note)
+        return DemoRow(name, size, 8 * size / pixels, score(made.image), made.encode_s, made.decode_s)
 
     ours = _ours(codec, image, bpp)
     data = ours[1.0].data
-    rows = [row(ours_title, ours[1.0]), row(f"{ours_title}, plain", ours[0.0])]
+    rows, notes = [row(title, ours[1.0]), row(f"{title}, plain", ours[0.0])], list[str]()
     panels = [
         Panel("Original", f"{image.width} x {image.height}  ·  {3 * pixels:,} bytes  ·  24 bpp", image),
-        Panel(ours_title, _caption(rows[0]), ours[1.0].image),
+        Panel(title, _caption(rows[0]), ours[1.0].image),
     ]
-    for name in ("avif", "jpeg"):
-        made, fits = _anchor(name, image, len(data))
-        title = anchors.ANCHORS[name].title
-        note = "" if fits else f"{title}: its smallest possible file, larger than the {len(data):,} bytes aimed at"
-        rows.append(row(title, made, note))
-        panels.append(Panel(title if fits else f"{title}, smallest possible", _caption(rows[-1]), made.image))
+    for anchor in ("avif", "jpeg"):
+        made, fits = _anchor(anchor, image, len(data))
+        other = anchors.ANCHORS[anchor].title
+        if not fits:
+            notes.append(f"{other}: its smallest possible file, larger than the {len(data):,} bytes aimed at")
+        rows.append(row(other, made))
+        panels.append(Panel(other if fits else f"{other}, smallest possible", _caption(rows[-1]), made.image))
 
-    picture, file = output_dir / "demo.png", output_dir / "coffee.unq"
+    picture, file = output_dir / f"{stem}.png", output_dir / f"{stem}.unq"
     write_whole(file, data, force=True)
-    drawn = draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAIL)
+    drawn = draw(f"One photograph, {len(data):,} bytes ({8 * len(data) / pixels:.2f} bpp)", panels, DETAILS[name])
     write_whole(picture, image_bytes(drawn, picture), force=True)
-    result = DemoResult(picture, file, tuple(rows), tuple(meter.notes))
-    console.print(_table(result.rows))
-    notes = [*(line.note for line in rows if line.note), *meter.notes]
-    notes.append(f"{rows[1].name}: the same file at realism 0, without the detail that the decoder draws at realism 1")
-    for note in notes:
-        console.print(f"  {note}", style="dim", markup=False, highlight=False)
-    console.print(f"file:    {file}\npicture: {picture}", markup=False, highlight=False, soft_wrap=True)
-    return result
+    return DemoResult(picture, file, tuple(rows), tuple(notes))
