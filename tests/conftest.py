@@ -8,7 +8,9 @@ that was not given.
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,3 +168,25 @@ def photo() -> Image.Image:
     """The photograph of the demo, RGB, 600×400."""
     with Image.open(SOURCE / "unquant" / "demo" / "coffee.png") as image:
         return image.convert("RGB")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a bucket on an S3 server of this machine, with {} for what is in it; its keys are in the environment."""
+    server = pytest.importorskip("moto.server")
+    fs = pytest.importorskip("pyarrow.fs")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threaded = server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    threaded.start()
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    place = f"127.0.0.1:{port}"
+    client = fs.S3FileSystem(
+        access_key="a", secret_key="b", endpoint_override=place, scheme="http", allow_bucket_creation=True
+    )
+    client.create_dir("photos")
+    yield f"s3://photos/{{}}?endpoint_override={place}&scheme=http"
+    threaded.stop()

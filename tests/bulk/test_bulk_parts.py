@@ -14,11 +14,11 @@ from PIL import Image
 import unquant
 from unquant.bulk import Task
 from unquant.bulk.manifest import Manifest
-from unquant.bulk.places import Place
 from unquant.bulk.run import Blocks, table_of
 from unquant.bulk.sources import Item, items_of
 from unquant.bulk.work import ROW, Worker
 from unquant.errors import InputError, OptionError
+from unquant.places import Place
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

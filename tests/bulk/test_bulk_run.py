@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -186,38 +185,13 @@ def test_a_driver_that_is_killed(photos: Path, tmp_path: Path, start: Start) -> 
     assert all(Path(path).stat().st_mtime_ns == before[Path(path)] for path in kept)
 
 
-@pytest.fixture
-def bucket() -> Iterator[str]:
-    """The URL of a bucket on an S3 server of this machine."""
-    server = pytest.importorskip("moto.server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    threaded = server.ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    threaded.start()
-    from pyarrow import fs
-
-    place = f"127.0.0.1:{port}"
-    client = fs.S3FileSystem(
-        access_key="a", secret_key="b", endpoint_override=place, scheme="http", allow_bucket_creation=True
-    )
-    client.create_dir("photos")
-    yield f"s3://photos/{{}}?endpoint_override={place}&scheme=http"
-    threaded.stop()
-
-
-KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
-
-
-def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start, monkeypatch: Any) -> None:
+def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start) -> None:
     """There and back; what is missing, and who may not read, are told in a line."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    from unquant.bulk.places import Place
+    from unquant.places import Place
 
     for path in photos.rglob("*.*"):
         Place(bucket.format("in")).child(path.relative_to(photos).as_posix()).write(path.read_bytes())
-    code, rows, err = finished(start(bucket.format("in"), bucket.format("out"), "--bpp", "0.4", "--json", **KEYS))
+    code, rows, err = finished(start(bucket.format("in"), bucket.format("out"), "--bpp", "0.4", "--json"))
     assert (code, rows[-1]["summary"]["images"]) == (Code.PARTIAL, 27), err
     manifest = Place(bucket.format("out/manifest.parquet"))
     written = pq.read_table(io.BytesIO(manifest.read())).to_pylist()
@@ -227,11 +201,11 @@ def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start
         assert len(Place(row["output"]).read()) == row["output_bytes"]
     names = [name for name, _ in Place(bucket.format("out")).files()]
     assert len(names) == 25
-    decoded = start(bucket.format("out"), "png", "--decode", "--realism", "0", "--json", **KEYS)
+    decoded = start(bucket.format("out"), "png", "--decode", "--realism", "0", "--json")
     code, rows, err = finished(decoded)
     assert (code, rows[-1]["summary"]["images"]) == (0, 24), err
     assert len(list((tmp_path / "png").rglob("*.png"))) == 24
-    code, _, err = finished(start(bucket.format("nowhere"), "a", **KEYS))
+    code, _, err = finished(start(bucket.format("nowhere"), "a"))
     assert (code, "nowhere?" in err, "no such file or folder" in err) == (Code.INPUT, True, True)
     assert "Traceback" not in err
 

@@ -769,6 +769,17 @@ def test_train_takes_steps_in_place_of_time(call: Call, runs: list[Any]) -> None
     assert len(runs) == 1
 
 
+def test_train_streams_folders_and_urls(call: Call, runs: list[Any]) -> None:
+    from unquant.train.recipe import Run
+
+    arguments = ("train", "stage1", "--config", "r.toml", "--out", "o", "--steps", 3, "--data")
+    assert call(*arguments, "s3://bucket/shards", "--stream", "--buffer", 9).exit_code == 0
+    assert call(*arguments, "d", "--stream").exit_code == 0
+    assert runs == [Run(data, Path("o"), steps=3, stream=n) for data, n in (("s3://bucket/shards", 9), ("d", 4096))]
+    refused = call(*arguments, "s3://bucket/shards")
+    assert (refused.exit_code, "which --stream reads" in refused.stderr) == (Code.USAGE, True)
+
+
 def test_train_takes_a_cooldown_over_steps_or_time(call: Call, runs: list[Any]) -> None:
     from unquant.train.recipe import Run
 

@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from unquant.bulk.places import Place
 from unquant.bulk.work import ROW
 from unquant.errors import InputError, OptionError
+from unquant.places import Place
 
 __all__ = ["Manifest"]
 

@@ -19,10 +19,10 @@ from time import perf_counter
 from typing import Any, Final, TextIO, TypeAlias, cast
 
 from unquant.bulk.manifest import Manifest
-from unquant.bulk.places import Place
 from unquant.bulk.sources import Item, items_of
 from unquant.bulk.work import Task, Worker, empty_row
 from unquant.errors import CodecMissing, InputError, OptionError, UnquantError, UnquantWarning
+from unquant.places import Place
 
 __all__ = ["BATCH_PIXELS", "Bulk", "Summary", "run"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from unquant.bulk.places import Place
 from unquant.errors import InputError, OptionError
+from unquant.places import Place
 
 __all__ = ["Item", "items_of"]
 

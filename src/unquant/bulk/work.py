@@ -12,9 +12,9 @@ from functools import cached_property
 from time import perf_counter
 from typing import Any, Final
 
-from unquant.bulk.places import Place
 from unquant.bulk.sources import Item
 from unquant.errors import InputError, UnquantError
+from unquant.places import Place
 
 __all__ = ["ROW", "Task", "Worker", "empty_row"]
 

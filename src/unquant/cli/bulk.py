@@ -98,9 +98,9 @@ def bulk(
     An image that cannot be done is a row of the manifest, and the exit code is 7.
     """
     from unquant import bulk as bulks
-    from unquant.bulk.places import Place
     from unquant.codecs.options import DecodeOptions, EncodeOptions
     from unquant.codecs.registry import find_model
+    from unquant.places import Place
 
     rates = {
         "quality": quality,

@@ -12,6 +12,7 @@ from unquant.cli.exits import guarded, say
 from unquant.cli.quantities import parse_duration, parse_rates
 from unquant.errors import OptionError
 from unquant.files import check_target
+from unquant.places import is_url
 
 __all__ = ["app"]
 
@@ -29,7 +30,12 @@ def _add_stage(number: int, text: str, start: Any) -> None:
     @guarded
     def stage(
         config: Annotated[Path, typer.Option(metavar="FILE", help="The recipe, TOML.", show_default=False)],
-        data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of tar shards of images.", show_default=False)],
+        data: Annotated[
+            str,
+            typer.Option(
+                metavar="DIR", help="Folder of tar shards of images; with --stream also a URL.", show_default=False
+            ),
+        ],
         out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)],
         time_budget: Annotated[
             str | None, typer.Option(metavar="TIME", help="Wall clock: 90m, 2h, 1h30m, 75s.", show_default=False)
@@ -65,6 +71,12 @@ def _add_stage(number: int, text: str, start: Any) -> None:
         num_nodes: Annotated[
             int, typer.Option(min=1, metavar="N", help="Machines; each runs this command, by torchrun or srun.")
         ] = 1,
+        stream: Annotated[
+            bool, typer.Option("--stream", help="Data beyond memory: read the shards as training goes on.")
+        ] = False,
+        buffer: Annotated[
+            int, typer.Option(min=1, metavar="N", help="With --stream: images in memory, each of 0.8 MB.")
+        ] = 4096,
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise OptionError(f"--device: auto, cpu or cuda, not {device!r}")
@@ -75,6 +87,8 @@ def _add_stage(number: int, text: str, start: Any) -> None:
             raise OptionError("--planned-total: goes with --time-budget, not with --steps")
         if planned_total is not None and cooldown:
             raise OptionError("--planned-total: a cooldown takes the time budget alone")
+        if is_url(data) and not stream:
+            raise OptionError(f"--data: {data} is a URL, which --stream reads")
         total = None if planned_total is None else parse_duration(planned_total, "--planned-total")
         if number > 1 and init in ("klt", "random"):
             raise OptionError(f"--init: stage {number} goes on from weights: an export or a weights file, not {init!r}")
@@ -85,7 +99,7 @@ def _add_stage(number: int, text: str, start: Any) -> None:
 
         recipe = load_recipe(config)
         run = Run(
-            data=data,
+            data=data if stream else Path(data),
             out=out,
             time_budget=budget,
             steps=steps,
@@ -97,6 +111,7 @@ def _add_stage(number: int, text: str, start: Any) -> None:
             device=device,
             devices=devices,
             num_nodes=num_nodes,
+            stream=buffer if stream else None,
             stage=number,
         )
         folder = train(recipe, run, echo=say)

@@ -11,7 +11,9 @@ import io
 import os
 import tarfile
 import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +28,7 @@ from torch import Tensor
 from unquant.errors import ImageTooLarge, InputError, TrainingError
 from unquant.images import read_rgb, readable_suffixes
 
-__all__ = ["CANVAS", "SMALLEST", "Photos", "Refreshed", "held_out", "read_shard"]
+__all__ = ["CANVAS", "SMALLEST", "NamedImage", "Photos", "Refreshed", "held_out", "images_of", "read_shard"]
 
 CANVAS = 512
 """Images are cut to this many pixels from their top left corner, in each direction."""
@@ -42,21 +44,33 @@ def read_shard(path: Path) -> list[NamedImage]:
 
     Raises InputError naming the file, and the member that cannot be read.
     """
-    images: list[NamedImage] = []
+    return list(images_of(str(path), lambda: tarfile.open(path)))
+
+
+def images_of(
+    name: str,
+    opened: Callable[[], AbstractContextManager[tarfile.TarFile]],
+    wanted: Callable[[str], bool] = lambda member: True,
+) -> Iterator[NamedImage]:
+    """The images of a tar file one after the other, as `read_shard` gives them. wanted: of which members, by name.
+
+    opened: opens the file. Raises InputError naming `name`, and the member that cannot be read.
+    """
     try:
-        with tarfile.open(path) as tar:
+        with opened() as tar:
             for member in tar:
                 if not member.isfile() or Path(member.name).suffix.lower() not in readable_suffixes():
                     continue
+                if not wanted(member.name):
+                    continue
                 handle = tar.extractfile(member)
                 assert handle is not None
-                rgb = read_rgb(io.BytesIO(handle.read()), name=f"{path}: {member.name}")
-                images.append((member.name, rgb[:CANVAS, :CANVAS]))
+                rgb = read_rgb(io.BytesIO(handle.read()), name=f"{name}: {member.name}")
+                yield member.name, np.ascontiguousarray(rgb[:CANVAS, :CANVAS])
     except ImageTooLarge as e:
         raise InputError(str(e)) from e
     except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
-        raise InputError(f"{path}: not a readable tar file of images: {e}") from e
-    return images
+        raise InputError(f"{name}: not a readable tar file of images: {e}") from e
 
 
 def held_out(name: str) -> bool:
@@ -87,14 +101,19 @@ class Photos:
     cannot be read.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path | str, device: torch.device) -> None:
         self.folder = folder
         self.device = device
+        empty = torch.zeros(0, CANVAS, CANVAS, 3, dtype=torch.uint8, device=device)
+        self._parts = {part: _Part(empty, torch.zeros(0, 2, dtype=torch.long), []) for part in (False, True)}
+        self._load()
+
+    def _load(self) -> None:
+        """Read what there is."""
+        folder = Path(self.folder)
         # by shard: the size seen last; _READ once it is in memory
         self._seen: dict[Path, int] = {}
         self._failed: dict[Path, int] = {}
-        empty = torch.zeros(0, CANVAS, CANVAS, 3, dtype=torch.uint8, device=device)
-        self._parts = {part: _Part(empty, torch.zeros(0, 2, dtype=torch.long), []) for part in (False, True)}
         if not folder.is_dir():
             raise TrainingError(f"{folder}: no such folder of training data (*.tar)")
         paths = sorted(folder.glob("*.tar"))
@@ -132,6 +151,16 @@ class Photos:
         """An image's name in its shard."""
         return self._parts[held_out].names[index]
 
+    def serial(self, index: int) -> int:
+        """A number that no other training image ever has, whatever takes this one's place."""
+        return index
+
+    def advance(self, count: int) -> None:
+        """So many crops were trained on: the time to take in other images, where not all are in memory."""
+
+    def close(self) -> None:
+        """Let go what reads ahead."""
+
     def _eligible(self, size: int, held_out: bool) -> Int[Tensor, " n"]:
         return (self._parts[held_out].sizes.amin(1) >= size).nonzero().squeeze(1)
 
@@ -142,7 +171,7 @@ class Photos:
         tried again when its size changes.
         """
         fresh, problems = 0, list[str]()
-        for path in sorted(self.folder.glob("*.tar")):
+        for path in sorted(Path(self.folder).glob("*.tar")):
             try:
                 size = path.stat().st_size
             except OSError:

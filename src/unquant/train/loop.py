@@ -40,6 +40,7 @@ def train(recipe: Recipe, run: Run, echo: Callable[[str], Any] = print) -> Path:
             finally:
                 torch.compiler.set_stance("default")
                 trainer.objective.close()
+                trainer.photos.close()
         trainer.fabric.barrier()
     return run.out / "export"
 

@@ -94,10 +94,11 @@ class Run:
     time_budget, the seconds of the learning-rate cosine over several runs; None: the position at the start plus this run's
     budget. cooldown: the learning rate falls from lr to lr_end over the budget, whatever the recipe's schedule, and the
     average of the weights starts afresh. metrics: folder of the LPIPS weights, None for the one that UNQUANT_METRICS names.
+    stream: images in memory of data that is streamed, which may lie at a URL; None reads all of it into memory.
     device: "auto", "cpu" or "cuda"; devices: how many on each of num_nodes machines.
     """
 
-    data: Path
+    data: Path | str
     out: Path
     time_budget: PositiveFloat | None = None
     planned_total: PositiveFloat | None = None
@@ -110,6 +111,7 @@ class Run:
     steps: PositiveInt | None = None
     cooldown: bool = False
     num_nodes: PositiveInt = 1
+    stream: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if (self.time_budget is None) == (self.steps is None):

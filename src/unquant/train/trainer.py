@@ -8,13 +8,15 @@ no exchange of their own.
 from __future__ import annotations
 
 import time
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unquant.errors import TrainingError
+from unquant.errors import TrainingError, UnquantWarning
 from unquant.networks.common import Model
 from unquant.train.checkpoint import Stored, Trained, read_checkpoint, write_checkpoint, write_export
 from unquant.train.data import Photos
@@ -29,6 +31,7 @@ from unquant.train.recipe import Recipe, Run
 from unquant.train.schedule import Schedule
 from unquant.train.stages import stage_of
 from unquant.train.start import Start
+from unquant.train.stream import Part, Stream
 
 __all__ = ["Trainer"]
 
@@ -56,7 +59,8 @@ class Trainer:
         self._check_shared(source)
         judges = load_judges(stage.wanted(recipe), run.metrics, self.device)
         start = Start(recipe, run.stage, source, going_on=self.going_on)
-        self.photos = Photos(run.data, self.device)
+        stored = read_checkpoint(self.checkpoint, run.stage, self.device) if self.going_on else None
+        self.photos = self._open_data(start, stored)
         self.generator = torch.Generator()
         self.seed(rank=0)  # the same weights on every device
         model: Model[Any] = start.new_model()
@@ -74,8 +78,8 @@ class Trainer:
         # static shapes: one graph for a step per image, one for a q map
         compiled: Any = torch.compile(self.objective, dynamic=False) if recipe.loop.compile else self.objective
         self.wrapped = self.optimisers.set_up(self.fabric, compiled)
-        if self.going_on:
-            self._go_on()
+        if stored is not None:
+            self._go_on(stored)
         if run.cooldown:
             self.ema.restart()
         if self.schedule.used_up:
@@ -98,9 +102,19 @@ class Trainer:
                 f"{self.run.out}: not what the first process has there: all machines must share this folder"
             )
 
-    def _go_on(self) -> None:
+    def _open_data(self, start: Start, stored: Stored | None) -> Photos:
+        """The photographs: all of them, or a stream in an order of its own for every start."""
+        run, fabric = self.run, self.fabric
+        if run.stream is None:
+            return Photos(Path(run.data), self.device)
+        steps = 0 if start.weights is None else int(start.weights.training.get("steps", 0))
+        steps = steps if stored is None else stored.position.steps
+        part = Part(fabric.global_rank, fabric.world_size)
+        seed = self.recipe.loop.seed, steps
+        return Stream(str(run.data), self.device, run.stream, self.recipe.loop.crop, seed, part)
+
+    def _go_on(self, stored: Stored) -> None:
         """Take everything from the checkpoint. Raises TrainingError."""
-        stored = read_checkpoint(self.checkpoint, self.run.stage, self.device)
         try:
             self.trained.load_state_dict(stored.state)
         except (RuntimeError, ValueError) as e:
@@ -146,6 +160,7 @@ class Trainer:
         terms = self._backward()
         norm = self.optimisers.step(self.schedule.rate())
         self.ema.update(self.model)
+        self.photos.advance(self.recipe.loop.batch)
         self.schedule.steps += 1
         self.schedule.crops += self.recipe.loop.batch * self.fabric.world_size
         return {k: v.detach() for k, v in {**terms, "grad": norm}.items()}
@@ -178,6 +193,8 @@ class Trainer:
             journal.write("data", {**self.schedule.at(), "new_shards": fresh, **self._images()})
         for text in problems:
             self.note(journal, text)
+            if not self.first:  # whose journal writes nothing
+                warnings.warn(text, UnquantWarning, stacklevel=2)
 
     def note(self, journal: Journal, text: str) -> None:
         """A row with a line for whoever reads the log."""

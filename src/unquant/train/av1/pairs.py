@@ -60,6 +60,15 @@ class PairBatch(NamedTuple):
     coding: Float[Tensor, "b k"]
 
 
+class _Job(NamedTuple):
+    """A pair that is being made. key: the photograph's place and the version's; serial, name: the photograph's."""
+
+    key: tuple[int, int]
+    serial: int
+    name: str
+    made: Future[Made]
+
+
 class Pairs:
     """A pool of decoded pairs of the photographs of one side of the split, on their device.
 
@@ -69,13 +78,13 @@ class Pairs:
 
     def __init__(self, photos: Photos, config: PairsConfig, size: int, generator: torch.Generator) -> None:
         self.photos, self.config, self.size, self.generator = photos, config, size, generator
-        self._versions: dict[tuple[int, int], tuple[Version, bytes]] = {}
+        self._versions: dict[tuple[int, int], tuple[int, Version, bytes]] = {}
         count = config.pool
         self._pixels = torch.zeros(2, count, CANVAS, CANVAS, 3, dtype=torch.uint8, device=photos.device)
         self._sizes = torch.zeros(count, 2, dtype=torch.long)
         self._codings: list[Coding] = [Coding(0, 1.0)] * count
         self._threads = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2))
-        self._jobs: deque[tuple[tuple[int, int], Future[Made]]] = deque()
+        self._jobs: deque[_Job] = deque()
         self._due, self._next = 0.0, 0
         try:
             for _ in range(count):
@@ -113,22 +122,24 @@ class Pairs:
         index = self.photos.draw(self.size, generator)
         key = index, int(uniform() * config.files)
         known = self._versions.get(key)
-        photo = self.photos.picture(index)
-        if known is not None and uniform() >= config.refresh:
-            version, data = known
+        photo, serial = self.photos.picture(index), self.photos.serial(index)
+        # of a stream another photograph may have taken the place since
+        if known is not None and known[0] == serial and uniform() >= config.refresh:
+            _, version, data = known
         else:
             version, data = draw_version(photo.shape[:2], self.size, config.base, config.half, uniform), None
-        self._jobs.append((key, self._threads.submit(make_pair, photo, version, data)))
+        made = self._threads.submit(make_pair, photo, version, data)
+        self._jobs.append(_Job(key, serial, self.photos.name(index), made))
 
     def _take(self, place: int) -> None:
         """Put the oldest pair that was asked for into a place of the pool."""
-        key, job = self._jobs.popleft()
+        job = self._jobs.popleft()
         try:
-            made = job.result()
+            made = job.made.result()
         except Exception as e:  # of a third-party encoder, too
-            name = self.photos.name(key[0])
-            raise TrainingError(f"{self.photos.folder}: {name}: no pair can be made ({type(e).__name__}: {e})") from e
-        self._versions[key] = made.version, made.data
+            cause = f"no pair can be made ({type(e).__name__}: {e})"
+            raise TrainingError(f"{self.photos.folder}: {job.name}: {cause}") from e
+        self._versions[job.key] = job.serial, made.version, made.data
         height, width = made.x.shape[:2]
         for side, picture in zip(self._pixels, (made.x, made.x_q), strict=True):
             side[place, :height, :width] = torch.from_numpy(picture)

@@ -61,7 +61,9 @@ class Place:
             import pyarrow as pa
             from pyarrow import fs
         except ImportError as error:
-            raise CodecMissing("unquant bulk needs Ray Data: pip install 'unquant[bulk]'") from error
+            raise CodecMissing(
+                "pyarrow is missing: pip install 'unquant[stream]', or for bulk 'unquant[bulk]'"
+            ) from error
         if not is_url(self.uri):
             return fs.LocalFileSystem(), os.path.abspath(self.uri)
         try:
