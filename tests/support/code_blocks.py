@@ -178,6 +178,8 @@ def check(line: str) -> None:
         parse("unquant", words[1:])
     elif words[:2] == ["python", "-m"]:
         parse(words[2], words[3:])
+    elif words[0] in ("torchrun", "srun"):  # their own options are theirs
+        parse("unquant", words[words.index("unquant") + 1 :])
     elif words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert set(words[1:]) <= set(targets), "no such target"

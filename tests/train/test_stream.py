@@ -213,5 +213,5 @@ def test_a_run_streams_from_an_object_store(bucket: str, shards: Path, tmp_path:
     run = Run(url, tmp_path / "a", steps=2, stream=16, resume=True, device="cpu")
     train(recipe, run, lambda line: None)
     assert torch.load(tmp_path / "a" / "checkpoint.ckpt", weights_only=True)["steps"] == 6
-    with pytest.raises(TrainingError, match="strangers.*: 0 shards"):
+    with pytest.raises(TrainingError, match=r"strangers.*: 0 shards"):
         train(recipe, replace(run, data=url.replace("photos", "strangers")), lambda line: None)
