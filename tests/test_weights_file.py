@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unquant import weights_file
+from unquant.codecs import registry
 from unquant.codecs.registry import read_info
 from unquant.errors import ModelMissing, WeightsError
 from unquant.families import family_of
@@ -33,6 +35,7 @@ from unquant.weights_file import (
     write_shards,
     write_weights,
 )
+from unquant.weights_header import read_header
 
 CONFIG = RatevarConfig(
     latent=8,
@@ -439,3 +442,23 @@ def test_damaged_exports_are_named(tmp_path: Path, state: dict[str, Tensor]) -> 
     (tmp_path / "ema.json").write_text("{")
     with pytest.raises(WeightsError, match="damaged export"):
         read_shards(tmp_path)
+
+
+def test_a_header_is_checked_once_until_the_file_changes(
+    tmp_path: Path, tiny_weights: Path, tiny_av1_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    shutil.copy(tiny_weights, path)
+    read: list[Path] = []
+    monkeypatch.setattr(registry, "read_header", lambda path: read.append(path) or read_header(path))
+    assert [read_info(path).family, read_info(path).family] == ["ratevar", "ratevar"]
+    assert read == [path]
+    shutil.copy(tiny_av1_weights, path)
+    assert read_info(path).family == "av1"
+    path.write_bytes(b"damaged")
+    for _ in range(2):
+        with pytest.raises(WeightsError):
+            read_info(path)
+    path.unlink()
+    with pytest.raises(ModelMissing):
+        read_info(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 import unquant
-from tools import pages, sizes, speed, spread
+from tools import pages, scale, sizes, speed, spread
 from unquant.bench.run.environment import cpu_name, environment, limited_threads
 from unquant.bench.run.json_files import write_json
 from unquant.bench.subjects.images import find_images, read_image
@@ -82,6 +83,32 @@ def of_sizes(
     print(sizes.table(rows))
     if plot is not None:
         sizes.draw(rows, plot)
+
+
+@app.command("scale")
+@guarded
+def of_many(
+    photos: Annotated[Path, typer.Argument(help="a folder of photographs, which small ones are cut from", exists=True)],
+    out: Annotated[Path, typer.Argument(help="rows are added to this file")],
+    images: Annotated[int, typer.Option(min=1, help="how many")] = 1000,
+    size: Annotated[tuple[int, int], typer.Option(min=1, help="width and height")] = (144, 128),
+    options: Annotated[str, typer.Option(help="of both commands")] = "-q 40",
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="of both commands")] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="of each, one after the other")] = 1,
+    busy: Annotated[bool, typer.Option("--busy", help="others work on this machine: say so")] = False,
+) -> None:
+    """`unquant encode` and `unquant bulk` on many small photographs: core seconds, and memory as the run goes on."""
+    kind = cpu_name() + (", busy" if busy else "")
+    rows = scale.read_scale(out) if out.exists() else []
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder)
+        scale.crops(photos, small, images, size)
+        for _ in range(runs):
+            for how in scale.HOW:
+                with log.status(f"{how}, {images} images"):
+                    rows.append(scale.measure(how, small, options=options.split(), jobs=jobs, cpu_kind=kind))
+                write_whole(out, scale.lines_of(rows), force=True)
+    print(scale.table(rows))
 
 
 @app.command("costs")

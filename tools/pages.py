@@ -8,7 +8,7 @@ Paths are relative to the page. `equal-bytes`: a line for every target, codec an
 the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
 `unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count,
 `distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote. `sizes`: rows of
-`python -m tools sizes`. `uncertainty`: rows of `python -m tools uncertainty`.
+`python -m tools sizes`. `uncertainty`: rows of `python -m tools uncertainty`. `scale`: rows of `python -m tools scale`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tools.scale import read_scale
+from tools.scale import table as scale_table
 from tools.sizes import read_sizes
 from tools.sizes import table as sizes_table
 from tools.speed import Measure
@@ -40,7 +42,7 @@ from unquant.files import write_whole
 __all__ = ["fill", "filled"]
 
 _BLOCK = re.compile(
-    r"(<!-- (equal-bytes|range|against|speed|sizes|uncertainty) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (equal-bytes|range|against|speed|sizes|uncertainty|scale) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 
@@ -175,6 +177,14 @@ def _uncertainty(files: Sequence[Path]) -> str:
     return f"{spread_table(rows)}\n\n{', '.join(versions)}."
 
 
+def _scale(files: Sequence[Path]) -> str:
+    rows = read_scale(files[0])
+    sizes = {f"{row.width}×{row.height}" for row in rows}
+    return (
+        f"{scale_table(rows)}\n\n{', '.join(sizes)} pixels; {', '.join(dict.fromkeys(row.cpu_kind for row in rows))}."
+    )
+
+
 _KINDS: dict[str, Callable[..., str]] = {
     "equal-bytes": _equal_bytes,
     "range": _range,
@@ -182,4 +192,5 @@ _KINDS: dict[str, Callable[..., str]] = {
     "speed": _speed,
     "sizes": _sizes,
     "uncertainty": _uncertainty,
+    "scale": _scale,
 }

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote, unquote
 
 from unquant.errors import CodecMissing, InputError, OptionError
 from unquant.files import remove_leftovers, write_whole
 
 __all__ = ["Place", "is_url"]
+
+_SAFE: Final = "/:@!$&'()*+,;=~"
+"""What stands in the path of a URL as it is, beside letters, digits, "-", "." and "_" (RFC 3986)."""
+_BUFFER: Final = 2**16
+_METADATA: Final = "169.254.169.254", 80
+"""Where a machine of EC2 is told its role."""
+_NO_METADATA: Final = "AWS_EC2_METADATA_DISABLED"
+_METADATA_SECONDS: Final = 1
 
 
 def is_url(name: str) -> bool:
@@ -24,14 +34,19 @@ def is_url(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder. uri: as it was named, a path or a URL such as s3://bucket/key?endpoint_override=host. Pickles."""
+    """A file or folder. uri: a path, or a URL such as s3://bucket/key?endpoint_override=host, in which %20 is a space.
+    Pickles."""
 
     uri: str
 
     @classmethod
     def named(cls, name: str) -> Place:
         """As someone names it; a path becomes absolute, as workers may have another working folder."""
-        return cls(name if is_url(name) else os.path.abspath(name))
+        if not is_url(name):
+            return cls(os.path.abspath(name))
+        head, query = cls(name).address()
+        root, path = _split(head)
+        return cls(f"{root}/{quote(unquote(path), _SAFE)}{query}" if path else name)
 
     @property
     def is_local(self) -> bool:
@@ -41,12 +56,13 @@ class Place:
     @property
     def name(self) -> str:
         """Its last part."""
-        return self.address()[0].rstrip("/").rsplit("/", 1)[-1]
+        last = self.address()[0].rstrip("/").rsplit("/", 1)[-1]
+        return unquote(last) if is_url(self.uri) else last
 
     def child(self, relative: str) -> Place:
         """What lies below, by names between slashes."""
         head, query = self.address()
-        return Place(f"{head.rstrip('/')}/{relative}{query}")
+        return Place(f"{head.rstrip('/')}/{quote(relative, _SAFE) if is_url(head) else relative}{query}")
 
     def address(self) -> tuple[str, str]:
         """The address, and the options behind its question mark, if it is a URL."""
@@ -58,7 +74,6 @@ class Place:
     def opened(self) -> tuple[Any, str]:
         """The `pyarrow.fs.FileSystem`, and the path in it. Raises OptionError for a URL that none reads, CodecMissing."""
         try:
-            import pyarrow as pa
             from pyarrow import fs
         except ImportError as error:
             raise CodecMissing(
@@ -66,17 +81,17 @@ class Place:
             ) from error
         if not is_url(self.uri):
             return fs.LocalFileSystem(), os.path.abspath(self.uri)
-        try:
-            return fs.FileSystem.from_uri(self.uri)
-        except (pa.ArrowException, ValueError, OSError) as error:
-            if "nrecognized" not in str(error):
-                raise OptionError(f"{self.uri}: {_cause(error)}") from error
+        head, query = self.address()
+        root, path = _split(head)
+        filesystem, start = _filesystem(root, query, os.getpid())
+        if filesystem is not None:
+            return filesystem, f"{start.rstrip('/')}/{unquote(path)}".rstrip("/") or "/"
         try:
             from fsspec.core import url_to_fs
 
-            found, path = url_to_fs(self.uri)
+            found, path = cast("tuple[Any, str]", url_to_fs(unquote(head) + query))  # it keeps what it makes
         except (ImportError, ValueError, OSError) as error:
-            raise OptionError(f"{self.uri}: no filesystem for {urlsplit(self.uri).scheme}://: {error}") from error
+            raise OptionError(f"{self.uri}: no filesystem for {root.partition(':')[0]}://: {error}") from error
         return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
     @contextmanager
@@ -132,9 +147,8 @@ class Place:
         """A file to be read from, anywhere in it. Raises InputError."""
         filesystem, path = self.opened()
         with self._errors("read"), filesystem.open_input_file(path) as file:
-            yield cast(
-                BinaryIO, io.BufferedReader(file)
-            )  # one with readline, which Pillow's readers of some formats call
+            # one with readline, which Pillow's readers of some formats call; each of its reads is a request
+            yield cast(BinaryIO, io.BufferedReader(file, _BUFFER))
 
     def write(self, data: bytes) -> None:
         """The file as a whole, or not at all: in an object store an upload is there when it is complete. One that exists is
@@ -175,3 +189,41 @@ class Place:
 def _cause(error: Exception) -> str:
     strerror = getattr(error, "strerror", None)
     return str(strerror or error).splitlines()[0].split(" Detail: ")[-1]
+
+
+def _split(head: str) -> tuple[str, str]:
+    """Scheme and host of a URL, and the path, which is still quoted."""
+    scheme, _, rest = head.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", path
+
+
+@lru_cache
+def _filesystem(root: str, query: str, process: int) -> tuple[Any, str]:
+    """The `pyarrow.fs.FileSystem` of a scheme and host, made once in a process with its connections, and where in it the
+    host's files begin; None where pyarrow has none of that scheme. process: this one's id; a child that was forked has not
+    the threads of its parent's. Raises OptionError."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    if root.startswith("s3://"):
+        _ask_no_one()
+        # else an object is written in three requests: begun, its one part, ended
+        if "allow_delayed_open=" not in query:
+            query = f"{query or '?'}{'&' if query else ''}allow_delayed_open=true"
+    try:
+        return fs.FileSystem.from_uri(f"{root}/{query}")
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if "nrecognized" in str(error):
+            return None, ""
+        raise OptionError(f"{root}: {_cause(error)}") from error
+
+
+def _ask_no_one() -> None:
+    """Keeps AWS's library from asking for the role of a machine that has none, which without an answer it does for 4 seconds
+    at every request."""
+    if _NO_METADATA not in os.environ:
+        try:
+            socket.create_connection(_METADATA, _METADATA_SECONDS).close()
+        except OSError:
+            os.environ[_NO_METADATA] = "true"

@@ -5,6 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import logging
+import os
+import pickle
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import pytest
 from PIL import Image
 
 import unquant
+from unquant import places
 from unquant.bulk import Task
 from unquant.bulk.manifest import Manifest
 from unquant.bulk.run import Blocks, table_of
@@ -94,6 +101,75 @@ def test_parquet_of_paths_and_of_bytes(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_read(uri: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         items_of(Place(uri), JPEG, None)
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_filesystem_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    query = "?endpoint_override=127.0.0.1:1&scheme=http"
+    one, path = Place(f"s3://photos/a/b.jpg{query}").opened()
+    other = pickle.loads(pickle.dumps(Place(f"s3://photos/c.jpg{query}")))
+    assert (other.opened()[0] is one, path, other.opened()[1]) == (True, "photos/a/b.jpg", "photos/c.jpg")
+    with ThreadPoolExecutor(4) as threads:
+        assert {id(place.opened()[0]) for place in threads.map(one_more, [query] * 50)} == {id(one)}
+    assert Place(f"s3://elsewhere/c.jpg{query}").opened()[0] is not one
+    assert Place(f"s3://photos/c.jpg{query}&region=eu-west-1").opened()[0] is not one
+
+
+def one_more(query: str) -> Place:
+    return Place(f"s3://photos/d.jpg{query}")
+
+
+@pytest.mark.parametrize("name", ["my photo.jpg", "100%.jpg", "a?b#1.jpg", "ünï/date=2026/x.jpg", "%41.jpg"])
+def test_any_name_below_a_url(name: str, tmp_path: Path) -> None:
+    """And as many write it in a list, where it is no URL."""
+    place = Place(f"file://{tmp_path}").child(name)
+    place.write(b"data")
+    assert (tmp_path / name).read_bytes() == place.read() == b"data"
+    assert Place.named(place.uri) == place
+    assert place.name == Path(name).name
+    if name[0] not in "a%":
+        assert Place.named(f"file://{tmp_path}/{name}").read() == b"data"
+    (tmp_path / "names.txt").write_text(place.uri)
+    assert items_of(Place(str(tmp_path / "names.txt")), JPEG, None)[0].relative == Path(name).name
+
+
+def test_an_object_is_written_and_read_by_a_request_each(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            plain = re.sub(r"\x1b\[\d+m", "", record.getMessage())
+            requests.extend(re.findall(r'"([A-Z]+ /\S+) HTTP', plain))
+
+    place = Place.named(bucket.format("my photo.jpg"))
+    place.opened()
+    monkeypatch.setattr(logging.getLogger("werkzeug"), "handlers", [Listener()])
+    place.write(b"data")
+    assert requests == ["PUT /photos/my%20photo.jpg"]
+    del requests[:]
+    assert place.read() == b"data"
+    assert requests == ["HEAD /photos/my%20photo.jpg", "GET /photos/my%20photo.jpg"]
+    place.write(jpeg(2000, 2000))
+    del requests[:]
+    assert Task(False, "av1").pixels(Item(place.uri, "my photo.jpg")) == 2000 * 2000
+    assert requests == ["HEAD /photos/my%20photo.jpg", "GET /photos/my%20photo.jpg"]
+
+
+def test_no_one_is_asked_for_a_role_where_no_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's library would wait for an answer at every request."""
+    monkeypatch.setattr(places, "_METADATA", ("127.0.0.1", 1))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "")  # so that it is as before at the end
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    Place("s3://nobody/x?endpoint_override=127.0.0.1:1&scheme=http").opened()
+    assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(places, "_METADATA", server.getsockname())
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        Place("s3://somebody/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1").opened()
+        assert "AWS_EC2_METADATA_DISABLED" not in os.environ
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------

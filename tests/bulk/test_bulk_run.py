@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +29,45 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_av1")]
 Start = Callable[..., "subprocess.Popen[str]"]
+SOURCE = Path(unquant.__file__).parents[1]
+
+
+class Cluster:
+    """A cluster of two cores, which runs. address: its own; asked: the environment of who may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of these tests"}
+        command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port=0", "--num-cpus=2"]
+        command += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
+        # workers read object stores with the keys that the cluster was begun with
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+        given = os.environ | self.asked | keys | {"PYTHONPATH": str(SOURCE)}
+        said = folder / "said"
+        with said.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, f"--temp-dir={folder}"], env=given, stdout=file, stderr=subprocess.STDOUT
+            )
+        until(lambda: "block forever" in said.read_text() or self.process.poll() is not None, None)
+        found = re.search(r"--address='([\d.]+:\d+)'", said.read_text())
+        assert found is not None, said.read_text()
+        self.address = found[1]
+
+    def end(self) -> None:
+        parts = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.terminate()
+        self.process.wait(60)
+        for part in psutil.wait_procs(parts, 5)[1]:
+            part.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of this file that may share it: starting one takes seconds."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the names of Ray's sockets may not be long
+    found = Cluster(folder)
+    yield found
+    found.end()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -50,8 +92,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     begun: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-        source = str(Path(unquant.__file__).parents[1])
-        given = os.environ | {"PYTHONPATH": source, "PYTHONUTF8": "1", "COLUMNS": "200"} | environment
+        given = os.environ | {"PYTHONPATH": str(SOURCE), "PYTHONUTF8": "1", "COLUMNS": "200"} | environment
         command = [sys.executable, "-m", "unquant", "bulk", *map(str, arguments)]
         begun.append(
             subprocess.Popen(
@@ -91,7 +132,7 @@ def check(folder: Path, rows: list[dict[str, Any]]) -> None:
     assert found == {row["output"] for row in good} | {str(folder / "manifest.parquet")}
 
 
-def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start) -> None:
+def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start, cluster: Cluster) -> None:
     """With a file of someone in the way of an output, which stays."""
     standing = tmp_path / "out/02.unq"
     standing.parent.mkdir()
@@ -120,12 +161,14 @@ def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start) -> None:
     for name in ("broken.jpg", "deep/empty.png"):
         (photos / name).unlink()
     (photos / "cut.jpg").write_bytes((photos / "01.jpg").read_bytes())
-    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "2", "--json", "--resume"))
+    there = ["--address", cluster.address]
+    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume", *there, **cluster.asked))
     assert (code, len(rows), rows[-1]["summary"]["skipped"]) == (Code.PARTIAL, 3, 23), err
     assert standing.read_bytes() == b"of someone"
     standing.unlink()
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume"))
+    auto = {**cluster.asked, "RAY_ADDRESS": cluster.address}
+    code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume", "--address", "auto", **auto))
     assert (code, rows[-1]["summary"]["images"], rows[-1]["summary"]["skipped"]) == (0, 1, 24)
     code, rows, _ = finished(start(photos, "out", "--bpp", "0.4", "--json", "--resume"))
     assert (code, rows[-1]["summary"]["images"], rows[-1]["summary"]["skipped"]) == (0, 0, 25)
@@ -135,23 +178,29 @@ def test_a_folder_and_again(photos: Path, tmp_path: Path, start: Start) -> None:
     assert (code, "{'bpp': 0.4}, now {'bpp': 0.3}" in err) == (Code.USAGE, True)
 
 
-def working(process: subprocess.Popen[str], begun: Callable[[], bool]) -> list[Any]:
-    """The workers of a run, once `begun` says that some of the work is done."""
+def until(begun: Callable[[], bool], process: subprocess.Popen[str] | None) -> None:
+    """Waits; a process must not end meanwhile."""
     end = time.monotonic() + 300
     while not begun():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def workers_of(process: subprocess.Popen[Any]) -> list[Any]:
+    """Those with a codec, of a run's own cluster or of the one that runs."""
     children = psutil.Process(process.pid).children(recursive=True)
     return [child for child in children if any("MapWorker" in part for part in child.cmdline())]
 
 
-def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start) -> None:
+def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start, cluster: Cluster) -> None:
     """Twice, at work: every image has its row and its file, and nothing is left of what they were at."""
-    process = start(photos, "out", "--bpp", "0.4", "-j", "2", "--batch-pixels", "50000")
+    there = ["--address", cluster.address]
+    process = start(photos, "out", "--bpp", "0.4", "--batch-pixels", "50000", *there, **cluster.asked)
     out = tmp_path / "out"
     for files in (1, 8):
-        found = working(process, lambda n=files: len(list(out.rglob("*.unq"))) >= n)
+        until(lambda n=files: len(list(out.rglob("*.unq"))) >= n, process)
+        found = workers_of(cluster.process)
         assert found
         found[0].send_signal(signal.SIGKILL)
     code, _, err = finished(process)
@@ -162,47 +211,57 @@ def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start) -> 
     check(out, rows)
 
 
-def test_a_driver_that_is_killed(photos: Path, tmp_path: Path, start: Start) -> None:
-    """Its cluster ends with it; what was done stays done, and a run that goes on does the rest."""
-    process = start(photos, "out", "--bpp", "0.4", "-j", "1", "--batch-pixels", "30000")
+def test_a_driver_that_is_killed(photos: Path, tmp_path: Path, start: Start, cluster: Cluster) -> None:
+    """Its own cluster ends with it; the next one is stopped on a cluster that runs, which goes on. What was done stays done,
+    and a run that goes on does the rest."""
+    asked = photos, "out", "--bpp", "0.4", "--batch-pixels", "30000"
+    there = "--resume", "--address", cluster.address
     out = tmp_path / "out"
     parts = out / "manifest.parquet.parts"
-    workers = working(process, lambda: len(list(parts.glob("*.parquet"))) >= 2)
+    process = start(*asked, "-j", "1")
+    until(lambda: len(list(parts.glob("*.parquet"))) >= 2, process)
+    workers = workers_of(process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
+    assert workers
     assert not alive
+    before = len(list(parts.glob("*.parquet")))
+    process = start(*asked, "-j", "1", *there, **cluster.asked)
+    until(lambda: len(list(parts.glob("*.parquet"))) >= before + 2, process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finished(process)
+    assert (code, err.strip()) == (Code.INTERRUPTED, "unquant: error: interrupted")
     done = {row["source"] for part in parts.glob("*.parquet") for row in rows_of(part) if row["error"] is None}
-    assert done
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.unq")}
-    code, rows, err = finished(start(photos, "out", "--bpp", "0.4", "-j", "1", "--resume", "--json"))
+    assert len(done) < 24
+    written_at = {path: path.stat().st_mtime_ns for path in out.rglob("*.unq")}
+    code, rows, err = finished(start(*asked, "--json", *there, **cluster.asked))
     assert code == Code.PARTIAL, err
     assert rows[-1]["summary"]["skipped"] == len(done)
     written = rows_of(out / "manifest.parquet")
     assert len(written) == 27
     check(out, written)
-    kept = {row["output"] for row in written if row["source"] in done}
-    assert all(Path(path).stat().st_mtime_ns == before[Path(path)] for path in kept)
+    kept = [Path(row["output"]) for row in written if row["source"] in done]
+    assert all(path.stat().st_mtime_ns == written_at[path] for path in kept)
 
 
-def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start) -> None:
-    """There and back; what is missing, and who may not read, are told in a line."""
+def test_an_object_store(bucket: str, photos: Path, tmp_path: Path, start: Start, cluster: Cluster) -> None:
+    """There and back; what is missing is told in a line."""
     from unquant.places import Place
 
+    stored, small = (Place.named(bucket.format(name)) for name in ("in 1", "out"))
     for path in photos.rglob("*.*"):
-        Place(bucket.format("in")).child(path.relative_to(photos).as_posix()).write(path.read_bytes())
-    code, rows, err = finished(start(bucket.format("in"), bucket.format("out"), "--bpp", "0.4", "--json"))
+        stored.child(path.relative_to(photos).as_posix()).write(path.read_bytes())
+    there = ["--json", "--address", cluster.address]
+    code, rows, err = finished(start(bucket.format("in 1"), small.uri, "--bpp", "0.4", *there, **cluster.asked))
     assert (code, rows[-1]["summary"]["images"]) == (Code.PARTIAL, 27), err
-    manifest = Place(bucket.format("out/manifest.parquet"))
-    written = pq.read_table(io.BytesIO(manifest.read())).to_pylist()
+    written = pq.read_table(io.BytesIO(small.child("manifest.parquet").read())).to_pylist()
     good = [row for row in written if row["error"] is None]
     assert len(good) == 24
     for row in good[:3]:
         assert len(Place(row["output"]).read()) == row["output_bytes"]
-    names = [name for name, _ in Place(bucket.format("out")).files()]
-    assert len(names) == 25
-    decoded = start(bucket.format("out"), "png", "--decode", "--realism", "0", "--json")
-    code, rows, err = finished(decoded)
+    assert len(list(small.files())) == 25
+    code, rows, err = finished(start(small.uri, "png", "--decode", "--realism", "0", *there, **cluster.asked))
     assert (code, rows[-1]["summary"]["images"]) == (0, 24), err
     assert len(list((tmp_path / "png").rglob("*.png"))) == 24
     code, _, err = finished(start(bucket.format("nowhere"), "a"))
@@ -214,3 +273,10 @@ def test_a_cluster_that_is_not_there(photos: Path, start: Start) -> None:
     code, _, err = finished(start(photos, "out", "--address", "127.0.0.1:1"))
     assert code == Code.INPUT
     assert err.strip().startswith("unquant: error: the cluster at 127.0.0.1:1 cannot be reached")
+
+
+def test_a_cluster_of_others(photos: Path, start: Start, cluster: Cluster) -> None:
+    """That asks for a token."""
+    stranger = {**cluster.asked, "RAY_AUTH_TOKEN": "another"}
+    code, _, err = finished(start(photos, "out", "--address", cluster.address, **stranger))
+    assert (code, "RAY_AUTH_MODE=token" in err, "Traceback" in err) == (Code.INPUT, True, False), err

@@ -217,7 +217,8 @@ def _cluster(bulk: Bulk) -> Generator[int]:
                 ray.init(bulk.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local cluster" if bulk.address is None else f"the cluster at {bulk.address}"
-        raise InputError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+        token = " (RAY_AUTH_MODE=token, if it asks for a token)" if bulk.address else ""
+        raise InputError(f"{where} cannot be reached: {str(error).splitlines()[0]}{token}") from error
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own prints a stack
     try:
@@ -271,7 +272,7 @@ def _mute() -> Generator[None]:
 
 def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, pixels: int) -> Iterator[dict[str, Any]]:
     """The rows of items as they are done; of a block whose worker was lost too often none. pixels: of a block."""
-    from ray.data import ActorPoolStrategy, DataContext, from_arrow
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_arrow
     from ray.exceptions import RayError
 
     context = DataContext.get_current()
@@ -281,9 +282,13 @@ def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, p
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     chunks = [table_of(items[i : i + _CHUNK]) for i in range(0, len(items), _CHUNK)]
-    # headers take no core: actors hold them all
+    # headers take no core, for actors hold them all; but each task that runs at a time is a process with its start
     blocks = from_arrow(chunks).map_batches(
-        Blocks(bulk.task, pixels), batch_size=None, batch_format="pyarrow", num_cpus=0
+        Blocks(bulk.task, pixels),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(size=max(1, workers // 2)),
+        num_cpus=0,
     )
     rows = blocks.map_batches(
         _Actor,

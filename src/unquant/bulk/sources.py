@@ -6,9 +6,10 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 from unquant.errors import InputError, OptionError
-from unquant.places import Place
+from unquant.places import Place, is_url
 
 __all__ = ["Item", "items_of"]
 
@@ -78,10 +79,11 @@ def _listed(lines: Sequence[str]) -> Iterator[Item]:
     """An item for each path or URL, relative to the working folder; the outputs' names begin below what all have in
     common."""
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    plain = [name.partition("?")[0] for name in names]
+    plain = [Place(name).address()[0] for name in names]
     common = posixpath.commonprefix([posixpath.dirname(name) + "/" for name in plain]).rpartition("/")[0]
     for name, address in zip(names, plain, strict=True):
-        yield Item(Place.named(name).uri, _below(address.removeprefix(common)))
+        below = address.removeprefix(common)
+        yield Item(Place.named(name).uri, _below(unquote(below) if is_url(name) else below))
 
 
 def _below(name: str) -> str:

@@ -6,7 +6,9 @@ import filecmp
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,16 @@ class ModelInfo:
 
 def read_info(path: Path) -> ModelInfo:
     """Describe one weights file from its header. Raises ModelMissing or WeightsError."""
+    state: tuple[int, ...] = ()
+    with suppress(OSError, ValueError):  # reading it says what is wrong
+        found = path.stat()
+        state = found.st_ino, found.st_size, found.st_mtime_ns
+    return _described(path, *state)
+
+
+@lru_cache  # checking a header takes milliseconds, and every file that is written asks for its model
+def _described(path: Path, *state: int) -> ModelInfo:
+    """state: whatever changes when the file does."""
     header = read_header(path)
     return ModelInfo(
         name=path.stem,
