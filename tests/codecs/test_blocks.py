@@ -24,6 +24,8 @@ def test_blocks_cover_a_part_along_its_shorter_side() -> None:
     found = blocks(part, 4)
     assert found[:3] == [Window(3, 7, 2, 6), Window(3, 7, 6, 9), Window(7, 11, 2, 6)]
     assert sum(block.size[0] * block.size[1] for block in found) == 70
+    assert [block.size for block in blocks(part, 4, even=True)] == [(4, 4), (4, 3)] * 2 + [(2, 4), (2, 3)]
+    assert [block.size for block in blocks(part, 9, even=True)] == [(5, 7), (5, 7)]
     wide = Window(0, 4, 0, 9)
     assert [block.left for block in blocks(wide, 3)] == [0, 0, 3, 3, 6, 6]
     assert [block.left for block in blocks(wide, 3, by_rows=True)] == [0, 3, 6, 0, 3, 6]

@@ -14,9 +14,12 @@ from PIL import Image
 from unquant.bench.tuning.decoding import decode
 from unquant.bench.tuning.setting import Setting
 from unquant.codecs import windows
+from unquant.codecs.decoder import Drawing
 from unquant.codecs.ratevar import RatevarCodec
+from unquant.codecs.windows import Window, blocks
 from unquant.container import parse
 from unquant.diffusion.noise import seeded_noise
+from unquant.networks.common import SideInfo
 from unquant.networks.ratevar import Ratevar, RatevarConfig
 from unquant.nn.redraw import RedrawSizes
 from unquant.weights_file import read_weights, write_weights
@@ -99,8 +102,23 @@ def test_windows_give_the_same_image(codec: RatevarCodec, photo: Image.Image, mo
     q_map = np.random.default_rng(0).integers(150, 345, (21, 13))
     data = codec.encode(photo.crop((0, 0, 200, 330)), q_index=q_map)
     whole = codec.decode(data, realism=1, seed=3)
+    drafted: list[Window] = []
+    draft = RatevarCodec._draft  # pyright: ignore[reportPrivateUsage]
+
+    def keep(codec: RatevarCodec, side: SideInfo, drawing: Drawing, place: Window, read: Window) -> torch.Tensor:
+        drafted.append(place)
+        return draft(codec, side, drawing, place, read)
+
+    monkeypatch.setattr(RatevarCodec, "_draft", keep)
     for window in (2, 5):
         monkeypatch.setattr(RatevarCodec, "window", window)
+        drafted.clear()
         assert difference(codec.decode(data, realism=1, seed=3), whole) <= 1
-    monkeypatch.setattr(codec.model.g_s, "halo", 1)
-    assert difference(codec.decode(data, realism=1, seed=3), whole) > 3
+        assert sorted(drafted) == sorted(blocks(Window.whole((21, 13)), window, even=True))  # each once
+    middle = np.asarray(codec.decode(data, realism=0.5, seed=3, region=(50, 90, 77, 101)), dtype=int)
+    ends = [np.asarray(codec.decode(data, realism=end, seed=3), dtype=float) for end in (0, 1)]
+    assert np.abs(middle - (ends[0] + ends[1])[90:191, 50:127] / 2).max() <= 1.5
+    for network in (codec.model.g_s, codec.model.g_s.redraw):
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "draft_halo" if network is codec.model.g_s else "halo", 1)
+            assert difference(codec.decode(data, realism=1, seed=3), whole) > 3

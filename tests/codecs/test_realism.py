@@ -120,13 +120,13 @@ def test_the_synthesis_is_told_how_far_the_path_went(
     drawing: RatevarCodec, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[float, ...]] = []
-    g_s = drawing.model.g_s.forward
+    g_s = drawing.model.g_s.draft
 
-    def keep(y: torch.Tensor, *conditions: torch.Tensor) -> torch.Tensor:
+    def keep(y: torch.Tensor, *conditions: Any) -> torch.Tensor:
         told.append(tuple(float(c) for c in conditions[:3]))
         return g_s(y, *conditions)
 
-    monkeypatch.setattr(drawing.model.g_s, "forward", keep)
+    monkeypatch.setattr(drawing.model.g_s, "draft", keep)
     file, low = log2_q_of(200), log2_q_of(drawing.q_index_range[0])
     plain, drawn, undrawn = (file, file, 0.0), (low, file, 1.0), (file, file, 1.0)
     for realism, steps, expected in (

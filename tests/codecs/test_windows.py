@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from networks import shaken
 from unquant.codecs.latent import AnyLatentCodec, LatentCodec
-from unquant.codecs.windows import run_windowed, spans
+from unquant.codecs.windows import Kept, Window, blocks, margins_of, run_windowed, spans, windows
 from unquant.nn.redraw import RedrawSizes
 from unquant.nn.transforms import Analysis, Synthesis
 
@@ -48,6 +48,26 @@ def test_a_convolution_in_windows(scale: int, window: int) -> None:
     assert torch.allclose(clipped, whole) == (window == 100)  # so a halo that is too small is seen
 
 
+def test_blocks_are_made_once_and_kept_while_they_are_needed() -> None:
+    """Parts that look 1 around a block: what is kept is two rows and a block of the next one at most."""
+    whole, plane = Window.whole((28, 10)), torch.arange(2.0 * 56 * 20).reshape(1, 2, 56, 20)
+    made: list[Window] = []
+
+    def make(block: Window) -> Tensor:
+        made.append(block)
+        return block.times(2).cut(plane).clone()
+
+    parts = [block.grown(1).within(whole) for block in blocks(whole, 4)]
+    kept, most = Kept(make, blocks(whole, 4), parts, 2), 0
+    for part in parts:
+        assert torch.equal(kept.cut(part), part.times(2).cut(plane))
+        most = max(most, len(kept.held))
+    assert len(parts) == 21
+    assert sorted(made) == sorted(blocks(whole, 4))
+    assert 3 < most <= 8
+    assert not kept.held
+
+
 # --- the halo of g_a and g_s is their receptive field ---------------------------------------------------------------
 
 
@@ -81,6 +101,23 @@ def test_halo_of_the_synthesis(depth16: int, depth8: int) -> None:
     assert with_redraw.halo == g_s.halo + with_redraw.redraw.halo
 
 
+@pytest.mark.parametrize(("depth16", "depth8"), [(0, 1), (1, 1), (2, 3)])
+def test_a_draft_in_windows_that_are_told_their_margins(depth16: int, depth8: int) -> None:
+    g_s = shaken(Synthesis(4, 6, depth16, 5, depth8, 4)).float().requires_grad_(False)
+    generator, size = torch.Generator().manual_seed(1), (9, 13)
+    y = torch.randn(1, 4, *size, generator=generator) * 16
+    maps = torch.rand(3, 1, 1, *size, generator=generator)
+    whole = g_s.draft(y, *maps)
+    torch.testing.assert_close(g_s(y, *maps), whole)
+    for halo, right in ((g_s.draft_halo, True), (1, False)):
+        found = torch.empty_like(whole)
+        for place, read in windows(size, 4, halo, Window.whole(size)):
+            drawn = g_s.draft(read.cut(y), *(read.cut(plane) for plane in maps), margins_of(place, read))
+            place.times(16).cut(found).copy_(drawn)
+        away = float((found - whole).abs().max() / whole.abs().max())
+        assert away < 1e-5 if right else away > 1e-3
+
+
 # --- in the codec ---------------------------------------------------------------------------------------------------
 
 
@@ -98,6 +135,6 @@ def test_the_codec_in_windows(
     assert np.abs(np.asarray(single.decode(data), int) - image).max() <= 1
     for network in (single.model.g_a, single.model.g_s, single.model.f):
         if network is not None:
-            monkeypatch.setattr(network, "halo", 0)
+            monkeypatch.setattr(network, "draft_halo" if hasattr(network, "draft_halo") else "halo", 0)
     assert not torch.allclose(single.analyse(picture), y, rtol=1e-4, atol=2e-2)
     assert np.abs(np.asarray(single.decode(data), int) - image).max() > 2

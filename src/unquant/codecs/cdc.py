@@ -8,7 +8,7 @@ Realism ρ is the line (1−ρ)·x̂_0 + ρ·x̂_1 between the two. Yang & Mandt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from unquant.codecs.decoder import Drawing
-from unquant.codecs.latent import LatentCodec
+from unquant.codecs.latent import LatentCodec, Work
 from unquant.codecs.parts import pixels_of
 from unquant.codecs.progress import counted
+from unquant.codecs.tiles import Latents
 from unquant.codecs.windows import Window, blocks
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
@@ -58,11 +59,23 @@ class CdcCodec(LatentCodec[CdcConfig, Cdc]):
             return None
         return self.model.g_s.halo + steps * f.halo, f.align
 
-    def _block(self, steps: int) -> int | None:
+    def _work(self, drawing: Drawing, size: tuple[int, int]) -> Work:
+        wanted = drawing.window
+        covered = wanted.covering(LATENT_STRIDE)
         # every step but the last needs more than its block; with one, a block needs as much as a window
-        return self.window if steps == 1 and self.model.f.halo is not None else None
+        alone = drawing.steps == 1 and self.model.f.halo is not None
+        parts = blocks(covered, self.window) if alone else [covered]
+        reads = [self._read(part, drawing.steps, size) for part in parts]
+        places = [part.times(LATENT_STRIDE).within(wanted) for part in parts]
+
+        def draw(latents: Latents) -> Iterator[npt.NDArray[np.uint8]]:
+            for read, place in zip(reads, places, strict=True):
+                yield self._draw(latents.cut(read), drawing._replace(window=place), read)
+
+        return Work(reads, places, draw)
 
     def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
+        """The pixels of the drawing's window, (h, w, 3). side: of the part `read` of the latent."""
         model, realism, s = self.model, drawing.realism, LATENT_STRIDE
         halo, align, window = 0, 1, max(read.size)
         if model.f.halo is not None and model.f.align is not None:

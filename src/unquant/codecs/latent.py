@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -60,7 +60,7 @@ from unquant.weights_file import Weights
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["AnyLatentCodec", "LatentCodec"]
+__all__ = ["AnyLatentCodec", "LatentCodec", "Work"]
 
 C = TypeVar("C", bound=LatentConfig)
 M = TypeVar("M", bound=LatentModel[Any, Any, Any])
@@ -94,6 +94,16 @@ class _Plan(NamedTuple):
     def metadata(self) -> int:
         """Bytes of it in the file."""
         return metadata_bytes(self.picture.icc, self.picture.exif, self.picture.xmp)
+
+
+class Work(NamedTuple):
+    """How a picture is drawn. reads: the parts of the latent that are cut, once each. places: of the parts of the picture, in
+    pixels, each of squares of 16 but for what the drawing's window cuts off. draw: their pixels, (h, w, 3), in that order.
+    """
+
+    reads: list[Window]
+    places: list[Window]
+    draw: Callable[[Latents], Iterator[npt.NDArray[np.uint8]]]
 
 
 class LatentCodec(Codec[C, M]):
@@ -266,33 +276,30 @@ class LatentCodec(Codec[C, M]):
         """The picture by the family's networks, block by block, and what is beside it."""
         self._check_q(container.header)
         self._check_memory(drawing)
-        size = latent_size(container.header.width, container.header.height)
-        wanted, reduction, side = drawing.window, drawing.reduction, self._block(drawing.steps)
-        covered = wanted.covering(LATENT_STRIDE)
-        parts = [covered] if side is None else blocks(covered, side)
-        drawings = [drawing._replace(window=part.times(LATENT_STRIDE).within(wanted)) for part in parts]
-        reads = [self._read(each, size) for each in drawings]
-        latents = self._latents(container, reads, path=self._needs_side(drawing.steps), damage=damage)
+        wanted, reduction = drawing.window, drawing.reduction
+        work = self._work(drawing, latent_size(container.header.width, container.header.height))
+        latents = self._latents(container, work.reads, path=self._needs_side(drawing.steps), damage=damage)
         # a tile proves the size before anything is done that takes it, and the rest of the file before the work of drawing
         latents.prove()
         beside = beside_of(container, damage)
-        if len(parts) == 1:
-            rgb = shrunk(self._draw(latents.cut(reads[0]), drawing, reads[0]), reduction)
+        parts = work.draw(latents)
+        if len(work.places) == 1:
+            rgb = shrunk(next(parts), reduction)
         else:
             whole = wanted.covering(reduction)
             rgb = np.empty((*whole.size, 3), np.uint8)
-            for each, read in counted(zip(drawings, reads, strict=True), "windows", len(parts)):
+            for place in counted(work.places, "windows", len(work.places)):
                 with unheard():
-                    drawn = shrunk(self._draw(latents.cut(read), each, read), reduction)
-                place = each.window.covering(reduction).seen_from(whole)
-                rgb[place.top : place.bottom, place.left : place.right] = drawn
+                    drawn = shrunk(next(parts), reduction)
+                top, bottom, left, right = place.covering(reduction).seen_from(whole)
+                rgb[top:bottom, left:right] = drawn
         if damage is not None:
             damage.tiles.sort()
         return rgb, beside
 
-    def _block(self, steps: int) -> int | None:
-        """Side, in latent positions, of the blocks that a picture is drawn in; None for all in one."""
-        return self.window
+    @abstractmethod
+    def _work(self, drawing: Drawing, size: tuple[int, int]) -> Work:
+        """How a picture with a latent of `size` (h16, w16) is drawn."""
 
     @property
     def _linear(self) -> Tensor | None:
@@ -341,13 +348,13 @@ class LatentCodec(Codec[C, M]):
             fill_with_means(out, holes, self.config.tile * scale, _GREY)
         return pixels_of(out, covered, drawing.window.covering(drawing.reduction))
 
-    def _read(self, drawing: Drawing, size: tuple[int, int]) -> Window:
-        """The part of a latent of `size` (h16, w16) that the pixels to be drawn depend on."""
-        reach, whole = self._reach(drawing.steps), Window.whole(size)
+    def _read(self, wanted: Window, steps: int, size: tuple[int, int]) -> Window:
+        """What a part of a latent of `size` (h16, w16) is drawn from in a decode of so many steps."""
+        reach, whole = self._reach(steps), Window.whole(size)
         if reach is None:
             return whole
         halo, align = reach
-        return drawing.window.covering(LATENT_STRIDE).grown(halo, align).within(whole)
+        return wanted.grown(halo, align).within(whole)
 
     @abstractmethod
     def _reach(self, steps: int) -> tuple[int, int] | None:
@@ -357,10 +364,6 @@ class LatentCodec(Codec[C, M]):
     def _needs_side(self, steps: int) -> bool:
         """Whether a decode of so many steps reads μ and the scales."""
         return False
-
-    @abstractmethod
-    def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
-        """The pixels of the drawing's window, (h, w, 3). side: of the part `read` of the latent; it may be taken apart."""
 
     def dequantise(
         self,

@@ -71,11 +71,12 @@ def spans(
         yield start, stop, max(0, start - halo), min(length, stop + halo)
 
 
-def blocks(part: Window, side: int, *, by_rows: bool = False) -> list[Window]:
+def blocks(part: Window, side: int, *, by_rows: bool = False, even: bool = False) -> list[Window]:
     """A part cut into squares of `side`, smaller ones at its right and bottom, one row or column after another: whichever is
-    shorter, so that little lies between neighbours, unless by_rows."""
-    rows = [(top, bottom) for top, bottom, *_ in spans(part.bottom, side, 0, part.top, part.bottom)]
-    columns = [(left, right) for left, right, *_ in spans(part.right, side, 0, part.left, part.right)]
+    shorter, so that little lies between neighbours, unless by_rows. even: as many, but of nearly one size."""
+    down, across = (-(-length // -(-length // side)) if even else side for length in part.size)
+    rows = [(top, bottom) for top, bottom, *_ in spans(part.bottom, down, 0, part.top, part.bottom)]
+    columns = [(left, right) for left, right, *_ in spans(part.right, across, 0, part.left, part.right)]
     if len(rows) < len(columns) and not by_rows:
         return [Window(*row, *column) for column in columns for row in rows]
     return [Window(*row, *column) for row in rows for column in columns]

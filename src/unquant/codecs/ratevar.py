@@ -12,15 +12,18 @@ Realism ρ is the line (1−ρ)·x̂_0 + ρ·x̂_1 between the two; x̂_0 is the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from unquant.codecs.decoder import Drawing
-from unquant.codecs.latent import LatentCodec
+from unquant.codecs.latent import LatentCodec, Work
 from unquant.codecs.parts import pixels_of
-from unquant.codecs.windows import Window, redraw_noise, run_windowed
+from unquant.codecs.tiles import Latents
+from unquant.codecs.windows import Kept, Window, blocks, margins_of, redraw_noise, run_windowed
 from unquant.container import MAX_STEPS
 from unquant.diffusion.noise import seeded_noise
 from unquant.errors import OptionError
@@ -65,22 +68,68 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
         return self.model.g_s.linear
 
     def _reach(self, steps: int) -> tuple[int, int]:
-        halo, f = self.model.g_s.halo, self.model.f
+        halo, f = self.model.g_s.draft_halo, self.model.f
         return (halo + steps * f.halo, f.align) if steps and f is not None else (halo, 1)
 
-    def _draw(self, side: SideInfo, drawing: Drawing, read: Window) -> npt.NDArray[np.uint8]:
+    def _work(self, drawing: Drawing, size: tuple[int, int]) -> Work:
+        """The drafts of g_s are made by blocks, each once; the last network looks beyond a block, so that it follows its
+        reach behind them.
+        """
+        redraw, whole = self.model.g_s.redraw, Window.whole(size)
+        reach = redraw.halo if redraw is not None else 0
+        covered = drawing.window.covering(LATENT_STRIDE)
+        around = covered.grown(reach).within(whole)
+        drafts = blocks(around, self.window, even=True)
+        behind = (_behind(draft, reach, around, covered) for draft in drafts)
+        parts = [part for part in behind if min(part.size) > 0]
+        reads = [self._read(draft, drawing.steps, size) for draft in drafts]
+        places = [part.times(LATENT_STRIDE).within(drawing.window) for part in parts]
+
+        def draw(latents: Latents) -> Iterator[npt.NDArray[np.uint8]]:
+            def draft(block: Window) -> Tensor:
+                read = reads[drafts.index(block)]
+                return self._draft(latents.cut(read), drawing, block, read)
+
+            seen = [part.grown(reach).within(whole) for part in parts]
+            kept = Kept(draft, drafts, seen, LATENT_STRIDE)
+            for part, read, place in zip(parts, seen, places, strict=True):
+                drawn = self._finish(kept.cut(read), latents.log2_q, drawing, part, read)
+                yield pixels_of(drawn, part.times(LATENT_STRIDE), place)
+
+        return Work(reads, places, draw)
+
+    @staticmethod
+    def _ends(drawing: Drawing) -> list[float]:
+        """Those of the realism that count."""
+        return [end for end, share in ((0.0, 1 - drawing.realism), (1.0, drawing.realism)) if share > 0]
+
+    def _is_reversed(self, drawing: Drawing, end: float) -> bool:
+        """Whether the reverse path leads to an end of the realism."""
+        return drawing.steps > 0 and (end == 1 or self.config.joint)
+
+    def _draft(self, side: SideInfo, drawing: Drawing, place: Window, read: Window) -> Tensor:
+        """What g_s makes of a block of the latent before its last network, at each end of the realism: (ends, 3, 16·h, 16·w).
+
+        side: of what is read for the block, but for the map of steps, which is the whole picture's.
+        """
         side = side._replace(log2_q_file=read.cut(side.log2_q_file))
-        y_file, log2_q_file, realism = side.y_file, side.log2_q_file, drawing.realism
-        wanted = [end for end, share in ((0.0, 1 - realism), (1.0, realism)) if share > 0]
-        reversed_ends = wanted if self.config.joint else [1.0]
-        ends = [
+        log2_q_file, g_s = side.log2_q_file, self.model.g_s
+        latents = [
             (*self._reverse(side, drawing, read, end), end)
-            if drawing.steps and end in reversed_ends
-            else (y_file, log2_q_file, end)
-            for end in wanted
+            if self._is_reversed(drawing, end)
+            else (side.y_file, log2_q_file, end)
+            for end in self._ends(drawing)
         ]
-        del side, y_file  # planes as large as y
-        return self._synthesise(ends, log2_q_file, drawing, read)
+        del side  # planes as large as y
+        inner = place.grown(g_s.draft_halo).within(read)
+        cut, margins = inner.seen_from(read).cut, margins_of(place, inner)
+        drafts: list[Tensor] = []
+        for y, log2_q, end in latents:
+            y = cut(y).contiguous(memory_format=torch.channels_last)
+            rho = torch.full((1, 1, 1, 1), end, device=self.device)
+            with self._autocast():
+                drafts.append(g_s.draft(y, cut(log2_q), cut(log2_q_file), rho, margins))
+        return torch.cat(drafts)
 
     def _reverse(self, side: SideInfo, drawing: Drawing, read: Window, end: float) -> tuple[Tensor, Tensor]:
         """The latent at the end of the reverse path, and log2 of the step left in it. end: ρ that a joint f is told."""
@@ -99,32 +148,37 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
                     part = SideInfo(*(cut(plane) for plane in side))
                     return f(cut(y), cut(log2_q), part, None if xi is None else cut(xi), told)
 
-            return run_windowed(window, torch.empty_like(y), read.size, self.window, f.halo, 1)
+            # with its halo, what a block reads for one step fits into one window
+            return run_windowed(window, torch.empty_like(y), read.size, 2 * self.window, f.halo, 1)
 
         return self.model.reverse(side, noise, steps=drawing.steps, network=denoise)
 
-    def _synthesise(
-        self, ends: list[tuple[Tensor, Tensor, float]], log2_q_file: Tensor, drawing: Drawing, read: Window
-    ) -> npt.NDArray[np.uint8]:
-        """(1−ρ)·x̂_0 + ρ·x̂_1, the pixels that are wanted. ends: y, log2 q and 0 or 1 of those of the two that count."""
-        g_s = self.model.g_s
-
-        def network(top: int, bottom: int, left: int, right: int) -> Tensor:
-            cut = Window(top, bottom, left, right).cut
-            place = Window(top + read.top, bottom + read.top, left + read.left, right + read.left)
-            seed = drawing.seed if drawing.realism > 0 else None
-            noise = redraw_noise(seed, place, self.device, REDRAW_STREAM) if g_s.redraw is not None else None
-            decoded: list[Tensor] = []
-            for y, log2_q, end in ends:
-                part = cut(y).contiguous(memory_format=torch.channels_last)
-                rho = torch.full((1, 1, 1, 1), end, device=self.device)
+    def _finish(self, drafts: Tensor, log2_q: Tensor, drawing: Drawing, place: Window, read: Window) -> Tensor:
+        """(1−ρ)·x̂_0 + ρ·x̂_1, (1, 3, 16·h, 16·w) uint8 of a part of the latent. drafts: of what is read for it. log2_q: of the
+        whole file.
+        """
+        g_s, rho = self.model.g_s, drawing.realism
+        if g_s.redraw is not None:
+            log2_q = read.cut(log2_q)
+            noise = redraw_noise(drawing.seed if rho > 0 else None, read, self.device, REDRAW_STREAM)
+            pictures: list[Tensor] = []
+            for end, draft in zip(self._ends(drawing), drafts.split(1), strict=True):
+                left = self.model.log2_q_left(log2_q) if self._is_reversed(drawing, end) else log2_q
+                told = torch.full((1, 1, 1, 1), end, device=self.device)
                 with self._autocast():
-                    decoded.append(g_s(part, cut(log2_q), cut(log2_q_file), rho, noise).clamp_(0, 1))
-            x = decoded[0] if len(decoded) == 1 else torch.lerp(decoded[0], decoded[1], drawing.realism)
-            return x.mul_(255).round_().byte()
+                    pictures.append(g_s.redrawn(draft, left, log2_q, told, noise, margins_of(place, read)).clamp_(0, 1))
+        else:
+            pictures = [draft.clamp_(0, 1) for draft in drafts.split(1)]
+        x = pictures[0] if len(pictures) == 1 else torch.lerp(pictures[0], pictures[1], rho)
+        return x.mul_(255).round_().byte()
 
-        part = drawing.window.covering(LATENT_STRIDE)
-        covered = part.times(LATENT_STRIDE)
-        out = torch.empty(1, 3, *covered.size, dtype=torch.uint8, device=self.device)
-        run_windowed(network, out, read.size, self.window, g_s.halo, LATENT_STRIDE, part.seen_from(read))
-        return pixels_of(out, covered, drawing.window)
+
+def _behind(block: Window, reach: int, blocks: Window, wanted: Window) -> Window:
+    """A block `reach` further up and to the left, but where `blocks`, what all of them cover, ends; of what is wanted."""
+    top, bottom, left, right = block
+    return Window(
+        wanted.top if top == blocks.top else top - reach,
+        wanted.bottom if bottom == blocks.bottom else bottom - reach,
+        wanted.left if left == blocks.left else left - reach,
+        wanted.right if right == blocks.right else right - reach,
+    ).within(wanted)

@@ -158,6 +158,11 @@ class Latents:
         """Numbers of the tiles that are kept."""
         return tuple(self._held)
 
+    @property
+    def log2_q(self) -> Tensor:
+        """log2 q of the whole picture, float32: (1, 1, 1, 1), or (1, 1, h16, w16) of a map."""
+        return self._reader.log2_q.float()
+
     def cut(self, window: Window) -> SideInfo:
         """A part, float32, on the coder's device; log2 q of a map is that of the whole picture."""
         planes: list[Tensor] = []
@@ -176,7 +181,7 @@ class Latents:
                 self._held.pop(number, None)
         zero = torch.zeros(1, 1, 1, 1, device=device)
         y_hat, mu, t = planes if self._planes == 3 else (planes[0], zero, zero)
-        return SideInfo(y_hat, self._reader.log2_q.float(), mu, t)
+        return SideInfo(y_hat, self.log2_q, mu, t)
 
     def _tile(self, number: int) -> list[Tensor]:
         """The planes of a tile; none where it is not whole."""

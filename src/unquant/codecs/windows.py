@@ -6,7 +6,8 @@ position sees exactly the inputs that it would see in one piece, padding include
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import torch
@@ -18,7 +19,7 @@ from unquant.diffusion.noise import seeded_noise
 from unquant.nn.blocks import Margins
 from unquant.nn.redraw import COARSE_NOISE, FINE_NOISE, RedrawNoise
 
-__all__ = ["Window", "blocks", "margins_of", "redraw_noise", "run_windowed", "spans", "windows"]
+__all__ = ["Kept", "Window", "blocks", "margins_of", "redraw_noise", "run_windowed", "spans", "windows"]
 
 
 def run_windowed(
@@ -53,6 +54,49 @@ def windows(size: tuple[int, int], window: int, halo: int, part: Window) -> Iter
 def margins_of(place: Window, read: Window) -> Margins:
     """How far what is read reaches beyond its window."""
     return Margins(place.top - read.top, read.bottom - place.bottom, place.left - read.left, read.right - place.right)
+
+
+class Kept:
+    """A plane that is made block by block: a block where a part first needs it; it is kept while another one will.
+
+    make: the values of a block, (b, c, scale·h, scale·w). blocks: that do not overlap. parts: as `cut` will be asked for,
+    once each, and each within the blocks.
+    """
+
+    def __init__(
+        self, make: Callable[[Window], Tensor], blocks: Sequence[Window], parts: Sequence[Window], scale: int
+    ) -> None:
+        self._make, self._blocks, self._scale = make, blocks, scale
+        self._uses = Counter(number for part in parts for number in self._touched(part))
+        self._held: dict[int, Tensor] = {}
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Numbers of the blocks that are kept."""
+        return tuple(self._held)
+
+    def _touched(self, part: Window) -> list[int]:
+        return [number for number, block in enumerate(self._blocks) if min(block.within(part).size) > 0]
+
+    def cut(self, part: Window) -> Tensor:
+        """A part, (b, c, scale·h, scale·w)."""
+        out: Tensor | None = None
+        for number in self._touched(part):
+            block = self._blocks[number]
+            if number not in self._held:
+                self._held[number] = self._make(block)
+            values = self._held[number]
+            if out is None:
+                sides = (self._scale * side for side in part.size)
+                out = values.new_empty(*values.shape[:2], *sides)
+            shared = block.within(part)
+            place = shared.seen_from(part).times(self._scale).cut(out)
+            place.copy_(shared.seen_from(block).times(self._scale).cut(values))
+            self._uses[number] -= 1
+            if not self._uses[number]:
+                del self._held[number]
+        assert out is not None
+        return out
 
 
 def redraw_noise(seed: int | None, part: Window, device: torch.device, stream: int) -> RedrawNoise:

@@ -159,7 +159,11 @@ class Ratevar(LatentModel[RatevarConfig, Analysis, Synthesis]):
         assert self.f is not None
         log2_q_end = side.log2_q_file.clamp(max=log2_q_of(self.config.q_index_min))
         y = reverse_path(self.f, side, log2_q_end, noise, config=config, steps=steps, network=network, realism=realism)
-        return y, side.log2_q_file if self.config.joint else log2_q_end
+        return y, self.log2_q_left(side.log2_q_file)
+
+    def log2_q_left(self, log2_q_file: QMap) -> QMap:
+        """What g_s is told to be left of the file's step behind the reverse path, as log2."""
+        return log2_q_file if self.config.joint else log2_q_file.clamp(max=log2_q_of(self.config.q_index_min))
 
 
 def _no_noise(stream: int, step: int, channels: int) -> Tensor:
