@@ -39,8 +39,9 @@ _PAIRS: Final = ("driver", "worker", "all")
 @dataclass(frozen=True)
 class Scale:
     """A command on so many images. how: "encode" or "bulk". options: of both. seconds: by the clock; cpu: core seconds of
-    all its processes. driver, worker, all: memory in MB, of the command's own process, of its largest actor, of all its
-    processes, each the largest of the first quarter of the run and of the last."""
+    all its processes; actors: those of the processes that keep a codec, 0 for "encode". driver, worker, all: memory in MB,
+    of the command's own process, of its largest actor, of all its processes, each the largest of the first quarter of the
+    run and of the last."""
 
     how: str
     images: int
@@ -51,6 +52,7 @@ class Scale:
     cpu_kind: str
     seconds: float
     cpu: float
+    actors: float
     driver: tuple[int, int]
     worker: tuple[int, int]
     all: tuple[int, int]
@@ -84,6 +86,7 @@ class _Watch:
 
     command: int
     cpu: dict[tuple[int, float], float] = field(default_factory=dict[tuple[int, float], float])
+    mapped: set[tuple[int, float]] = field(default_factory=set[tuple[int, float]])
     memory: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
 
     def look(self) -> None:
@@ -95,9 +98,12 @@ class _Watch:
                 with process.oneshot():
                     times, resident = process.cpu_times(), process.memory_info().rss
                     mapped = _MAPPED in " ".join(process.cmdline()[:1])
-                    self.cpu[process.pid, process.create_time()] = times.user + times.system
+                    key = process.pid, process.create_time()
             except psutil.Error:  # it has just ended
                 continue
+            self.cpu[key] = times.user + times.system
+            if mapped:
+                self.mapped.add(key)
             together += resident
             if process.pid == self.command:
                 driver = resident
@@ -147,8 +153,9 @@ def measure(how: str, folder: Path, *, options: Sequence[str], jobs: int, cpu_ki
     # what a process did after the last look is in the kernel's sum, if its parent waited for it
     cpu = max(sum(watch.cpu.values()), used.ru_utime + used.ru_stime)
     driver, worker, together = watch.quarters()
-    named = " ".join(options), jobs, cpu_kind
-    return Scale(how, len(names), *size, *named, round(seconds, 2), round(cpu, 2), driver, worker, together)
+    actors = sum(watch.cpu[key] for key in watch.mapped)
+    figures = round(seconds, 2), round(cpu, 2), round(actors, 2)
+    return Scale(how, len(names), *size, " ".join(options), jobs, cpu_kind, *figures, driver, worker, together)
 
 
 def read_scale(path: Path) -> list[Scale]:
@@ -183,13 +190,14 @@ def table(rows: Sequence[Scale]) -> str:
                 str(images),
                 str(len(runs)),
                 f"{each:.1f}",
+                "–" if how == "encode" else f"{median(1000 * run.actors / run.images for run in runs):.1f}",
                 f"{median(plain) / each:.2f}" if plain else "–",
                 f"{median(run.seconds for run in runs):.0f}",
                 _change(one.driver),
                 "–" if how == "encode" else _change(one.worker),
             ]
         )
-    heads = ["command", "images", "runs", "core ms an image", "ratio", "seconds by the clock"]
+    heads = ["command", "images", "runs", "core ms an image", "of them actors'", "ratio", "seconds by the clock"]
     return markdown_table([*heads, "its memory, MB", "an actor's, MB"], lines)
 
 

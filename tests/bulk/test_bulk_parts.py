@@ -19,7 +19,7 @@ from PIL import Image
 
 import unquant
 from unquant import places
-from unquant.bulk import Task
+from unquant.bulk import Bulk, Task, run
 from unquant.bulk.manifest import Manifest
 from unquant.bulk.run import Blocks, table_of
 from unquant.bulk.sources import Item, items_of
@@ -183,12 +183,13 @@ def test_blocks_have_so_many_pixels(tmp_path: Path) -> None:
     put(tmp_path / "9.jpg", b"broken")
     items = items_of(Place(str(tmp_path)), JPEG, None)
 
-    def cut(pixels: int) -> list[list[str]]:
-        blocks = Blocks(Task(False, "av1"), pixels)(table_of(items))
+    def cut(pixels: int, images: int = 100) -> list[list[str]]:
+        blocks = Blocks(Task(False, "av1"), pixels, images)(table_of(items))
         return [[Path(item["source"]).stem for item in block] for block in map(Blocks.items, blocks)]
 
     assert cut(15_100) == [["0", "1"], ["2"], ["3", "4"], ["9"]]
     assert cut(10**9) == [["0", "1", "2", "3", "4", "9"]]
+    assert cut(10**9, 4) == [["0", "1", "2", "3"], ["4", "9"]]
     assert cut(1) == [["0"], ["1"], ["2"], ["3"], ["4"], ["9"]]
 
 
@@ -289,3 +290,14 @@ def test_another_run_s_manifest(tmp_path: Path) -> None:
     put(tmp_path / "n.parquet", b"PAR1 or not")
     with pytest.raises(InputError, match=r"n\.parquet: no manifest"):
         Manifest(Place(str(tmp_path / "n.parquet")), {}).begin(resume=True, force=False)
+
+
+def test_a_first_run_with_resume_overwrites_nothing(tmp_path: Path) -> None:
+    """Any more than one without it."""
+    put(tmp_path / "in/a.jpg")
+    put(tmp_path / "out/a.unq", b"of someone")
+    out = Place(str(tmp_path / "out"))
+    bulk = Bulk(Task(False, "av1", {}, out), Place(str(tmp_path / "in")), JPEG, out.child("m.parquet"), {}, resume=True)
+    for _ in range(2):  # the second goes on
+        assert run(bulk).failures == {"OutputExists": 1}
+    assert (tmp_path / "out/a.unq").read_bytes() == b"of someone"

@@ -15,8 +15,8 @@ COFFEE = ROOT / "src" / "unquant" / "demo" / "coffee.png"
 
 
 def row(how: str, cpu: float, options: str = "-q 40", images: int = 100) -> Scale:
-    worker = (0, 0) if how == "encode" else (400, 410)
-    return Scale(how, images, 144, 128, options, 2, "a CPU", 30.0, cpu, (200, 210), worker, (900, 910))
+    worker, actors = ((0, 0), 0.0) if how == "encode" else ((400, 410), cpu - 5)
+    return Scale(how, images, 144, 128, options, 2, "a CPU", 30.0, cpu, actors, (200, 210), worker, (900, 910))
 
 
 def test_small_photographs_are_parts_of_large_ones(tmp_path: Path) -> None:
@@ -37,9 +37,9 @@ def test_rows_go_to_a_file_and_a_table(tmp_path: Path) -> None:
     assert scale.read_scale(path) == rows
     page = filled("<!-- scale scale.jsonl -->\n<!-- end -->", tmp_path / "page.md").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page[3:6]]
-    assert cells[0] == ["encode -q 40 -j 2", "100", "2", "100.0", "1.00", "30", "200 → 210", "–"]
-    assert cells[1] == ["bulk -q 40 -j 2", "100", "2", "125.0", "0.80", "30", "200 → 210", "400 → 410"]
-    assert cells[2][:5] == ["bulk -q 50 -j 2", "50", "1", "400.0", "–"]
+    assert cells[0] == ["encode -q 40 -j 2", "100", "2", "100.0", "–", "1.00", "30", "200 → 210", "–"]
+    assert cells[1] == ["bulk -q 40 -j 2", "100", "2", "125.0", "75.0", "0.80", "30", "200 → 210", "400 → 410"]
+    assert cells[2][:6] == ["bulk -q 50 -j 2", "50", "1", "400.0", "300.0", "–"]
     assert page[-2] == "144×128 pixels; a CPU."
     path.write_text("{}\n", "utf-8")
     with pytest.raises(InputError, match=r"scale\.jsonl: no rows"):

@@ -28,8 +28,10 @@ __all__ = ["BATCH_PIXELS", "Bulk", "Summary", "run"]
 
 Table: TypeAlias = Any
 """A `pyarrow.Table`: the package has no types."""
-BATCH_PIXELS: Final = 16_000_000
-"""What a worker does before it writes a part of the manifest, unless a run says otherwise."""
+BATCH_PIXELS: Final = 100_000_000
+"""What a worker does at most before it writes a part of the manifest, unless a run says otherwise."""
+_BLOCKS_EACH: Final = 8
+"""Blocks for each worker at least, where there are images enough, so that all have work until the end."""
 _UNKNOWN_PIXELS: Final = 1_000_000
 """Counted for an image whose headers do not tell."""
 _CHUNK: Final = 256
@@ -52,7 +54,7 @@ class Bulk:
     source: a folder, a list (.txt) or Parquet; suffixes: of the files that are taken from a folder. manifest: its file.
     workers: None for a worker a core of the cluster. address: of a running cluster; None for one of this machine. resume:
     go on with an earlier run; force: begin anew, over what is there. bars: Ray's progress bars on the standard
-    error. batch_pixels: that a worker does before it writes a part of the manifest."""
+    error. batch_pixels: that a worker does at most before it writes a part of the manifest."""
 
     task: Task
     source: Place
@@ -119,7 +121,7 @@ def run(bulk: Bulk, told: Callable[[dict[str, Any]], None] = lambda row: None) -
     rows = manifest.begin(resume=bulk.resume, force=bulk.force)
     left = [item for item in items if item.source not in rows or rows[item.source]["error"] is not None]
     summary, start = Summary(skipped=len(items) - len(left)), perf_counter()
-    standing = {} if bulk.force else _standing(bulk, left, rows)
+    standing = {} if bulk.force else _standing(bulk, left, rows, manifest.goes_on)
     _put(manifest, list(standing.values()), summary, told)
     left = [item for item in left if item.source not in standing]
     home = bulk.task.output
@@ -163,10 +165,12 @@ def _put(
         told(row)
 
 
-def _standing(bulk: Bulk, items: Sequence[Item], earlier: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _standing(
+    bulk: Bulk, items: Sequence[Item], earlier: Mapping[str, dict[str, Any]], goes_on: bool
+) -> dict[str, dict[str, Any]]:
     """Rows, by source, of the items whose output was there before the run began. Of a run that goes on those that stood in
     its way then: what else is there is its own, of a batch that was cut short."""
-    if bulk.resume:
+    if goes_on:
         items = [item for item in items if earlier.get(item.source, {}).get("kind") == _STANDS]
     home = bulk.task.output
     there = None if home is None else {home.child(name).uri for name, _ in home.files()}
@@ -284,7 +288,7 @@ def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, p
     chunks = [table_of(items[i : i + _CHUNK]) for i in range(0, len(items), _CHUNK)]
     # headers take no core, for actors hold them all; but each task that runs at a time is a process with its start
     blocks = from_arrow(chunks).map_batches(
-        Blocks(bulk.task, pixels),
+        Blocks(bulk.task, pixels, -(-len(items) // (_BLOCKS_EACH * workers))),
         batch_size=None,
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=max(1, workers // 2)),
@@ -320,10 +324,10 @@ def table_of(items: Sequence[Item]) -> Table:
 
 
 class Blocks:
-    """Cuts a chunk of items into blocks of so many pixels, of one image at least."""
+    """Cuts a chunk of items into blocks of at most so many pixels and so many images, of one image at least."""
 
-    def __init__(self, task: Task, pixels: int) -> None:
-        self.task, self.pixels = task, pixels
+    def __init__(self, task: Task, pixels: int, images: int = _CHUNK) -> None:
+        self.task, self.pixels, self.images = task, pixels, images
         self.__name__ = "headers"
 
     @staticmethod
@@ -339,7 +343,7 @@ class Blocks:
         for found in chunk.to_pylist():
             # of blocks of one pixel none holds two images, whatever the headers say
             needed = (self.task.pixels(Item(**found)) or _UNKNOWN_PIXELS) if self.pixels > 1 else 1
-            if block and needed > room:
+            if block and (needed > room or len(block) == self.images):
                 yield pa.table({"block": [json.dumps(block)]})
                 block, room = [], self.pixels
             block.append(found)

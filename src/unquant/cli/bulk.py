@@ -85,8 +85,8 @@ def bulk(
         typer.Option(
             min=1,
             metavar="N",
-            help="What a worker does before it notes it in the manifest; the most that is lost with it.",
-            show_default="16000000",
+            help="What a worker does at most before it notes it in the manifest, and what is lost with it.",
+            show_default="100000000",
         ),
     ] = None,
     max_pixels: MaxPixels = None,
