@@ -39,9 +39,9 @@ _PAIRS: Final = ("driver", "worker", "all")
 @dataclass(frozen=True)
 class Scale:
     """A command on so many images. how: "encode" or "bulk". options: of both. seconds: by the clock; cpu: core seconds of
-    all its processes; actors: those of the processes that keep a codec, 0 for "encode". driver, worker, all: memory in MB,
-    of the command's own process, of its largest actor, of all its processes, each the largest of the first quarter of the
-    run and of the last."""
+    all its processes; actors: those of the processes that keep a codec, 0 where not measured. driver, worker, all: memory
+    in MB, of the command's own process, of its largest actor, of all its processes, each the largest of the first quarter
+    of the run and of the last."""
 
     how: str
     images: int
@@ -190,7 +190,7 @@ def table(rows: Sequence[Scale]) -> str:
                 str(images),
                 str(len(runs)),
                 f"{each:.1f}",
-                "–" if how == "encode" else f"{median(1000 * run.actors / run.images for run in runs):.1f}",
+                "–" if not one.actors else f"{median(1000 * run.actors / run.images for run in runs):.1f}",
                 f"{median(plain) / each:.2f}" if plain else "–",
                 f"{median(run.seconds for run in runs):.0f}",
                 _change(one.driver),
