@@ -99,7 +99,8 @@ class Place:
         try:
             yield
         except OSError as error:
-            raise InputError(f"{self.uri}: cannot be {did}: {_cause(error)}") from error
+            hint = " (are there credentials for it?)" if "ACCESS_DENIED" in str(error) else ""
+            raise InputError(f"{self.uri}: cannot be {did}: {_cause(error)}{hint}") from error
 
     @property
     def is_folder(self) -> bool:

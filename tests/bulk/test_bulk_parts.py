@@ -11,7 +11,9 @@ import pickle
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -170,6 +172,28 @@ def test_no_one_is_asked_for_a_role_where_no_one_is(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         Place("s3://somebody/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1").opened()
         assert "AWS_EC2_METADATA_DISABLED" not in os.environ
+
+
+def test_a_store_that_asks_for_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there are none."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(403 if self.headers["Authorization"] is None else 404)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = Place(f"s3://photos/a.jpg?endpoint_override=127.0.0.1:{server.server_port}&scheme=http")
+        with pytest.raises(InputError, match=r"a\.jpg.*cannot be read: .*ACCESS_DENIED.*are there credentials"):
+            place.is_folder  # noqa: B018
+        server.shutdown()
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
