@@ -168,8 +168,13 @@ class Reverse(nn.Module):
         if self.config.side:
             error = self._error(side)
             maps += [4 * error.mean, error.std / UNIFORM_STD - 1, side.t / 32 - 1]
+            del error
         if xi is not None:
             maps.append(xi)
+        kind = y.device.type
+        if torch.is_autocast_enabled(kind):
+            # as the first layer would; but in float32 all of them at once are the most memory that a decode takes
+            maps = [plane.to(torch.get_autocast_dtype(kind)) for plane in maps]
         told = [log2_q / 3 - 1, side.log2_q_file / 3 - 1]
         if realism is not None:
             told.append(2 * realism - 1)
