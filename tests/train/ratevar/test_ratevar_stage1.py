@@ -19,9 +19,9 @@ from unquant.codecs.ratevar import RatevarCodec
 from unquant.errors import OptionError
 from unquant.networks.common import log2_q_of
 from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput, ReverseConfig
-from unquant.perceptual import DISTS, LPIPS
+from unquant.perceptual import LPIPS
 from unquant.train.objective import shifted, shifted_side
-from unquant.train.ratevar.stage1 import Draw, Likeness, Stage1, Stage1Config, draw_conditions, stage1_loss
+from unquant.train.ratevar.stage1 import Draw, Stage1, Stage1Config, draw_conditions, stage1_loss
 from unquant.train.ratevar.start import fill_codec
 from unquant.train.recipe import Recipe
 from unquant.train.validation import fixed_crops
@@ -110,47 +110,6 @@ def test_lpips_counts_only_images_with_realism(batch: tuple[Tensor, Tensor, Tens
     assert float(terms.lpips) == pytest.approx(0.05, rel=1e-4)
 
 
-class _FirstColumn(DISTS):
-    """Stands for DISTS: the mean difference in the first column of what it is shown."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x - y)[..., 0].abs().mean((1, 2))
-
-
-def test_vgg_and_dists_see_the_middle_beside_alexnet() -> None:
-    alex, vgg = BrightnessDistance(), BrightnessDistance()
-    config = Stage1Config(lpips_weight=3000.0, lpips_net="alex vgg", dists_weight=1500.0, vgg_crop=32)
-    y = torch.zeros(1, 3, 64, 64)
-    x = y.clone()
-    x[..., 16:48, 16:48] = 0.4  # the middle, a quarter of the whole
-    x[..., 16:48, 16] = 0.8
-    both = Likeness(config, {"alex": alex, "vgg": vgg}, _FirstColumn())(x, y)
-    whole, middle = (0.4 * 31 + 0.8) / 32 / 4, (0.4 * 31 + 0.8) / 32
-    assert float(both) == pytest.approx((whole + middle) / 2 + 0.5 * 0.8, rel=1e-4)
-    alone = Likeness(replace(config, lpips_net="vgg", dists_weight=0.0), {"vgg": vgg}, None)(x, y)
-    assert float(alone) == pytest.approx(whole, rel=1e-4)
-
-
-def test_a_decoder_that_rests_is_heard_and_stays(joint: Ratevar, drawn: tuple[Tensor, Draw]) -> None:
-    x, draw = drawn
-    objective = Stage1(joint, Stage1Config(decoder=False))
-    trained = {id(p) for group in objective.parameter_groups() for p in group["params"]}
-    names = {name.split(".")[0] for name, p in joint.named_parameters() if id(p) in trained}
-    assert names == {"g_a", "entropy"}
-    terms = objective(x, draw)
-    assert terms.keys() == {"loss", "bpp", "distortion"}
-    terms["loss"].backward()
-    assert reached(joint) == {"g_a", "entropy"}
-    bits_alone = {name: p.grad.clone() for name, p in joint.g_a.named_parameters() if p.grad is not None}
-    joint.zero_grad()
-    objective(x, draw)["bpp"].backward()
-    grads = {name: p.grad for name, p in joint.g_a.named_parameters()}
-    assert any(not torch.allclose(g, grads[name]) for name, g in bits_alone.items() if grads[name] is not None)
-
-
 def test_the_mean_weighs_more_in_g_s_alone(tiny_weights: Path) -> None:
     """Gradients at ρ = 0: those of g_s grow by the weight, those of g_a and of the entropy model stay; at ρ = 1 all do."""
     weights = read_weights(tiny_weights)
@@ -161,7 +120,7 @@ def test_the_mean_weighs_more_in_g_s_alone(tiny_weights: Path) -> None:
         torch.manual_seed(0)
         model = Ratevar(config)
         fill_codec(model, weights)
-        objective = Stage1(model, Stage1Config(mean_weight=weight))
+        objective = Stage1(model, Stage1Config(mean_weight=weight), None)
         realism = torch.full((1, 1, 1, 1), rho)
         objective(x, Draw(torch.full((1, 1, 1, 1), 2.0), realism, 1, SHIFT))["loss"].backward()
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -202,7 +161,7 @@ def reached(model: Ratevar) -> set[str]:
 
 def test_a_joint_f_learns_with_all_else(joint: Ratevar, drawn: tuple[Tensor, Draw]) -> None:
     x, draw = drawn
-    objective = Stage1(joint, Stage1Config(latent_weight=0.0))
+    objective = Stage1(joint, Stage1Config(latent_weight=0.0), None)
     terms = objective(x, draw)
     assert terms["latent"].item() == 0
     terms["loss"].backward()
@@ -215,7 +174,7 @@ def test_what_holds_the_latent(joint: Ratevar, drawn: tuple[Tensor, Draw]) -> No
     """
     x, draw = drawn
     config = Stage1Config(mean_weight=3.0)
-    objective = Stage1(joint, config)
+    objective = Stage1(joint, config, None)
     out = joint(x, draw.log2_q, draw.realism, 1 / draw.weight(config))
     latent, clean = objective.held(x, out, draw)
     # f returns its input yet: the estimate is ŷ_T, and of the states further down, two of eight, less is left
@@ -358,8 +317,6 @@ def test_realism_is_zero_first_then_one() -> None:
         ("lambda0", 0.0),
         ("lpips_weight", -1.0),
         ("lpips_net", "squeeze"),
-        ("dists_weight", -1.0),
-        ("vgg_crop", 16),
         ("tint_weight", -1.0),
         ("q_map", 1.5),
         ("realism_zero", 1.6),
@@ -368,8 +325,3 @@ def test_realism_is_zero_first_then_one() -> None:
 def test_values_out_of_range_are_named(key: str, value: object) -> None:
     with pytest.raises(OptionError, match=key):
         Stage1Config(**{key: value})  # pyright: ignore[reportArgumentType]
-
-
-def test_dists_needs_lpips() -> None:
-    with pytest.raises(OptionError, match="dists_weight"):
-        Stage1Config(lpips_weight=0.0, dists_weight=1.0)

@@ -15,7 +15,7 @@ __all__ = ["TRAINING"]
 
 def _wanted1(recipe: Recipe) -> Wanted:
     config = recipe.table(Stage1Config)
-    return Wanted(config.lpips_net.split() if config.lpips_weight else (), bool(config.dists_weight), table="stage1")
+    return Wanted((config.lpips_net,) if config.lpips_weight else (), table="stage1")
 
 
 def _wanted3(recipe: Recipe) -> Wanted:
@@ -27,7 +27,7 @@ TRAINING = Training(
     tables={"stage1": Stage1Config, "stage2": Stage2Config, "stage3": Stage3Config},
     stages={
         1: Stage(
-            objective=lambda model, recipe, judges: Stage1(model, recipe.table(Stage1Config), *judges),
+            objective=lambda model, recipe, judges: Stage1(model, recipe.table(Stage1Config), judges.one),
             wanted=_wanted1,
             adapt=adapt,
             fill=fill_codec,

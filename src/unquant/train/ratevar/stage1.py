@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch import Tensor, nn
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
 
-from unquant.errors import OptionError
 from unquant.networks.common import SideInfo, log2_q_of
 from unquant.networks.ratevar import Ratevar, RatevarConfig, RatevarOutput
-from unquant.perceptual import DISTS, LPIPS
+from unquant.perceptual import LPIPS, Network
 from unquant.settings import Share, settings
 from unquant.shapes import Image, QMap
 from unquant.train.data import Photos
@@ -24,17 +23,14 @@ from unquant.train.ratevar.stage2 import noisy_state
 from unquant.train.ratevar.validation import reconstruct, save_samples
 from unquant.train.validation import validate
 
-__all__ = ["Draw", "Likeness", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
+__all__ = ["Draw", "Stage1", "Stage1Config", "Stage1Terms", "draw_conditions", "stage1_loss"]
 
 
 @settings
 class Stage1Config:
     """Weights and sampling of the stage-1 loss.
 
-    lambda0: λ = lambda0/q². lpips_weight: w of ρ·w·LPIPS (network lpips_net, or the mean over both), next to 255²·MSE; 0
-    turns LPIPS off. dists_weight: of DISTS in the same place; needs LPIPS. vgg_crop: side of the part of each crop, its
-    middle, that networks of VGG's features see beside AlexNet. decoder: False trains g_a and the entropy model for an f and
-    a g_s that stay as they are: their realism is kept, and files become smaller.
+    lambda0: λ = lambda0/q². lpips_weight: w of ρ·w·LPIPS (network lpips_net), next to 255²·MSE; 0 turns LPIPS off.
     tint_weight: of 255²·MSE of the means over 16×16 pixels, for the tints and shades of smooth areas that MSE gives up.
     realism_zero: fraction of a batch with ρ = 0, the rest has ρ = 1 (between the two decodes are blended). mean_weight: how
     much more 255²·MSE of the images with ρ = 0 weighs in what g_s learns; y and its bits keep the balance that λ sets.
@@ -44,40 +40,12 @@ class Stage1Config:
 
     lambda0: PositiveFloat = 0.12
     lpips_weight: NonNegativeFloat = 300.0
-    lpips_net: Literal["alex", "vgg", "alex vgg"] = "alex"
-    dists_weight: NonNegativeFloat = 0.0
-    vgg_crop: Annotated[int, Field(ge=32)] = 96
-    decoder: bool = True
+    lpips_net: Network = "alex"
     tint_weight: NonNegativeFloat = 0.0
     realism_zero: Share = 0.5
     mean_weight: PositiveFloat = 1.0
     q_map: Share = 0.125
     latent_weight: NonNegativeFloat = 6.0
-
-    def __post_init__(self) -> None:
-        if self.dists_weight and not self.lpips_weight:
-            raise OptionError("dists_weight: needs lpips_weight above 0")
-
-
-class Likeness(nn.Module):
-    """lpips_weight·LPIPS (mean over the networks) + dists_weight·DISTS of images (b, 3, h, w), over lpips_weight: (b,)."""
-
-    def __init__(self, config: Stage1Config, lpips: dict[str, LPIPS], dists: DISTS | None) -> None:
-        super().__init__()
-        self.config, self.lpips, self.dists = config, nn.ModuleDict(lpips), dists
-
-    def forward(self, a: Image, b: Image) -> Float[Tensor, " b"]:
-        c = self.config
-        part = (_middle(a, c.vgg_crop), _middle(b, c.vgg_crop))
-        beside = len(self.lpips) > 1
-        distances = [net(*(part if beside and name == "vgg" else (a, b))) for name, net in self.lpips.items()]
-        mean = torch.stack(distances).mean(0)
-        return mean if self.dists is None else mean + c.dists_weight / c.lpips_weight * self.dists(*part)
-
-
-def _middle(x: Image, side: int) -> Float[Tensor, "b 3 _ _"]:
-    top, left = (max(0, (length - side) // 2) for length in x.shape[-2:])
-    return x[..., top : top + side, left : left + side]
 
 
 class Draw(NamedTuple):
@@ -121,11 +89,9 @@ def draw_conditions(
     return Draw(log2_q.to(device), realism.view(batch, 1, 1, 1).to(device), zeros, shift.to(device))
 
 
-def stage1_loss(
-    x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, lpips: LPIPS | Likeness | None
-) -> Stage1Terms:
+def stage1_loss(x: Image, out: RatevarOutput, draw: Draw, config: Stage1Config, lpips: LPIPS | None) -> Stage1Terms:
     """mean[(R + λ·d)/sqrt(λ)], λ = λ0/q², d = 255²·(MSE + tint_weight·MSE of means over 16×16) + ρ·w·LPIPS, the first two
-    per latent position where q is a map; times `mean_weight` where ρ = 0. lpips: what stands for LPIPS.
+    per latent position where q is a map; times `mean_weight` where ρ = 0.
     """
     root_lambda = math.sqrt(config.lambda0) * torch.exp2(-draw.log2_q)
     pixels = x.shape[-2] * x.shape[-1]
@@ -155,15 +121,11 @@ _FURTHER_EVERY, _CLEAN_EVERY = 4, 8
 class Stage1(Objective[Ratevar]):
     """All of the codec but an f that is not joint, with every rate and realism in one run."""
 
-    def __init__(
-        self, model: Ratevar, config: Stage1Config, lpips: dict[str, LPIPS] | None = None, dists: DISTS | None = None
-    ) -> None:
+    def __init__(self, model: Ratevar, config: Stage1Config, lpips: LPIPS | None) -> None:
         super().__init__(model)
-        self.config, self.q_map = config, config.q_map
-        self.likeness = Likeness(config, lpips, dists) if lpips else None
+        self.config, self.lpips, self.q_map = config, lpips, config.q_map
         if model.f is not None:
-            model.f.requires_grad_(model.config.joint and config.decoder)
-        model.g_s.requires_grad_(config.decoder)
+            model.f.requires_grad_(model.config.joint)
 
     def draw(
         self, batch: int, latent_size: int, generator: torch.Generator, device: torch.device, q_map: float | None = None
@@ -174,11 +136,11 @@ class Stage1(Objective[Ratevar]):
     def forward(self, x: Image, draw: Draw) -> dict[str, Tensor]:
         """`loss` and its parts: `bpp`, `distortion`, `lpips` where it is trained for, `latent` and `clean` with a joint f."""
         out = self.model(x, draw.log2_q, draw.realism, 1 / draw.weight(self.config))
-        terms = stage1_loss(x, out, draw, self.config, self.likeness)._asdict()
-        if self.model.config.joint and self.config.decoder:
+        terms = stage1_loss(x, out, draw, self.config, self.lpips)._asdict()
+        if self.model.config.joint:
             latent, clean = self.held(x, out, draw)
             terms |= {"loss": terms["loss"] + latent + clean, "latent": latent, "clean": clean}
-        return {k: v for k, v in terms.items() if k != "lpips" or self.likeness is not None}
+        return {k: v for k, v in terms.items() if k != "lpips" or self.lpips is not None}
 
     def held(self, x: Image, out: RatevarOutput, draw: Draw) -> tuple[Tensor, Tensor]:
         """What keeps the latent between a joint f and g_s an estimate of y, so that any number of steps means something.
@@ -215,9 +177,7 @@ class Stage1(Objective[Ratevar]):
         return latent, root_lambda * c.mean_weight * squared * some.shape[0] / count
 
     def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
-        lpips = next(iter(self.likeness.lpips.values()), None) if self.likeness is not None else None
-        assert lpips is None or isinstance(lpips, LPIPS)
-        return validate(model, photos, size, count, self.config.lambda0, lpips, reconstruct)
+        return validate(model, photos, size, count, self.config.lambda0, self.lpips, reconstruct)
 
     def save_samples(self, model: Ratevar, photos: Photos, size: int, path: Path) -> None:
         save_samples(model, photos, size, path)
@@ -225,4 +185,4 @@ class Stage1(Objective[Ratevar]):
     def notes(self) -> dict[str, Any]:
         c = self.config
         lpips = f"{c.lpips_net} {c.lpips_weight:g}" if c.lpips_weight else None
-        return {"lambda0": c.lambda0, "lpips": lpips, "dists": c.dists_weight or None}
+        return {"lambda0": c.lambda0, "lpips": lpips}
