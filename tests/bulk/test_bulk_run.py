@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -189,8 +190,12 @@ def until(begun: Callable[[], bool], process: subprocess.Popen[str] | None) -> N
 
 def workers_of(process: subprocess.Popen[Any]) -> list[Any]:
     """Those with a codec, of a run's own cluster or of the one that runs."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("MapWorker" in part for part in child.cmdline())]
+    found: list[Any] = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended; a ZombieProcess is one of these
+            if any("MapWorker" in part for part in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_workers_that_are_killed(photos: Path, tmp_path: Path, start: Start, cluster: Cluster) -> None:
@@ -220,7 +225,8 @@ def test_a_driver_that_is_killed(photos: Path, tmp_path: Path, start: Start, clu
     parts = out / "manifest.parquet.parts"
     process = start(*asked, "-j", "1")
     until(lambda: len(list(parts.glob("*.parquet"))) >= 2, process)
-    workers = workers_of(process)
+    workers: list[Any] = []
+    until(lambda: bool(workers.extend(workers_of(process)) or workers), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
