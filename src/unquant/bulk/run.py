@@ -217,6 +217,8 @@ def _cluster(bulk: Bulk) -> Generator[int]:
     try:
         with _mute():
             if bulk.address is None:
+                # Ray's are 15: where others work as well, all of Ray waits, at a price, for workers that get no core
+                os.environ.setdefault("RAY_worker_niceness", "0")
                 cores = bulk.workers or len(os.sched_getaffinity(0))
                 ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
             else:
