@@ -179,10 +179,7 @@ def _uncertainty(files: Sequence[Path]) -> str:
 
 def _scale(files: Sequence[Path]) -> str:
     rows = read_scale(files[0])
-    sizes = {f"{row.width}×{row.height}" for row in rows}
-    return (
-        f"{scale_table(rows)}\n\n{', '.join(sizes)} pixels; {', '.join(dict.fromkeys(row.cpu_kind for row in rows))}."
-    )
+    return f"{scale_table(rows)}\n\n{', '.join(dict.fromkeys(row.cpu_kind for row in rows))}."
 
 
 _KINDS: dict[str, Callable[..., str]] = {

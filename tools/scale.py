@@ -175,18 +175,20 @@ def lines_of(rows: Iterable[Scale]) -> str:
 
 
 def table(rows: Sequence[Scale]) -> str:
-    """Commands with their options and images, medians of their runs, as a Markdown table. The ratio is of core seconds."""
-    found: dict[tuple[str, int, str], list[Scale]] = {}
+    """Commands with their options, images and sizes, medians of their runs, as a Markdown table. The ratio is of core
+    seconds."""
+    found: dict[tuple[int, int, int, str, str], list[Scale]] = {}
     for row in rows:
-        found.setdefault((row.options, row.images, row.how), []).append(row)
+        found.setdefault((row.images, row.width, row.height, row.options, row.how), []).append(row)
     lines: list[list[str]] = []
-    for (options, images, how), runs in sorted(found.items(), key=lambda each: (each[0][1], *each[0]), reverse=True):
+    for (images, width, height, options, how), runs in sorted(found.items(), reverse=True):
         each = median(run.each for run in runs)
-        plain = [run.each for run in found.get((options, images, "encode"), [])]
+        plain = [run.each for run in found.get((images, width, height, options, "encode"), [])]
         one = runs[0]
         lines.append(
             [
                 f"{how} {options} -j {one.jobs}",
+                f"{width}×{height}",
                 str(images),
                 str(len(runs)),
                 f"{each:.1f}",
@@ -197,8 +199,8 @@ def table(rows: Sequence[Scale]) -> str:
                 "–" if how == "encode" else _change(one.worker),
             ]
         )
-    heads = ["command", "images", "runs", "core ms an image", "of them actors'", "ratio", "seconds by the clock"]
-    return markdown_table([*heads, "its memory, MB", "an actor's, MB"], lines)
+    heads = ["command", "pixels", "images", "runs", "core ms an image", "of them actors'", "ratio"]
+    return markdown_table([*heads, "seconds by the clock", "its memory, MB", "an actor's, MB"], lines)
 
 
 def _change(quarters: Sequence[int]) -> str:

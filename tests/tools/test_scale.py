@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 COFFEE = ROOT / "src" / "unquant" / "demo" / "coffee.png"
 
 
-def row(how: str, cpu: float, options: str = "-q 40", images: int = 100) -> Scale:
+def row(how: str, cpu: float, options: str = "-q 40", images: int = 100, width: int = 144) -> Scale:
     worker, actors = ((0, 0), 0.0) if how == "encode" else ((400, 410), cpu - 5)
-    return Scale(how, images, 144, 128, options, 2, "a CPU", 30.0, cpu, actors, (200, 210), worker, (900, 910))
+    return Scale(how, images, width, 128, options, 2, "a CPU", 30.0, cpu, actors, (200, 210), worker, (900, 910))
 
 
 def test_small_photographs_are_parts_of_large_ones(tmp_path: Path) -> None:
@@ -32,15 +32,18 @@ def test_small_photographs_are_parts_of_large_ones(tmp_path: Path) -> None:
 
 def test_rows_go_to_a_file_and_a_table(tmp_path: Path) -> None:
     rows = [row("encode", 9), row("bulk", 10), row("encode", 11), row("bulk", 15), row("bulk", 20, "-q 50", 50)]
+    rows.append(row("bulk", 6, width=96))
     path = tmp_path / "scale.jsonl"
     path.write_text(scale.lines_of(rows), "utf-8")
     assert scale.read_scale(path) == rows
     page = filled("<!-- scale scale.jsonl -->\n<!-- end -->", tmp_path / "page.md").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page[3:6]]
-    assert cells[0] == ["encode -q 40 -j 2", "100", "2", "100.0", "–", "1.00", "30", "200 → 210", "–"]
-    assert cells[1] == ["bulk -q 40 -j 2", "100", "2", "125.0", "75.0", "0.80", "30", "200 → 210", "400 → 410"]
-    assert cells[2][:6] == ["bulk -q 50 -j 2", "50", "1", "400.0", "300.0", "–"]
-    assert page[-2] == "144×128 pixels; a CPU."
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page[3:7]]
+    assert cells[0] == ["encode -q 40 -j 2", "144×128", "100", "2", "100.0", "–", "1.00", "30", "200 → 210", "–"]
+    assert cells[1][:7] == ["bulk -q 40 -j 2", "144×128", "100", "2", "125.0", "75.0", "0.80"]
+    assert cells[1][7:] == ["30", "200 → 210", "400 → 410"]
+    assert cells[2][:7] == ["bulk -q 40 -j 2", "96×128", "100", "1", "60.0", "10.0", "–"]
+    assert cells[3][:7] == ["bulk -q 50 -j 2", "144×128", "50", "1", "400.0", "300.0", "–"]
+    assert page[-2] == "a CPU."
     path.write_text("{}\n", "utf-8")
     with pytest.raises(InputError, match=r"scale\.jsonl: no rows"):
         scale.read_scale(path)
