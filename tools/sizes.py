@@ -206,7 +206,7 @@ def costs(rows: Sequence[Size]) -> dict[str, Any]:
     """
     known = {
         "ratevar": {"latent_bytes": 5, "state_bytes": 0, "steps": 1, "steps_cost": False},
-        "cdc": {"latent_bytes": 4, "state_bytes": 12, "steps": 4, "steps_cost": True},
+        "cdc": {"latent_bytes": 4, "state_bytes": 12, "steps": 1, "steps_cost": True},
         "av1": {"latent_bytes": 0, "state_bytes": 0, "steps": 1, "steps_cost": False},
     }
     families: dict[str, Any] = {}
