@@ -8,6 +8,7 @@ that was not given.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ CHECKED = ("nn", "diffusion", "entropy", "networks", "weights", "train", "percep
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src"
 sys.path.insert(0, str(HERE / "support"))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # so a shell starts what runs in its background, and so would all processes that are interrupted here be started
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 install_import_hook([f"unquant.{name}" for name in CHECKED], "checker.checked")
 
 
