@@ -92,24 +92,16 @@ figures: .venv/.done
 	mkdir -p $(FIGURES)
 	$(if $(FAST),cp -r README.md docs $(PAGES)/)
 ifneq ($(kodak),)
-	$(BENCH) $(kodak) --codecs ratevar --at-bpp 0.05,0.112,0.246,0.8 --metrics fast --no-report -o $(OUT)/range
-	$(BENCH) $(kodak) --codecs ratevar,avif,heic,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
-		--metrics psnr,ms_ssim,lpips_alex,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
-	$(BENCH) $(kodak) --codecs ratevar,avif --at-bpp 0.15,0.3 --metrics psnr,ms_ssim,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/ratevar-2
+	$(BENCH) $(kodak) --codecs av1,ratevar,avif,avif-iq-420-s4,heic,jxl,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
+		--metrics psnr,ms_ssim,lpips_alex_cut,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
 	$(BENCH) $(kodak) --codecs av1,avif,avif-base --at-bpp $(if $(FAST),0.18$(comma)0.26,0.085$(comma)0.125$(comma)0.18$(comma)0.26$(comma)0.38$(comma)0.56) \
 		--metrics psnr,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/av1
-	$(BENCH) $(kodak) --codecs cdc --at-bpp $(if $(FAST),0.2,0.15$(comma)0.2$(comma)0.3$(comma)0.5) --metrics psnr,ms_ssim,lpips_alex,dists --no-report -o $(OUT)/cdc
-	$(BENCH) $(kodak) --codecs ratevar,cdc,avif,jpeg --at-bpp 0.2 --metrics lpips_alex,lpips_alex_cut --no-report -o $(OUT)/grid
 	$(BENCH) $(kodak) --codecs ratevar --metrics none --q-index $(shell seq -s, 16 $(if $(FAST),80,8) 336) --no-report -o $(OUT)/sweep
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m ratevar --threads 2 --out $(FIGURES)/speed.json
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m cdc --threads 2 --out $(FIGURES)/speed-cdc.json
 	.venv/bin/python -m tools speed $(KODAK)/kodim05.png -m av1 --threads 2 --out $(FIGURES)/speed-av1.json
 	for model in av1 ratevar; do .venv/bin/python -m tools uncertainty $(KODAK) --out $(FIGURES)/uncertainty.jsonl -m $$model || exit 1; done
 	cp $(OUT)/av1/rows.jsonl $(FIGURES)/av1.jsonl
-	cp $(OUT)/ratevar-2/rows.jsonl $(FIGURES)/ratevar-2.jsonl
-	cp $(OUT)/cdc/rows.jsonl $(FIGURES)/cdc.jsonl
-	cp $(OUT)/grid/rows.jsonl $(FIGURES)/grid.jsonl
-	cp $(OUT)/range/rows.jsonl $(FIGURES)/range.jsonl
 	cp $(OUT)/kodak/rows.jsonl $(FIGURES)/kodak.jsonl
 endif
 ifneq ($(cid22),)
@@ -117,9 +109,9 @@ ifneq ($(cid22),)
 	cp $(OUT)/knob/rows.jsonl $(FIGURES)/knob.jsonl
 endif
 	$(PLOT) $(FIGURES)/av1.jsonl -o $(FIGURES)/av1-lpips.svg --y lpips_vgg
-	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-lpips.svg
-	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/range.jsonl -o $(FIGURES)/kodak-psnr.svg --y psnr
-	$(PLOT) $(FIGURES)/kodak.jsonl $(FIGURES)/cdc.jsonl -o $(FIGURES)/cdc-lpips.svg
+	$(PLOT) $(FIGURES)/kodak.jsonl -o $(FIGURES)/kodak-lpips.svg --y lpips_alex_cut
+	$(PLOT) $(FIGURES)/kodak.jsonl -o $(FIGURES)/kodak-dists.svg --y dists
+	$(PLOT) $(FIGURES)/kodak.jsonl -o $(FIGURES)/kodak-psnr.svg --y psnr
 	$(PLOT) $(FIGURES)/cdc-steps.jsonl -o $(FIGURES)/cdc-steps.svg --x steps --along steps
 	$(PLOT) $(FIGURES)/knob.jsonl -o $(FIGURES)/knob.svg --x psnr --y dists --along realism
 	$(PLOT) $(FIGURES)/stage2-cid22.jsonl -o $(FIGURES)/stage2-dists.svg --x steps --y dists --along steps

@@ -4,10 +4,10 @@
     … made anew …
     <!-- end -->
 
-Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `range`: a column for every rate of
-the first codec, a line for each METRIC@REALISM. `against`: codecs beside `anchor=` read off their curves at equal bytes, see
-`unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is how many bytes of every file do not count,
-`distances=` a file distances.json of the same run. `speed`: what `python -m tools speed --out` wrote. `sizes`: rows of
+Paths are relative to the page. `equal-bytes`: a line for every target, codec and realism. `against`: codecs beside
+`anchor=` read off their curves at equal bytes, see `unquant.bench.analysis.equal`; `ours=` names some of them, `boxes=` is
+how many bytes of every file do not count, `distances=` a file distances.json of the same run. `bd`: a line for every
+setting, its BD-rates against AVIF. `speed`: what `python -m tools speed --out` wrote. `sizes`: rows of
 `python -m tools sizes`. `uncertainty`: rows of `python -m tools uncertainty`. `scale`: rows of `python -m tools scale`.
 """
 
@@ -31,6 +31,7 @@ from tools.spread import read_rows as read_spreads
 from tools.spread import table as spread_table
 from unquant.bench.analysis.curves import read_rows
 from unquant.bench.analysis.equal import RATES, equal_table
+from unquant.bench.analysis.study import Setting, Study
 from unquant.bench.analysis.summary import Group, footnotes, means
 from unquant.bench.analysis.tables import markdown_table, number
 from unquant.bench.metrics import METRICS
@@ -42,7 +43,7 @@ from unquant.files import write_whole
 __all__ = ["fill", "filled"]
 
 _BLOCK = re.compile(
-    r"(<!-- (equal-bytes|range|against|speed|sizes|uncertainty|scale) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (equal-bytes|against|bd|speed|sizes|uncertainty|scale) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 
@@ -99,29 +100,14 @@ def _equal_bytes(files: Sequence[Path], *, metrics: str, targets: str | None = N
 
 def _order(group: Group) -> tuple[Any, ...]:
     """By target; models before anchors, the most realistic decode first, anchors from the best known to the oldest."""
-    anchors = ["avif-base", "avif", "heic", "jxl", "webp", "jpeg2000", "jpeg"]
-    place = anchors.index(group.codec) if group.codec in anchors else -1
-    return float(group.target.split()[0]), place, -(group.realism or 0), group.steps or 0
+    codecs = ["av1", "ratevar", "cdc", "avif", "heic", "jxl", "webp", "jpeg2000", "jpeg"]
+    family = group.codec.split("-")[0]  # AVIF has a name for each set of options
+    place = codecs.index(family) if family in codecs else -1
+    return float(group.target.split()[0]), place, group.codec, -(group.realism or 0), group.steps or 0
 
 
 def _label(group: Group) -> str:
     return group.setting if group.realism is not None else title_of(group.codec)
-
-
-def _range(files: Sequence[Path], *, lines: str) -> str:
-    rows = read_rows(files)
-    codec = rows[0].codec
-    found = {(g.target, g.realism): g for g in means([row for row in rows if row.codec == codec])}
-    targets = sorted({target for target, _ in found}, key=lambda target: float(target.split()[0]))
-    table: list[list[str]] = []
-    realism = 0.0
-    for line in lines.split(","):
-        name, _, value = line.partition("@")
-        realism, info = float(value), METRICS[name]
-        cells = [number(found[target, realism].scores.get(name), info.digits) for target in targets]
-        table.append([f"{info.head}, realism {realism:g}", *cells])
-    head = ["bpp", *(f"{found[target, realism].bpp:.3f}" for target in targets)]
-    return "\n\n".join([markdown_table(head, table), _caption([row for row in rows if row.codec == codec])])
 
 
 def _against(
@@ -142,6 +128,31 @@ def _against(
     sets = None if distances is None else json.loads(Path(distances).read_text(encoding="utf-8"))
     table = equal_table(rows, anchor, metrics.split(","), ours=chosen, rates=rates, names=names, distances=sets)
     return f"{table}\n\n{_caption(rows)}"
+
+
+def _bd(files: Sequence[Path], *, metrics: str) -> str:
+    names = metrics.split(",")
+    rows = read_rows(files)
+    study = Study(rows)
+    lines = [
+        [setting.name, *(_bd_cell(study, setting, name) for name in names)]
+        for setting in study.settings
+        if setting != study.reference
+    ]
+    return (
+        f"{markdown_table(['codec', *(METRICS[name].head.rstrip(' ↑↓') for name in names)], lines)}\n\n{_caption(rows)}"
+    )
+
+
+def _bd_cell(study: Study, setting: Setting, metric: str) -> str:
+    """Mean over the images and its standard error, in percent of the bytes, where most of the images have one."""
+    found = study.bd_rate(setting, metric)
+    if found is None or found.per_image.rate is None or 2 * found.per_image.defined < found.per_image.total:
+        return "–"
+    each = found.per_image
+    error = "" if each.sigma is None else f" ± {each.sigma:.1f}"
+    fewer = "" if each.defined == each.total else f" ({each.defined})"
+    return f"{each.rate:+.1f}{error}{fewer}"
 
 
 def _caption(rows: Sequence[Row]) -> str:
@@ -184,8 +195,8 @@ def _scale(files: Sequence[Path]) -> str:
 
 _KINDS: dict[str, Callable[..., str]] = {
     "equal-bytes": _equal_bytes,
-    "range": _range,
     "against": _against,
+    "bd": _bd,
     "speed": _speed,
     "sizes": _sizes,
     "uncertainty": _uncertainty,

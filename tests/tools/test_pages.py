@@ -55,13 +55,23 @@ def test_equal_bytes(page: Path) -> None:
     assert not fill(page)
 
 
-def test_range(page: Path) -> None:
-    page.write_text(PAGE.format("range figures/rows.jsonl lines=psnr@0,lpips_alex@1", ""))
+def test_bd_rates_stand_beside_avif(page: Path) -> None:
+    """A curve of twice the bytes at every value is +100% on each image; where most images have none it is a dash."""
+    rows = [
+        replace(ROW, key=f"{codec} {image} {rate}", codec=codec, realism=realism, image=image, image_id=image,
+                target_bpp=rate, bytes=int(1000 * rate * factor), scores={"psnr": value, "dists": dists})
+        for codec, realism, factor in (("avif", None, 1), ("av1", 0.0, 2), ("jpeg", None, 3))
+        for image in ("i1", "i2")
+        for rate, value in ((0.1, 25.0), (0.2, 27.0), (0.3, 28.0), (0.5, 29.0))
+        for dists in [0.2 if codec == "jpeg" else 0.1 / rate]
+    ]  # fmt: skip
+    write_rows(page.parent / "figures" / "rows.jsonl", rows)
+    page.write_text(PAGE.format("bd figures/rows.jsonl metrics=psnr,dists", ""))
     fill(page)
     lines = [cells(line) for line in page.read_text().splitlines() if line.startswith("|")]
-    assert lines[0] == ["bpp", "0.150", "0.300"]
-    assert lines[2] == ["PSNR, dB ↑, realism 0", "30.00", "34.00"]
-    assert lines[3] == ["LPIPS (AlexNet) ↓, realism 1", "0.250", "0.100"]
+    assert lines[0] == ["codec", "PSNR, dB", "DISTS"]
+    assert lines[2:] == [["av1, realism 0", "+100.0 ± 0.0", "+100.0 ± 0.0"], ["JPEG", "+200.0 ± 0.0", "–"]]
+    assert "2 images; AVIF 1-2-3, av1 1-2-3, JPEG 1-2-3." in page.read_text()
 
 
 def test_against_reads_curves_without_the_boxes(page: Path) -> None:
@@ -96,7 +106,8 @@ def test_against_reads_curves_without_the_boxes(page: Path) -> None:
         "equal-bytes figures/none.jsonl metrics=psnr",
         "equal-bytes figures/rows.jsonl metrics=beauty",
         "equal-bytes figures/rows.jsonl",
-        "range figures/rows.jsonl lines=psnr",
+        "bd figures/rows.jsonl metrics=beauty",
+        "bd figures/rows.jsonl",
         "speed figures/rows.jsonl",
     ],
 )
