@@ -147,7 +147,7 @@ def _bd(files: Sequence[Path], *, metrics: str) -> str:
 def _bd_cell(study: Study, setting: Setting, metric: str) -> str:
     """Mean over the images and its standard error, in percent of the bytes, where most of the images have one."""
     found = study.bd_rate(setting, metric)
-    if found is None or found.per_image.rate is None or 2 * found.per_image.defined < found.per_image.total:
+    if found is None or found.per_image.rate is None or not found.per_image.is_of_most:
         return "–"
     each = found.per_image
     error = "" if each.sigma is None else f" ± {each.sigma:.1f}"

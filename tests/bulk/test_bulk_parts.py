@@ -11,6 +11,7 @@ import pickle
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -208,7 +209,7 @@ def test_blocks_have_so_many_pixels(tmp_path: Path) -> None:
     items = items_of(Place(str(tmp_path)), JPEG, None)
 
     def cut(pixels: int, images: int = 100) -> list[list[str]]:
-        blocks = Blocks(Task(False, "av1"), pixels, images)(table_of(items))
+        blocks = Blocks(Task(False, "av1"), pixels, images)(table_of([asdict(item) for item in items]))
         return [[Path(item["source"]).stem for item in block] for block in map(Blocks.items, blocks)]
 
     assert cut(15_100) == [["0", "1"], ["2"], ["3", "4"], ["9"]]

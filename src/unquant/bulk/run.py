@@ -329,11 +329,11 @@ def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, p
         raise
 
 
-def table_of(items: Sequence[Item]) -> Table:
+def table_of(items: Sequence[dict[str, Any]]) -> Table:
     """A chunk of items, or a block of them, as it passes through the cluster: one row."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([_held([asdict(item) for item in items])])
+    return pa.Table.from_pylist([_held(items)])
 
 
 def _held(items: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -353,10 +353,8 @@ class Blocks:
         return json.loads(block.column("block")[0].as_py())
 
     def __call__(self, chunk: Table) -> Iterator[Table]:
-        import pyarrow as pa
-
         for block in self.blocks(self.items(chunk)):
-            yield pa.Table.from_pylist([_held(block)])
+            yield table_of(block)
 
     def blocks(self, items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """The blocks of a chunk."""

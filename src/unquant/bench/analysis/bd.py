@@ -57,6 +57,11 @@ class Average(NamedTuple):
     overlap: float
     reason: str
 
+    @property
+    def is_of_most(self) -> bool:
+        """Whether at least half of the images have one."""
+        return 2 * self.defined >= self.total
+
 
 def compare(anchor: Curve, test: Curve, *, better: str = "higher", method: Method = "pchip") -> Delta:
     """Deltas of `test` over `anchor`. better: "higher" or "lower", what the metric's good values are.

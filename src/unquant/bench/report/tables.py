@@ -95,7 +95,7 @@ def _bd_cell(study: Study, setting: Setting, metric: str) -> Cell:
         overlap = f"curves of means share {means.overlap:.0%} of their range"
     else:
         small, overlap = "means –", f"curves of means: {means.reason}"
-    if each.rate is None or 2 * each.defined < each.total:
+    if each.rate is None or not each.is_of_most:
         only = f"{each.defined} of {each.total} images only" if each.defined else ""
         return Cell(
             "–", small if means.rate is not None else only or each.reason, f"{only} {each.reason}; {overlap}".strip()
