@@ -307,7 +307,7 @@ def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, p
             num_cpus=0,
         )
     rows = blocks.map_batches(
-        _Actor,
+        Actor,
         fn_constructor_args=(bulk.task, manifest),
         batch_size=1,
         batch_format="pyarrow",
@@ -317,11 +317,11 @@ def _rows(bulk: Bulk, manifest: Manifest, items: Sequence[Item], workers: int, p
         max_task_retries=_RETRIES,
     )
     try:
-        for row in rows.iter_rows():
-            found = json.loads(row["row"])
-            if "fatal" in found:
-                raise InputError(found["fatal"])
-            yield found
+        for block in rows.iter_rows():
+            for row in json.loads(block["rows"]):
+                if "fatal" in row:
+                    raise InputError(row["fatal"])
+                yield row
     except (RayError, RuntimeError) as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, UnquantError):
@@ -371,7 +371,7 @@ class Blocks:
         yield block
 
 
-class _Actor:
+class Actor:
     """A `Worker` of the cluster: a block in, its rows out, once they are in a part of the manifest."""
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
@@ -385,4 +385,5 @@ class _Actor:
             self.manifest.add(rows)
         except InputError as error:  # the disk is full
             rows = [{"fatal": str(error)}]
-        return pa.table({"row": [json.dumps(row) for row in rows]})
+        # in one row, for Ray would make each a block of its own, and wait until a few are taken before it sends more
+        return pa.table({"rows": [json.dumps(rows)]})
