@@ -22,7 +22,7 @@ from unquant.train.adversary import Discriminator
 from unquant.train.energy import feature_energy_score
 from unquant.train.objective import shifted_side
 
-__all__ = ["Structure", "StructureConfig", "StructureTerms", "squared", "squared_of_mean"]
+__all__ = ["Structure", "StructureConfig", "StructureTerms", "squared", "squared_of_chroma", "squared_of_mean"]
 
 
 @settings
@@ -132,6 +132,14 @@ class Structure(nn.Module):
 def squared(a: Image, b: Image) -> Float[Tensor, " b"]:
     """255²·MSE of each image."""
     return (a - b).square().mean((1, 2, 3)) * 255.0**2
+
+
+def squared_of_chroma(a: Image, b: Image) -> Float[Tensor, " b"]:
+    """255²·MSE of each image's Cb and Cr (ITU-R BT.601, full range)."""
+    red, green, blue = (a - b).unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402])
+    return chroma.square().mean((0, 2, 3)) * 255.0**2
 
 
 def squared_of_mean(first: Image, second: Image, x: Image) -> Float[Tensor, " b"]:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, features
@@ -25,6 +26,7 @@ from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run
+from unquant.train.structure import squared_of_chroma
 from unquant.weights_file import write_weights
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -94,6 +96,29 @@ def test_loss(made_up: tuple[Tensor, RedrawDraw, Tensor]) -> None:
     assert torch.equal(one, seen[0])
     assert torch.equal(other, seen[1])
     assert one.shape[-1] == 49
+
+
+def test_chroma_counts_at_realism_one(made_up: tuple[Tensor, RedrawDraw, Tensor]) -> None:
+    """Cb and Cr as Pillow computes them, to the rounding of its 8 bits; grey differences are none."""
+    x, draw, x_hat = made_up
+    x_hat.data = x + 0.2 * (x_hat.data - x).sign() * torch.rand(
+        4, 3, 64, 64, generator=torch.Generator().manual_seed(2)
+    )
+    x_hat.data, x[:] = (0.25 + 0.5 * p for p in (x_hat.data, x))
+    without, loss = (
+        RedrawStage(Av1(TINY), RedrawConfig(lpips_weight=0.0, chroma_weight=w), PairsConfig(), Brightness(), None)(
+            x, draw
+        )["loss"]
+        for w in (0.0, 7.0)
+    )
+    weight = by_hand(x, draw, x_hat)[2]
+    pictures = [(255 * p.detach()).round().byte().permute(0, 2, 3, 1).numpy() for p in (x_hat, x)]
+    ycc = [torch.stack([torch.from_numpy(np.array(Image.fromarray(a).convert("YCbCr"))) for a in p]) for p in pictures]
+    chroma = (ycc[0][..., 1:].double() - ycc[1][..., 1:].double()).square().mean((1, 2, 3))
+    expected = 7 * (weight * chroma)[2:].sum() / 4
+    assert (loss - without).item() == pytest.approx(float(expected), rel=0.02)
+    grey = torch.full_like(x, 0.1)
+    assert squared_of_chroma(x + grey, x).max() < 1e-6
 
 
 def test_dists_of_a_few_batches_counts_for_all(made_up: tuple[Tensor, RedrawDraw, Tensor]) -> None:
