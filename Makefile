@@ -92,7 +92,7 @@ figures: .venv/.done
 	mkdir -p $(FIGURES)
 	$(if $(FAST),cp -r README.md docs $(PAGES)/)
 ifneq ($(kodak),)
-	$(BENCH) $(kodak) --codecs av1,ratevar,avif,avif-iq-420-s4,heic,jxl,webp,jpeg --at-bpp 0.15,0.2,0.3,0.5 \
+	$(BENCH) $(kodak) --codecs av1,ratevar,cdc,avif,avif-iq-420-s4,heic,jxl,webp,jpeg --at-bpp $(if $(FAST),0.15$(comma)0.3,0.1$(comma)0.15$(comma)0.2$(comma)0.3$(comma)0.5$(comma)0.8) \
 		--metrics psnr,ms_ssim,lpips_alex_cut,dists$(if $(FAST),,$(comma)ssimulacra2$(comma)flip) $(if $(PUBLISHED),--published $(PUBLISHED)) -o $(OUT)/kodak
 	$(BENCH) $(kodak) --codecs av1,avif,avif-base --at-bpp $(if $(FAST),0.18$(comma)0.26,0.085$(comma)0.125$(comma)0.18$(comma)0.26$(comma)0.38$(comma)0.56) \
 		--metrics psnr,lpips_alex_cut,lpips_vgg,dists --no-report -o $(OUT)/av1
