@@ -125,7 +125,10 @@ def of_costs(
 @guarded
 def of_uncertainty(
     images: Annotated[Path, typer.Argument(help="a folder of photographs, or one", exists=True)],
-    out: Annotated[Path | None, typer.Option(help="rows are added to this file; what it has is left out")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="rows are added to this file; what it has is left out, of other weights taken out"),
+    ] = None,
     model: Annotated[str, typer.Option("-m", "--model", help="the model")] = DEFAULT_MODEL,
     bpp: Annotated[float, typer.Option("--at-bpp", help="target of the files", min=0)] = 0.15,
     figure: Annotated[Path | None, typer.Option(help="draw the first picture, its map and its error")] = None,
@@ -138,9 +141,10 @@ def of_uncertainty(
     if out is None:
         return
     rows = spread.read_rows(out) if out.exists() else []
-    known = {(row.image, row.codec, row.version) for row in rows}
+    rows = [row for row in rows if row.codec != model or row.version == codec.weights_id]
+    known = {(row.image, row.codec) for row in rows}
     for path in paths:
-        if (path.name, model, codec.weights_id) not in known:
+        if (path.name, model) not in known:
             with log.status(f"{model}, {path.name}"):
                 rows.append(spread.measure(codec, model, read_image(path), path.name, bpp))
             write_whole(out, spread.lines_of(rows), force=True)
