@@ -142,9 +142,9 @@ def of_uncertainty(
         return
     rows = spread.read_rows(out) if out.exists() else []
     rows = [row for row in rows if row.codec != model or row.version == codec.weights_id]
-    known = {(row.image, row.codec) for row in rows}
+    known = {row.image for row in rows if row.codec == model}
     for path in paths:
-        if (path.name, model) not in known:
+        if path.name not in known:
             with log.status(f"{model}, {path.name}"):
                 rows.append(spread.measure(codec, model, read_image(path), path.name, bpp))
             write_whole(out, spread.lines_of(rows), force=True)
