@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from unquant.train.av1.stage1 import RedrawConfig, RedrawDraw, RedrawStage
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run
-from unquant.train.structure import squared_of_chroma
+from unquant.train.structure import excess_grain, squared_of_chroma
 from unquant.weights_file import write_weights
 
 pytestmark = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
@@ -118,6 +119,39 @@ def test_chroma_counts_at_realism_one(made_up: tuple[Tensor, RedrawDraw, Tensor]
     assert (loss - without).item() == pytest.approx(float(expected), rel=0.02)
     grey = torch.full_like(x, 0.1)
     assert squared_of_chroma(x + grey, x).max() < 1e-6
+
+
+def test_grain_counts_at_realism_one(made_up: tuple[Tensor, RedrawDraw, Tensor]) -> None:
+    x, draw, x_hat = made_up
+    without, loss = (
+        RedrawStage(Av1(TINY), RedrawConfig(lpips_weight=0.0, grain_weight=w), PairsConfig(), Brightness(), None)(
+            x, draw
+        )["loss"]
+        for w in (0.0, 70.0)
+    )
+    grain, weight = excess_grain(x_hat, x)[2:], by_hand(x, draw, x_hat)[2][2:]
+    assert grain.min() > 0
+    assert (loss - without).item() == pytest.approx(float(70 * (weight * grain).detach().sum() / 4), rel=1e-3)
+
+
+def test_grain_is_the_squared_octaves_of_what_is_too_much() -> None:
+    """White noise has its variance in every band, at half size a quarter of it: 1 + 4·σ² times what is added to either."""
+    flat, noise = (
+        torch.full((3, 3, 512, 512), 0.5),
+        torch.randn(3, 1, 512, 512, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1),
+    )
+    for deviation in (0.5, 3.0):
+        found = excess_grain(flat + deviation / 255 * noise, flat)
+        assert found.tolist() == pytest.approx([math.log2(1 + 4 * deviation**2) ** 2] * 3, rel=0.05)
+    rough = flat + 3 / 255 * noise
+    assert excess_grain(flat, rough).max() == 0  # what is missing costs nothing
+    assert excess_grain(rough + 0.2, rough).max() < 1e-4
+    colour = torch.tensor([0.114, 0.0, -0.299]).view(3, 1, 1)  # of no luma
+    assert excess_grain(flat + colour * noise / 9, flat).max() < 1e-4
+    drawn = flat.clone().requires_grad_()
+    excess_grain(drawn, flat).sum().backward()
+    assert drawn.grad is not None
+    assert torch.isfinite(drawn.grad).all()
 
 
 def test_dists_of_a_few_batches_counts_for_all(made_up: tuple[Tensor, RedrawDraw, Tensor]) -> None:

@@ -1,10 +1,11 @@
 """Training of f of `av1` on pairs of pictures; its stage 1: f alone, at every step of AV1's quantiser, at ρ = 0 and ρ = 1.
 
-    L = mean[ w_0·w·255²·MSE ] at ρ = 0,   mean[ w·(255²·MSE + w_C·255²·MSE of Cb and Cr + w_L·LPIPS + w_D·DISTS) ] at ρ = 1,
+    L = mean[ w_0·w·255²·MSE ] at ρ = 0
+    L = mean[ w·(255²·MSE + w_C·255²·MSE of Cb and Cr + w_G·G + w_L·LPIPS + w_D·DISTS) ] at ρ = 1
     w = 1/(255²·MSE(x_q) + 4)
 
-w makes an image count by the share of its error that is taken away, so that all rates are learnt alike. The noise of ρ = 1 is
-in from the first step on.
+G is the excess of local energies (`excess_grain`). w makes an image count by the share of its error that is taken away, so
+that all rates are learnt alike. The noise of ρ = 1 is in from the first step on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unquant.shapes import Image
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
 from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.objective import draw_shift, shifted
-from unquant.train.structure import squared, squared_of_chroma
+from unquant.train.structure import excess_grain, squared, squared_of_chroma
 
 __all__ = ["RedrawConfig", "RedrawDraw", "RedrawStage"]
 
@@ -32,13 +33,15 @@ __all__ = ["RedrawConfig", "RedrawDraw", "RedrawStage"]
 class RedrawConfig:
     """Weights and sampling of the loss.
 
-    mean_weight: w_0, without which the gradients of LPIPS drown those of ρ = 0. chroma_weight: w_C. lpips_weight: w_L,
-    network lpips_net; 0 trains realism 0 alone. dists_weight: w_D, in dists_share of the batches on dists_crops squares of
-    dists_size pixels; 0 leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises OptionError.
+    mean_weight: w_0, without which the gradients of LPIPS drown those of ρ = 0. chroma_weight: w_C. grain_weight: w_G.
+    lpips_weight: w_L, network lpips_net; 0 trains realism 0 alone. dists_weight: w_D, in dists_share of the batches on
+    dists_crops squares of dists_size pixels; 0 leaves DISTS out. realism_zero: fraction of a batch with ρ = 0. Raises
+    OptionError.
     """
 
     mean_weight: NonNegativeFloat = 60.0
     chroma_weight: NonNegativeFloat = 0.0
+    grain_weight: NonNegativeFloat = 0.0
     lpips_weight: NonNegativeFloat = 1000.0
     lpips_net: Network = "alex"
     dists_weight: NonNegativeFloat = 0.0
@@ -90,6 +93,10 @@ class RedrawStage(PairsObjective):
             chroma = squared_of_chroma(x_hat[zeros:], x[zeros:])
             loss = loss + c.chroma_weight * (weight[zeros:] * chroma).sum() / count
         terms: dict[str, Tensor] = {}
+        if c.grain_weight and zeros < count:
+            grain = excess_grain(x_hat[zeros:], x[zeros:])
+            loss = loss + c.grain_weight * (weight[zeros:] * grain).sum() / count
+            terms["grain"] = grain.mean()
         if zeros:
             # AV1 may have been lossless
             terms["left"] = error[:zeros].sum() / base[:zeros].sum().clamp(min=1e-6)
