@@ -27,7 +27,7 @@ from unquant.train.journal import Journal
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run, load_recipe
-from unquant.train.structure import Structure, StructureTerms
+from unquant.train.structure import Structure, StructureTerms, excess_grain, squared_of_chroma
 from unquant.train.trainer import Trainer
 from unquant.weights_file import read_shards
 
@@ -89,7 +89,14 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
 
     monkeypatch.setattr(stage3, "redrawn", f)
     monkeypatch.setattr(Structure, "forward", compare)
-    weights = {"mean_weight": 3.0, "energy_weight": 10.0, "lpips_weight": 20.0, "dists_weight": 30.0}
+    weights = {
+        "mean_weight": 3.0,
+        "chroma_weight": 7.0,
+        "grain_weight": 9.0,
+        "energy_weight": 10.0,
+        "lpips_weight": 20.0,
+        "dists_weight": 30.0,
+    }
     terms = stage(Pixels(), spread=spread, **weights)(x, conditions)
     plain, first, second = (conditions.x_q[[0, 1, 2, 3, 4, 2, 3, 4]] + noise).split([2, 3, 3])
 
@@ -100,6 +107,8 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
     # the squared error of the mean of two samples is that of each less a quarter of what they are apart; without bias a half
     mean = (squared(first, x[2:]) + squared(second, x[2:])) / 2 - (1 - spread) * squared(first, second) / 2
     structure = torch.tensor([10 * a + 20 * (a + 3) + 30 * (a + 6) for a in (1.0, 2, 3)])
+    for sample in (first, second):
+        structure = structure + (7 * squared_of_chroma(sample, x[2:]) + 9 * excess_grain(sample, x[2:])) / 2
     expected = (3 * (w[:2] * squared(plain, x[:2])).sum() + (w[2:] * (mean + structure)).sum()) / 5
     torch.testing.assert_close(terms["loss"], expected)
     torch.testing.assert_close(terms["left"], (squared(plain, x[:2]) / squared(conditions.x_q, x)[:2]).mean())

@@ -1,10 +1,11 @@
 """Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
 
-    L = mean[ w_0·w·D ] at ρ = 0,   mean[ w·(D + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1,   w as in stage 1
+    L = mean[ w_0·w·D ] at ρ = 0
+    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1
 
-Two samples an example, through two noises; ES_φ is the energy score of their features (train/structure.py). D is 255²·MSE, at
-ρ = 1 without a part of what the samples differ by. J is a patch discriminator that knows x_q: off by default, watched. What
-validation finds worse than before is undone, and the weight of J halved.
+w and G as in stage 1. Two samples an example, through two noises; ES_φ is the energy score of their features
+(train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch discriminator that
+knows x_q: off by default, watched. What validation finds worse than before is undone, and the weight of J halved.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
 from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.objective import draw_shift, shifted
-from unquant.train.structure import Structure, StructureConfig, squared
+from unquant.train.structure import Structure, StructureConfig, excess_grain, squared, squared_of_chroma
 
 __all__ = ["Realism", "RealismConfig", "RealismDraw"]
 
@@ -37,11 +38,14 @@ _DISTS_SLACK, _GAIN_SLACK = 0.002, 0.02
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
-    mean_weight: as in stage 1. realism_zero: a third or more. spread: how much of the variance of the samples counts as
-    squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
+    mean_weight, chroma_weight, grain_weight: as in stage 1. realism_zero: a third or more. spread: how much of the variance
+    of the samples counts as squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants)
+    to 1 (255²·MSE of each).
     """
 
     mean_weight: NonNegativeFloat = 40.0
+    chroma_weight: NonNegativeFloat = 0.0
+    grain_weight: NonNegativeFloat = 0.0
     energy_weight: NonNegativeFloat = 500.0
     lpips_weight: NonNegativeFloat = 500.0
     dists_weight: NonNegativeFloat = 500.0
@@ -117,6 +121,10 @@ class Realism(PairsObjective):
             terms["left"] = share[:zeros].mean()
         if c.dists_weight:
             terms["dists"] = parts.dists.mean()
+        for sample in (first, second):
+            grain = excess_grain(sample, original)
+            colour = c.chroma_weight * squared_of_chroma(sample, original)
+            perceptual = perceptual + 0.5 * (colour + c.grain_weight * grain)
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
             realness, judged = adversarial_losses(self.companion, original, drawn, 2 * draw.x_q[zeros:] - 1)
