@@ -145,8 +145,8 @@ def squared(a: Image, b: Image) -> Float[Tensor, " b"]:
 
 def squared_of_chroma(a: Image, b: Image) -> Float[Tensor, " b"]:
     """255²·MSE of each image's Cb and Cr (ITU-R BT.601, full range)."""
-    red, green, blue = (a - b).unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    apart = a - b
+    luma, red, blue = _luma(apart)[:, 0], apart[:, 0], apart[:, 2]
     chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402])
     return chroma.square().mean((0, 2, 3)) * 255.0**2
 
@@ -158,8 +158,7 @@ def excess_grain(drawn: Image, x: Image) -> Float[Tensor, " b"]:
     added. Related to Wasserstein distortion (Qiu et al. 2024, arXiv 2310.03629), which compares local deviations of features;
     here what is missing costs nothing: to be punished for it a network fills with noise what it cannot know.
     """
-    planes = 255 * torch.cat([drawn, x])
-    luma = 0.299 * planes[:, :1] + 0.587 * planes[:, 1:2] + 0.114 * planes[:, 2:]
+    luma = _luma(255 * torch.cat([drawn, x]))
     excess: list[Tensor] = []
     for scale in (1, 2):
         # differences of neighbours, not a convolution, whose bfloat16 would drown them
@@ -171,6 +170,11 @@ def excess_grain(drawn: Image, x: Image) -> Float[Tensor, " b"]:
         one, other = torch.log2(energies + 0.25 / scale**2).chunk(2)
         excess.append((one - other).relu().square().mean((1, 2, 3)))
     return torch.stack(excess).mean(0)
+
+
+def _luma(planes: Image) -> Float[Tensor, "b 1 h w"]:
+    """Y of R, G and B (ITU-R BT.601)."""
+    return 0.299 * planes[:, :1] + 0.587 * planes[:, 1:2] + 0.114 * planes[:, 2:]
 
 
 def squared_of_mean(first: Image, second: Image, x: Image) -> Float[Tensor, " b"]:

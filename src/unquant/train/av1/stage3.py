@@ -122,9 +122,10 @@ class Realism(PairsObjective):
         if c.dists_weight:
             terms["dists"] = parts.dists.mean()
         for sample in (first, second):
-            grain = excess_grain(sample, original)
-            colour = c.chroma_weight * squared_of_chroma(sample, original)
-            perceptual = perceptual + 0.5 * (colour + c.grain_weight * grain)
+            if c.chroma_weight:
+                perceptual = perceptual + 0.5 * c.chroma_weight * squared_of_chroma(sample, original)
+            if c.grain_weight:
+                perceptual = perceptual + 0.5 * c.grain_weight * excess_grain(sample, original)
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
             realness, judged = adversarial_losses(self.companion, original, drawn, 2 * draw.x_q[zeros:] - 1)
