@@ -12,7 +12,7 @@ from unquant.train.adversary import Discriminator, adversarial_losses
 
 def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise as photographs, and what a file might say of them."""
-    real = torch.rand(4, 3, 64, 64, generator=generator)
+    real = 2 * torch.rand(4, 3, 64, 64, generator=generator) - 1
     return real, torch.randn(4, 8, 4, 4, generator=generator)
 
 

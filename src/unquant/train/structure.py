@@ -53,7 +53,7 @@ class StructureConfig:
     group: NonNegativeInt = 1
     pool: PositiveInt = 4
     adversarial_weight: NonNegativeFloat = 0.0
-    discriminator_width: PositiveInt = 48
+    discriminator_width: PositiveInt = 32
     discriminator_lr: PositiveFloat = 1.0
     realism_zero: Share = 0.25
 
@@ -114,10 +114,14 @@ class Structure(nn.Module):
         free = max(0, shifted_side(size) - self.config.vgg_crop)
         return torch.randint(0, free + 1, (2,), generator=generator)
 
-    def forward(self, first: Image, second: Image, x: Image, corner: Int[Tensor, " 2"]) -> StructureTerms:
-        """Two samples (one given twice counts once) against the original; corner: of the part that VGG sees."""
+    def forward(
+        self, first: Image, second: Image, x: Image, corner: Int[Tensor, " 2"], *, dists: bool = True
+    ) -> StructureTerms:
+        """Two samples (one given twice counts once) against the original; corner: of the part that VGG sees. The score is
+        computed where it has a weight, DISTS where it has one and is asked for; 0 elsewhere.
+        """
         c, samples = self.config, 1 if first is second else 2
-        energy, lpips, dists = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
+        energy, lpips, structure = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
         part = [first, second, x]
         if c.vgg_crop < x.shape[-1]:
             # by indices on the device: a compiled graph must not depend on where the corner lies
@@ -128,14 +132,16 @@ class Structure(nn.Module):
             assert isinstance(network, LPIPS)
             one, other, target = _features(network, part if name == "vgg" else [first, second, x], samples)
             lpips = lpips + 0.5 * (network.compare(one, target) + network.compare(other, target)) / len(self.lpips)
+            if not c.energy_weight:
+                continue
             roots = [head.clamp(min=0).sqrt() for head in network.heads]
             weighed = [[tap * root for tap, root in zip(taps, roots, strict=True)] for taps in (one, other, target)]
             score = feature_energy_score(weighed[0], weighed[1], weighed[2], c.group, c.pool)
             energy = energy + score / len(self.lpips)
-        if self.dists is not None:
+        if self.dists is not None and dists:
             one, other, target = _features(self.dists, part, samples)
-            dists = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
-        return StructureTerms(energy, lpips, dists)
+            structure = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
+        return StructureTerms(energy, lpips, structure)
 
 
 def squared(a: Image, b: Image) -> Float[Tensor, " b"]:

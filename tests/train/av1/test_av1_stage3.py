@@ -21,7 +21,7 @@ from unquant.perceptual import DISTS, LPIPS
 from unquant.train import judges
 from unquant.train.av1 import objective as av1_objective
 from unquant.train.av1 import stage3
-from unquant.train.av1.pairs import PairsConfig
+from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.av1.stage3 import Realism, RealismConfig, RealismDraw
 from unquant.train.journal import Journal
 from unquant.train.loop import train
@@ -83,7 +83,10 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
         assert torch.equal(x_q[2:5], x_q[5:])
         return x_q + noise
 
-    def compare(self: Structure, first: Tensor, second: Tensor, target: Tensor, corner: Tensor) -> StructureTerms:
+    def compare(
+        self: Structure, first: Tensor, second: Tensor, target: Tensor, corner: Tensor, *, dists: bool
+    ) -> StructureTerms:
+        assert dists
         seen.extend((first, second, target, corner))
         return StructureTerms(torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6]), torch.tensor([7.0, 8, 9]))
 
@@ -148,9 +151,74 @@ def test_the_two_samples_differ(draw: tuple[Tensor, RealismDraw]) -> None:
             p.add_(0.05 * torch.randn_like(p))
     seen: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.structure, "forward", lambda *a: (seen.extend(a), StructureTerms(*[torch.zeros(3)] * 3))[1])
+        patch.setattr(
+            one.structure, "forward", lambda *a, dists: (seen.extend(a), StructureTerms(*[torch.zeros(3)] * 3))[1]
+        )
         one(x, conditions)
     assert float((seen[0] - seen[1]).detach().abs().mean()) > 1e-4
+
+
+def test_one_sample_where_nothing_compares_two(
+    draw: tuple[Tensor, RealismDraw], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is that of two equal samples; DISTS counts in its share of the batches as if all had it."""
+    x, conditions = draw
+    noise = 0.03 * torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    asked: list[int] = []
+
+    def f(model: Av1, x_q: Tensor, coding: Tensor, realism: Tensor) -> Tensor:
+        asked.append(len(x_q))
+        return x_q + torch.cat([noise, noise[2:]])[: len(x_q)]
+
+    monkeypatch.setattr(stage3, "redrawn", f)
+    weights = {"chroma_weight": 7.0, "grain_weight": 9.0, "lpips_weight": 20.0, "dists_weight": 30.0}
+    losses: list[Tensor] = []
+    for energy, share in ((1e-9, 1.0), (0.0, 1.0), (0.0, 0.25)):
+        one = stage(Pixels(), energy_weight=energy, dists_share=share, **weights)
+        losses += [one(x, conditions._replace(dists=dists))["loss"] for dists in (True, False)]
+    assert asked == [8, 8, 5, 5, 5, 5]
+    torch.testing.assert_close(losses[2], losses[0])
+    torch.testing.assert_close(losses[5], losses[3])
+    torch.testing.assert_close(losses[4] - losses[5], 4 * (losses[2] - losses[3]))
+    assert losses[2] > losses[3]
+
+
+def test_a_share_of_the_batches_sees_dists(draw: tuple[Tensor, RealismDraw]) -> None:
+    x, conditions = draw
+    one, g = stage(Pixels(), dists_share=0.25), torch.Generator().manual_seed(3)
+    pairs = PairBatch(x, conditions.x_q, conditions.coding)
+    seen = sum(one.draw_of(pairs, g, torch.device("cpu")).dists for _ in range(400))
+    assert 70 < seen < 130
+
+
+@pytest.mark.parametrize("energy", [0.0, 10.0])
+def test_the_adversary_judges_what_was_added(
+    draw: tuple[Tensor, RealismDraw], energy: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Differences to x_q in units of the error that AV1 leaves at a step, with a weight in the same units."""
+    x, conditions = draw
+    coding = told([Coding(index, 0.2) for index in (90, 120, 150, 180, 210)])
+    given: list[Tensor] = []
+
+    def losses(companion: Any, real: Tensor, drawn: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        given.extend((real, drawn, known))
+        return torch.arange(len(drawn)).float(), torch.tensor(0.5)
+
+    samples = 2 if energy else 1
+    noise = 0.03 * torch.randn(2 + 3 * samples, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(stage3, "redrawn", lambda model, x_q, *_: x_q + noise)
+    monkeypatch.setattr(stage3, "adversarial_losses", losses)
+    options = {"energy_weight": energy, "lpips_weight": 20.0}
+    plain = stage(**options)(x, conditions._replace(coding=coding))["loss"]
+    found = stage(adversarial_weight=3.0, **options)(x, conditions._replace(coding=coding))["loss"]
+    expected = 0.16 * coding[2:, -1]
+    root = expected.sqrt().view(-1, 1, 1, 1) / 255
+    torch.testing.assert_close(given[0], (x - conditions.x_q)[2:] / root)
+    torch.testing.assert_close(given[1], noise[2:] / root.repeat(samples, 1, 1, 1))
+    torch.testing.assert_close(given[2], 2 * conditions.x_q[2:] - 1)
+    scores = torch.arange(3 * samples).float().view(samples, 3).mean(0)
+    w = 1 / (255**2 * ((conditions.x_q - x) ** 2).mean((1, 2, 3))[2:] + 4)
+    torch.testing.assert_close(found - plain, 0.5 + 3 * (w * expected * scores).sum() / 5)
 
 
 def test_a_third_of_every_batch_has_realism_0() -> None:
@@ -162,7 +230,9 @@ def test_a_third_of_every_batch_has_realism_0() -> None:
         RealismConfig(realism_zero=0.3)
 
 
-@pytest.mark.parametrize("wrong", [{"spread": 2.0}, {"spread": -1.0}, {"mean_weight": -1.0}, {"nets": "squeeze"}])
+@pytest.mark.parametrize(
+    "wrong", [{"spread": 2.0}, {"spread": -1.0}, {"mean_weight": -1.0}, {"nets": "squeeze"}, {"dists_share": 0.0}]
+)
 def test_wrong_numbers_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(wrong))):
         RealismConfig(**wrong)

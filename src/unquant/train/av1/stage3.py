@@ -1,11 +1,13 @@
 """Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
 
     L = mean[ w_0·w·D ] at ρ = 0
-    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·J) ] at ρ = 1
+    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·e·J) ] at ρ = 1
 
-w and G as in stage 1. Two samples an example, through two noises; ES_φ is the energy score of their features
-(train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch discriminator that
-knows x_q: off by default, watched. What validation finds worse than before is undone, and the weight of J halved.
+w and G as in stage 1. Two samples an example, through two noises, where something compares them; ES_φ is the energy score of
+their features (train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch
+discriminator that knows x_q, off by default, watched: it judges (x̂ − x_q)/√e, with e the squared error that AV1 leaves at
+that step; of pictures as they are it learns next to nothing, so small is what was lost beside what is there. What validation
+finds worse than before is undone, and the weight of J halved.
 """
 
 from __future__ import annotations
@@ -32,15 +34,17 @@ __all__ = ["Realism", "RealismConfig", "RealismDraw"]
 
 _DISTS_SLACK, _GAIN_SLACK = 0.002, 0.02
 """By how much DISTS over AV1's, and PSNR at ρ = 0 in dB, may worsen before it counts."""
+_SQUARED_PER_STEP = 0.16
+"""255²·MSE of AV1 over ac_q: about that of training crops at every step, 2 to 13 levels of root mean square."""
 
 
 @settings
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
-    mean_weight, chroma_weight, grain_weight: as in stage 1. realism_zero: a third or more. spread: how much of the variance
-    of the samples counts as squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants)
-    to 1 (255²·MSE of each).
+    mean_weight, chroma_weight, grain_weight: as in stage 1. dists_share: fraction of the batches that see DISTS; it counts as
+    if all had. realism_zero: a third or more. spread: how much of the variance of the samples counts as squared error at
+    ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
     """
 
     mean_weight: NonNegativeFloat = 40.0
@@ -49,6 +53,7 @@ class RealismConfig(StructureConfig):
     energy_weight: NonNegativeFloat = 500.0
     lpips_weight: NonNegativeFloat = 500.0
     dists_weight: NonNegativeFloat = 500.0
+    dists_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     vgg_crop: Annotated[int, Field(ge=32)] = 96
     realism_zero: Annotated[float, Field(ge=1 / 3, le=1)] = 0.375
     spread: Share = 1.0
@@ -61,7 +66,8 @@ class RealismConfig(StructureConfig):
 class RealismDraw(NamedTuple):
     """What one batch is trained at: the coded crops, what f is told of them, how many come first with ρ = 0.
 
-    shift: of the feature networks' grids, as `shifted` takes it. corner: of what VGG sees of the rest.
+    shift: of the feature networks' grids, as `shifted` takes it. corner: of what VGG sees of the rest. dists: whether this
+    batch sees DISTS.
     """
 
     x_q: Image
@@ -69,6 +75,7 @@ class RealismDraw(NamedTuple):
     zeros: int
     shift: Int[Tensor, " 2"]
     corner: Int[Tensor, " 2"]
+    dists: bool = True
 
 
 class Realism(PairsObjective):
@@ -85,6 +92,7 @@ class Realism(PairsObjective):
         super().__init__(model, pairs, judges if dists is None else {**judges, "dists": dists})
         self.config = config
         self.structure = Structure(config, lpips, dists if config.dists_weight else None)
+        self.samples = 2 if config.energy_weight or config.spread < 1 else 1
         self.companion = config.adversary(channels=3, stride=1)
         self.guarded, self.adversarial_weight = self.companion is not None, config.adversarial_weight
         self._best: dict[str, float] = {}
@@ -93,27 +101,31 @@ class Realism(PairsObjective):
         count, size = len(pairs.x), pairs.x.shape[-1]
         shift = draw_shift(size // 16, generator).to(device)
         corner = self.structure.draw_corner(size, generator).to(device)
-        return RealismDraw(pairs.x_q, pairs.coding, self.config.plain(count), shift, corner)
+        dists = float(torch.rand((), generator=generator)) < self.config.dists_share
+        return RealismDraw(pairs.x_q, pairs.coding, self.config.plain(count), shift, corner, dists)
 
     def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
         `energy`, `lpips`, `dists` of the samples; the adversary's `realness` and its own loss, `discriminator`.
         """
         c, zeros, count = self.config, draw.zeros, x.shape[0]
-        # one pass of f over everything: plain pictures first, then two samples of each of the others
-        x_q, coding = (torch.cat([t, t[zeros:]]) for t in (draw.x_q, draw.coding))
+        # one pass of f over everything: plain pictures first, then the samples of each of the others
+        x_q, coding = (torch.cat([t, *[t[zeros:]] * (self.samples - 1)]) for t in (draw.x_q, draw.coding))
         realism = (torch.arange(len(x_q), device=x.device) >= zeros).float().view(-1, 1, 1, 1)
         out = redrawn(self.model, x_q, coding, realism)
         plain, drawn = out[:zeros], out[zeros:]
-        first, second = drawn.chunk(2)
+        drawings = drawn.chunk(self.samples)
+        first, second = drawings[0], drawings[-1]
         original, base = x[zeros:], squared(draw.x_q, x)
         apart = 0.5 * (1 - c.spread) * squared(first, second)
         error = torch.cat(
             [squared(plain, x[:zeros]), 0.5 * (squared(first, original) + squared(second, original)) - apart]
         )
         weight = weight_of(base)
-        seen = [shifted(picture, draw.shift) for picture in (first, second, original)]
-        parts = self.structure(seen[0], seen[1], seen[2], draw.corner)
+        seen = shifted(first, draw.shift)
+        other = seen if first is second else shifted(second, draw.shift)
+        parts = self.structure(seen, other, shifted(original, draw.shift), draw.corner, dists=draw.dists)
+        parts = parts._replace(dists=parts.dists / c.dists_share)
         perceptual = c.weighed(parts)
         share = error / base.clamp(min=1e-6)
         terms = {"left_drawn": share[zeros:].mean(), "energy": parts.energy.mean(), "lpips": parts.lpips.mean()}
@@ -121,15 +133,18 @@ class Realism(PairsObjective):
             terms["left"] = share[:zeros].mean()
         if c.dists_weight:
             terms["dists"] = parts.dists.mean()
-        for sample in (first, second):
+        for sample in drawings:
             if c.chroma_weight:
-                perceptual = perceptual + 0.5 * c.chroma_weight * squared_of_chroma(sample, original)
+                perceptual = perceptual + c.chroma_weight * squared_of_chroma(sample, original) / self.samples
             if c.grain_weight:
-                perceptual = perceptual + 0.5 * c.grain_weight * excess_grain(sample, original)
+                perceptual = perceptual + c.grain_weight * excess_grain(sample, original) / self.samples
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
-            realness, judged = adversarial_losses(self.companion, original, drawn, 2 * draw.x_q[zeros:] - 1)
-            perceptual = perceptual + self.adversarial_weight * realness.view(2, -1).mean(0)
+            known, expected = draw.x_q[zeros:], _SQUARED_PER_STEP * draw.coding[zeros:, -1]
+            scale = 255 * expected.rsqrt().view(-1, 1, 1, 1)
+            details = [scale * (picture - known) for picture in (original, *drawings)]
+            realness, judged = adversarial_losses(self.companion, details[0], torch.cat(details[1:]), 2 * known - 1)
+            perceptual = perceptual + self.adversarial_weight * expected * realness.view(self.samples, -1).mean(0)
             terms |= {"realness": -realness.mean(), "discriminator": judged}
         mean = (c.mean_weight - 1) * (weight * error)[:zeros].sum() / count
         loss = (weight * error).mean() + mean + (weight[zeros:] * perceptual).sum() / count + judged

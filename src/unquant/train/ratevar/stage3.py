@@ -128,7 +128,9 @@ class Stage3(Objective[Ratevar]):
         means = {"energy": terms.energy.mean(), "lpips": terms.lpips.mean()}
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
-            realness, judged = adversarial_losses(self.companion, original, out[zeros:], known / LATENT_GAIN)
+            realness, judged = adversarial_losses(
+                self.companion, 2 * original - 1, 2 * out[zeros:] - 1, known / LATENT_GAIN
+            )
             perceptual = perceptual + c.adversarial_weight * realness.view(samples, -1).mean(0)
             means |= {"realness": -realness.mean(), "discriminator": judged}
         loss = (root_lambda * distortion).mean() + (root_lambda[zeros:] * perceptual).sum() / x.shape[0] + judged
