@@ -121,7 +121,7 @@ class Structure(nn.Module):
         computed where it has a weight, DISTS where it has one and is asked for; 0 elsewhere.
         """
         c, samples = self.config, 1 if first is second else 2
-        energy, lpips, structure = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
+        energy, lpips, distance = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
         part = [first, second, x]
         if c.vgg_crop < x.shape[-1]:
             # by indices on the device: a compiled graph must not depend on where the corner lies
@@ -140,8 +140,8 @@ class Structure(nn.Module):
             energy = energy + score / len(self.lpips)
         if self.dists is not None and dists:
             one, other, target = _features(self.dists, part, samples)
-            structure = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
-        return StructureTerms(energy, lpips, structure)
+            distance = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
+        return StructureTerms(energy, lpips, distance)
 
 
 def squared(a: Image, b: Image) -> Float[Tensor, " b"]:
