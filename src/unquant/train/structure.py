@@ -120,27 +120,27 @@ class Structure(nn.Module):
         """Two samples (one given twice counts once) against the original; corner: of the part that VGG sees. The score is
         computed where it has a weight, DISTS where it has one and is asked for; 0 elsewhere.
         """
-        c, samples = self.config, 1 if first is second else 2
+        c, whole = self.config, [first, x] if first is second else [first, second, x]
         energy, lpips, distance = (torch.zeros(x.shape[0], device=x.device) for _ in range(3))
-        part = [first, second, x]
+        part = whole
         if c.vgg_crop < x.shape[-1]:
             # by indices on the device: a compiled graph must not depend on where the corner lies
             span = torch.arange(c.vgg_crop, device=x.device)
             rows, columns = (corner[0] + span)[:, None], corner[1] + span
-            part = [t[..., rows, columns] for t in part]
+            part = [t[..., rows, columns] for t in whole]
         for name, network in self.lpips.items():
             assert isinstance(network, LPIPS)
-            one, other, target = _features(network, part if name == "vgg" else [first, second, x], samples)
-            lpips = lpips + 0.5 * (network.compare(one, target) + network.compare(other, target)) / len(self.lpips)
-            if not c.energy_weight:
-                continue
-            roots = [head.clamp(min=0).sqrt() for head in network.heads]
-            weighed = [[tap * root for tap, root in zip(taps, roots, strict=True)] for taps in (one, other, target)]
-            score = feature_energy_score(weighed[0], weighed[1], weighed[2], c.group, c.pool)
-            energy = energy + score / len(self.lpips)
+            *samples, target = _features(network, part if name == "vgg" else whole)
+            lpips = lpips + _distance(network, samples, target) / len(self.lpips)
+            if c.energy_weight:
+                roots = [head.clamp(min=0).sqrt() for head in network.heads]
+                compared = samples[0], samples[-1], target
+                weighed = [[tap * root for tap, root in zip(taps, roots, strict=True)] for taps in compared]
+                score = feature_energy_score(weighed[0], weighed[1], weighed[2], c.group, c.pool)
+                energy = energy + score / len(self.lpips)
         if self.dists is not None and dists:
-            one, other, target = _features(self.dists, part, samples)
-            distance = 0.5 * (self.dists.compare(one, target) + self.dists.compare(other, target))
+            *samples, target = _features(self.dists, part)
+            distance = _distance(self.dists, samples, target)
         return StructureTerms(energy, lpips, distance)
 
 
@@ -188,10 +188,15 @@ def squared_of_mean(first: Image, second: Image, x: Image) -> Float[Tensor, " b"
     return 0.5 * (squared(first, x) + squared(second, x) - squared(first, second))
 
 
-def _features(network: LPIPS | DISTS, triple: Sequence[Tensor], samples: int) -> tuple[list[Tensor], ...]:
-    """Features of two samples (the same ones where samples is 1) and of the original, which need no gradient."""
+def _features(network: LPIPS | DISTS, pictures: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Features of each sample and, last, of the original, which need no gradient."""
+    *drawn, x = pictures
     with torch.no_grad():
-        target = network.extract(triple[2])
-    features = network.extract(torch.cat(list(triple[:samples])))
-    halves = [[part.chunk(samples)[i] for part in features] for i in (0, samples - 1)]
-    return halves[0], halves[1], target
+        target = network.extract(x)
+    parts = [part.chunk(len(drawn)) for part in network.extract(torch.cat(drawn))]
+    return [*(list(sample) for sample in zip(*parts, strict=True)), target]
+
+
+def _distance(network: LPIPS | DISTS, samples: Sequence[list[Tensor]], target: list[Tensor]) -> Float[Tensor, " b"]:
+    """The mean over the samples, by their features."""
+    return torch.stack([network.compare(sample, target) for sample in samples]).mean(0)

@@ -65,7 +65,7 @@ def draw() -> tuple[Tensor, RealismDraw]:
     g = torch.Generator().manual_seed(1)
     x = torch.rand(5, 3, 64, 64, generator=g)
     x_q = (x + 0.05 * torch.randn(5, 3, 64, 64, generator=g)).clamp(0, 1)
-    return x, RealismDraw(x_q, told([Coding(150, 0.2)] * 5), 2, torch.tensor([3, 10]), torch.tensor([7, 0]))
+    return x, RealismDraw(x_q, told([Coding(150, 0.2)] * 5), 2, torch.tensor([3, 10]), torch.tensor([7, 0]), True)
 
 
 # ---- the loss --------------------------------------------------------------------------------------------------------

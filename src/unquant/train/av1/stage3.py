@@ -6,7 +6,7 @@
 w and G as in stage 1. Two samples an example, through two noises, where something compares them; ES_φ is the energy score of
 their features (train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch
 discriminator that knows x_q, off by default, watched: it judges (x̂ − x_q)/√e, with e the squared error that AV1 leaves at
-that step; of pictures as they are it learns next to nothing, so small is what was lost beside what is there. What validation
+that step; of pictures as they are it learns little, so small is what was lost beside what is there. What validation
 finds worse than before is undone, and the weight of J halved.
 """
 
@@ -75,7 +75,7 @@ class RealismDraw(NamedTuple):
     zeros: int
     shift: Int[Tensor, " 2"]
     corner: Int[Tensor, " 2"]
-    dists: bool = True
+    dists: bool
 
 
 class Realism(PairsObjective):
@@ -106,7 +106,8 @@ class Realism(PairsObjective):
 
     def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
-        `energy`, `lpips`, `dists` of the samples; the adversary's `realness` and its own loss, `discriminator`.
+        `lpips` and, with a weight, `energy` and `dists` of the samples; the adversary's `realness` and its own
+        loss, `discriminator`.
         """
         c, zeros, count = self.config, draw.zeros, x.shape[0]
         # one pass of f over everything: plain pictures first, then the samples of each of the others
@@ -115,22 +116,22 @@ class Realism(PairsObjective):
         out = redrawn(self.model, x_q, coding, realism)
         plain, drawn = out[:zeros], out[zeros:]
         drawings = drawn.chunk(self.samples)
-        first, second = drawings[0], drawings[-1]
         original, base = x[zeros:], squared(draw.x_q, x)
-        apart = 0.5 * (1 - c.spread) * squared(first, second)
-        error = torch.cat(
-            [squared(plain, x[:zeros]), 0.5 * (squared(first, original) + squared(second, original)) - apart]
-        )
+        of_samples = torch.stack([squared(sample, original) for sample in drawings]).mean(0)
+        if c.spread < 1:
+            of_samples = of_samples - 0.5 * (1 - c.spread) * squared(drawings[0], drawings[1])
+        error = torch.cat([squared(plain, x[:zeros]), of_samples])
         weight = weight_of(base)
-        seen = shifted(first, draw.shift)
-        other = seen if first is second else shifted(second, draw.shift)
-        parts = self.structure(seen, other, shifted(original, draw.shift), draw.corner, dists=draw.dists)
+        seen = [shifted(sample, draw.shift) for sample in drawings]
+        parts = self.structure(seen[0], seen[-1], shifted(original, draw.shift), draw.corner, dists=draw.dists)
         parts = parts._replace(dists=parts.dists / c.dists_share)
         perceptual = c.weighed(parts)
         share = error / base.clamp(min=1e-6)
-        terms = {"left_drawn": share[zeros:].mean(), "energy": parts.energy.mean(), "lpips": parts.lpips.mean()}
+        terms = {"left_drawn": share[zeros:].mean(), "lpips": parts.lpips.mean()}
         if zeros:
             terms["left"] = share[:zeros].mean()
+        if c.energy_weight:
+            terms["energy"] = parts.energy.mean()
         if c.dists_weight:
             terms["dists"] = parts.dists.mean()
         for sample in drawings:

@@ -125,7 +125,9 @@ class Stage3(Objective[Ratevar]):
         other = seen if first is second else shifted(second, draw.shift)
         terms = self.structure(seen, other, shifted(original, draw.shift), draw.corner)
         perceptual = c.weighed(terms)
-        means = {"energy": terms.energy.mean(), "lpips": terms.lpips.mean()}
+        means = {"lpips": terms.lpips.mean()}
+        if c.energy_weight:
+            means["energy"] = terms.energy.mean()
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
             realness, judged = adversarial_losses(
@@ -153,8 +155,8 @@ class Stage3(Objective[Ratevar]):
 
     @torch.no_grad()
     def validate(self, model: Ratevar, photos: Photos, size: int, count: int) -> dict[str, float]:
-        """At three steps N: `psnr_N` at ρ = 0; `energy_N`, `lpips_N` (mean over the networks) and, where it is trained
-        for, `dists_N` at ρ = 1; `loss`: the mean of their weighted sum.
+        """At three steps N: `psnr_N` at ρ = 0; `lpips_N` (mean over the networks) and, where they are trained for,
+        `energy_N` and `dists_N` at ρ = 1; `loss`: the mean of their weighted sum.
         """
         c, row, losses = self.config, dict[str, float](), list[float]()
         with fixed_noise(photos.device):
@@ -172,7 +174,9 @@ class Stage3(Objective[Ratevar]):
                     y, end = self._latents(model, side)
                     samples.append(model.g_s(y, end, log2_q, one).clamp(0, 1))
                 terms = self.structure(samples[0], samples[1], x, corner)
-                row |= {f"energy_{q_index}": float(terms.energy.mean()), f"lpips_{q_index}": float(terms.lpips.mean())}
+                row[f"lpips_{q_index}"] = float(terms.lpips.mean())
+                if c.energy_weight:
+                    row[f"energy_{q_index}"] = float(terms.energy.mean())
                 if self.structure.dists is not None:
                     row[f"dists_{q_index}"] = float(terms.dists.mean())
                 losses.append(float(c.weighed(terms).mean()))
