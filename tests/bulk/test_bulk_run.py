@@ -33,6 +33,16 @@ Start = Callable[..., "subprocess.Popen[str]"]
 SOURCE = Path(unquant.__file__).parents[1]
 
 
+def kill_all(process: subprocess.Popen[Any]) -> None:
+    """It and what it has begun; asked to end, Ray takes half a minute."""
+    parts = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    process.wait()
+    for part in parts:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            part.kill()
+
+
 class Cluster:
     """A cluster of two cores, which runs. address: its own; asked: the environment of who may use it."""
 
@@ -54,11 +64,7 @@ class Cluster:
         self.address = found[1]
 
     def end(self) -> None:
-        parts = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.terminate()
-        self.process.wait(60)
-        for part in psutil.wait_procs(parts, 5)[1]:
-            part.kill()
+        kill_all(self.process)
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +110,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for process in begun:
-        for each in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
-            each.kill()
-        process.kill()
-        process.wait()
+        kill_all(process)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
