@@ -1,8 +1,7 @@
-"""Metadata on the command line, in processes of their own: kept, given, left out, in the way of a target."""
+"""Metadata on the command line: kept, given, left out, in the way of a target."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +10,11 @@ import pytest
 from fake_codec import picture
 from image_files import P3_XYZ, make_exif, parse_exif, rgb_icc
 from PIL import ExifTags, Image, ImageCms
+from typer.testing import Result
 
 from unquant.cli.exits import Code
 from unquant.container import parse
 from unquant.images.orientation import orientation_of
-
-Spawn = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>own</note></x:xmpmeta>'
 OTHER_XMP = XMP.replace(b"own", b"given" * 100)
@@ -25,13 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("requires_weights")]
 
 
 @pytest.fixture
-def run(spawn: Spawn) -> Callable[..., str]:
+def run(call: Callable[..., Result]) -> Callable[..., str]:
     """Runs `unquant` and gives what it says; it fails unless the exit code is that of `code`."""
 
     def run(*arguments: object, code: int = 0) -> str:
-        done = spawn(*arguments)
-        assert done.returncode == code, done.stderr
-        return done.stderr.decode()
+        done = call(*arguments)
+        assert done.exit_code == code, done.stderr
+        return done.stderr
 
     return run
 

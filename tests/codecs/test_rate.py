@@ -80,7 +80,7 @@ def test_search_is_quick_on_what_is_nearly_geometric() -> None:
 
 @pytest.fixture(scope="module")
 def picture(photo: Image.Image) -> Image.Image:
-    return photo.crop((120, 60, 440, 300))
+    return photo.crop((120, 60, 312, 204))
 
 
 def check_met(codec: AnyCodec, picture: Image.Image, data: bytes, target: int) -> None:
@@ -111,7 +111,7 @@ def step_of(data: bytes) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [440, 500, 555, 700, 1000, 1411, 2000, 2650])
+@pytest.mark.parametrize("target", [250, 300, 333, 400, 520, 700, 900, 1100])
 def test_target_bytes(every: AnyCodec, picture: Image.Image, target: int) -> None:
     data = every.encode(picture, target_bytes=target)
     check_met(every, picture, data, target)
@@ -212,6 +212,6 @@ def test_the_latent_is_computed_once(
     analyse, encode_tiles = LatentCodec.analyse, latent.encode_tiles
     monkeypatch.setattr(LatentCodec, "analyse", lambda *a: (calls.append("g_a"), analyse(*a))[1])
     monkeypatch.setattr(latent, "encode_tiles", lambda *a: (calls.append("exact"), encode_tiles(*a))[1])
-    either.encode(picture, target_bytes=1234)
+    either.encode(picture, target_bytes=600)
     assert calls.count("g_a") == 1
     assert calls.count("exact") <= 6
