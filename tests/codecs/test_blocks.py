@@ -120,9 +120,9 @@ print(json.dumps(peaks))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory of a process is read from /proc")
 @pytest.mark.parametrize("family", ["ratevar", "cdc"])
 def test_memory_hardly_grows_with_the_picture(family: str) -> None:
-    """By no more than the 8-bit picture and PIL's copy of it where it becomes three times as high (blocks run along the shorter
-    side, and a row of them is full at either height), at full latents and tiny networks; the planes of all at once were 28
-    (ratevar, behind a reverse path) and above 100 bytes a pixel."""
+    """By no more than the 8-bit picture and PIL's copy of it where it becomes three times as high (blocks run along the
+    shorter side, and a row of them is full at either height), at full latents and tiny networks; the planes of all at once
+    were 28 (ratevar, behind a reverse path) and above 100 bytes a pixel."""
     done = subprocess.run(
         [sys.executable, "-c", PEAKS, family],
         # glibc's own threshold grows with what is freed: peaks of equal runs then differ by 5 bytes a pixel

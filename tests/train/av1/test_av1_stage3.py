@@ -27,7 +27,7 @@ from unquant.train.journal import Journal
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run, load_recipe
-from unquant.train.structure import Structure, StructureTerms, excess_grain, squared_of_chroma
+from unquant.train.structure import Structure, StructureTerms, coarse_dissimilarity, excess_grain, squared_of_chroma
 from unquant.train.trainer import Trainer
 from unquant.weights_file import read_shards
 
@@ -96,6 +96,7 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
         "mean_weight": 3.0,
         "chroma_weight": 7.0,
         "grain_weight": 9.0,
+        "coarse_weight": 11.0,
         "energy_weight": 10.0,
         "lpips_weight": 20.0,
         "dists_weight": 30.0,
@@ -112,10 +113,13 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
     structure = torch.tensor([10 * a + 20 * (a + 3) + 30 * (a + 6) for a in (1.0, 2, 3)])
     for sample in (first, second):
         structure = structure + (7 * squared_of_chroma(sample, x[2:]) + 9 * excess_grain(sample, x[2:])) / 2
+        structure = structure + 11 * coarse_dissimilarity(sample, x[2:]) / 2
     expected = (3 * (w[:2] * squared(plain, x[:2])).sum() + (w[2:] * (mean + structure)).sum()) / 5
     torch.testing.assert_close(terms["loss"], expected)
     torch.testing.assert_close(terms["left"], (squared(plain, x[:2]) / squared(conditions.x_q, x)[:2]).mean())
     assert (float(terms["energy"]), float(terms["lpips"]), float(terms["dists"])) == (2, 5, 8)
+    coarse = [coarse_dissimilarity(sample, x[2:]).mean() for sample in (first, second)]
+    torch.testing.assert_close(terms["coarse"], (coarse[0] + coarse[1]) / 2)
     for found, picture in zip(seen, (first, second, x[2:]), strict=False):
         assert torch.equal(found, shifted(picture, conditions.shift))
     assert seen[3].tolist() == [7, 0]
@@ -158,6 +162,29 @@ def test_the_two_samples_differ(draw: tuple[Tensor, RealismDraw]) -> None:
     assert float((seen[0] - seen[1]).detach().abs().mean()) > 1e-4
 
 
+def test_what_is_coarse_is_the_luma_of_four_by_four_pixels() -> None:
+    """Constant pictures have SSIM's term of brightness alone; what cancels out over 4×4 pixels, and colour, cost nothing."""
+    x = torch.full((2, 3, 64, 48), 0.5)
+    expected = 1 - (2 * 0.5 * 0.6 + 1e-4) / (0.5**2 + 0.6**2 + 1e-4)
+    torch.testing.assert_close(coarse_dissimilarity(x + 0.1, x), torch.full((2,), expected), rtol=1e-4, atol=1e-6)
+    board = 0.2 * (torch.arange(64)[:, None] + torch.arange(48)).remainder(2).mul(2).sub(1)
+    colour = torch.tensor([0.114, 0.0, -0.299]).view(3, 1, 1)  # of no luma
+    for picture in (x + board, x + colour):
+        assert coarse_dissimilarity(picture, x).abs().max() < 1e-5
+    coarse = 0.1 * torch.randn(2, 1, 16, 12, generator=torch.Generator().manual_seed(0))
+    coarse = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert coarse_dissimilarity(x + coarse, x + coarse + board).max() < 1e-5
+    assert coarse_dissimilarity(x + coarse, x - coarse).min() > 1  # turned round
+    drawn = (x + 0.5 * coarse).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = coarse_dissimilarity(drawn, x + coarse)
+    torch.testing.assert_close(found, coarse_dissimilarity(drawn, x + coarse))
+    found.sum().backward()
+    assert drawn.grad is not None
+    # towards the contrast that is missing
+    assert float((drawn.grad * coarse).sum()) < 0
+
+
 def test_one_sample_where_nothing_compares_two(
     draw: tuple[Tensor, RealismDraw], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +198,13 @@ def test_one_sample_where_nothing_compares_two(
         return x_q + torch.cat([noise, noise[2:]])[: len(x_q)]
 
     monkeypatch.setattr(stage3, "redrawn", f)
-    weights = {"chroma_weight": 7.0, "grain_weight": 9.0, "lpips_weight": 20.0, "dists_weight": 30.0}
+    weights = {
+        "chroma_weight": 7.0,
+        "grain_weight": 9.0,
+        "coarse_weight": 11.0,
+        "lpips_weight": 20.0,
+        "dists_weight": 30.0,
+    }
     losses: list[Tensor] = []
     for energy, share in ((1e-9, 1.0), (0.0, 1.0), (0.0, 0.25)):
         one = stage(Pixels(), energy_weight=energy, dists_share=share, **weights)

@@ -1,13 +1,13 @@
 """Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
 
     L = mean[ w_0·w·D ] at ρ = 0
-    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·e·J) ] at ρ = 1
+    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_S·S + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·e·J) ] at ρ = 1
 
-w and G as in stage 1. Two samples an example, through two noises, where something compares them; ES_φ is the energy score of
-their features (train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch
-discriminator that knows x_q, off by default, watched: it judges (x̂ − x_q)/√e, with e the squared error that AV1 leaves at
-that step; of pictures as they are it learns little, so small is what was lost beside what is there. What validation
-finds worse than before is undone, and the weight of J halved.
+w and G as in stage 1; S is 1 − SSIM of luma at a quarter of the size. Two samples an example, through two noises, where
+something compares them; ES_φ is the energy score of their features (train/structure.py). D is 255²·MSE, at ρ = 1 without a
+part of what the samples differ by. J is a patch discriminator that knows x_q, off by default, watched: it judges
+(x̂ − x_q)/√e, with e the squared error that AV1 leaves at that step; of pictures as they are it learns little, so small is
+what was lost beside what is there. What validation finds worse than before is undone, and the weight of J halved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ from unquant.train.adversary import Discriminator, adversarial_losses
 from unquant.train.av1.objective import PairsObjective, redrawn, weight_of
 from unquant.train.av1.pairs import PairBatch, PairsConfig
 from unquant.train.objective import draw_shift, shifted
-from unquant.train.structure import Structure, StructureConfig, excess_grain, squared, squared_of_chroma
+from unquant.train.structure import (
+    Structure,
+    StructureConfig,
+    coarse_dissimilarity,
+    excess_grain,
+    squared,
+    squared_of_chroma,
+)
 
 __all__ = ["Realism", "RealismConfig", "RealismDraw"]
 
@@ -42,14 +49,15 @@ _SQUARED_PER_STEP = 0.16
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
-    mean_weight, chroma_weight, grain_weight: as in stage 1. dists_share: fraction of the batches that see DISTS; it counts as
-    if all had. realism_zero: a third or more. spread: how much of the variance of the samples counts as squared error at
-    ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
+    mean_weight, chroma_weight, grain_weight: as in stage 1. coarse_weight: w_S. dists_share: fraction of the batches that see
+    DISTS; it counts as if all had. realism_zero: a third or more. spread: how much of the variance of the samples counts as
+    squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
     """
 
     mean_weight: NonNegativeFloat = 40.0
     chroma_weight: NonNegativeFloat = 0.0
     grain_weight: NonNegativeFloat = 0.0
+    coarse_weight: NonNegativeFloat = 0.0
     energy_weight: NonNegativeFloat = 500.0
     lpips_weight: NonNegativeFloat = 500.0
     dists_weight: NonNegativeFloat = 500.0
@@ -106,8 +114,8 @@ class Realism(PairsObjective):
 
     def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
-        `lpips` and, with a weight, `energy` and `dists` of the samples; the adversary's `realness` and its own
-        loss, `discriminator`.
+        `lpips` and, with a weight, `energy`, `dists`, `chroma`, `grain` and `coarse` of the samples; the adversary's
+        `realness` and its own loss, `discriminator`.
         """
         c, zeros, count = self.config, draw.zeros, x.shape[0]
         # one pass of f over everything: plain pictures first, then the samples of each of the others
@@ -134,11 +142,16 @@ class Realism(PairsObjective):
             terms["energy"] = parts.energy.mean()
         if c.dists_weight:
             terms["dists"] = parts.dists.mean()
-        for sample in drawings:
-            if c.chroma_weight:
-                perceptual = perceptual + c.chroma_weight * squared_of_chroma(sample, original) / self.samples
-            if c.grain_weight:
-                perceptual = perceptual + c.grain_weight * excess_grain(sample, original) / self.samples
+        beside = {
+            "chroma": (c.chroma_weight, squared_of_chroma),
+            "grain": (c.grain_weight, excess_grain),
+            "coarse": (c.coarse_weight, coarse_dissimilarity),
+        }
+        for name, (scale, distance) in beside.items():
+            if scale:
+                found = torch.stack([distance(sample, original) for sample in drawings]).mean(0)
+                perceptual = perceptual + scale * found
+                terms[name] = found.mean()
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
             known, expected = draw.x_q[zeros:], _SQUARED_PER_STEP * draw.coding[zeros:, -1]
