@@ -63,9 +63,6 @@ class Cluster:
         assert found is not None, said.read_text()
         self.address = found[1]
 
-    def end(self) -> None:
-        kill_all(self.process)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
@@ -73,7 +70,7 @@ def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the names of Ray's sockets may not be long
     found = Cluster(folder)
     yield found
-    found.end()
+    kill_all(found.process)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -147,10 +147,10 @@ class Realism(PairsObjective):
             "grain": (c.grain_weight, excess_grain),
             "coarse": (c.coarse_weight, coarse_dissimilarity),
         }
-        for name, (scale, distance) in beside.items():
-            if scale:
+        for name, (factor, distance) in beside.items():
+            if factor:
                 found = torch.stack([distance(sample, original) for sample in drawings]).mean(0)
-                perceptual = perceptual + scale * found
+                perceptual = perceptual + factor * found
                 terms[name] = found.mean()
         judged = torch.zeros((), device=x.device)
         if isinstance(self.companion, Discriminator):
