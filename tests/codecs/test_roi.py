@@ -144,7 +144,8 @@ def test_a_face_for_equal_bytes(name: str, photo: Image.Image, request: pytest.F
     for realism in (0, 1):
         before, after = (psnr(codec.decode(each, realism=realism), image, mask) for each in (plain, data))
         assert after[0] > before[0] + 0.2
-        assert after[1] < before[1] - 0.05
+        # of AV1 the steps that vary by the contents, which cost squared error, make way: what is elsewhere may not fall
+        assert after[1] - before[1] < min(after[0] - before[0] - 0.3, 0.05)
 
 
 def test_av1_of_other_kinds(tiny_av1: Av1Codec, part: Image.Image) -> None:

@@ -200,10 +200,10 @@ def av1_recipe() -> Recipe:
 def shapes_run(
     tmp_path_factory: pytest.TempPathFactory, run_steps: Callable[..., Trained], av1_recipe: Recipe, shapes: Path
 ) -> Trained:
-    """100 steps of stage 1 of `av1` at one quality and AV1's fastest speed; tests must leave it as it is."""
+    """100 steps of stage 1 of `av1` at one quality, tune ssim and AV1's fastest speed; tests must leave it as it is."""
     out = tmp_path_factory.mktemp("av1") / "run"
     out.mkdir()
-    original, options = pairs.draw_version, replace(pairs.BASE, quality=8, speed=9)
+    original, options = pairs.draw_version, replace(pairs.BASE, quality=8, speed=9, tune="ssim", deltaq_strength=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "BASE", options)
         patch.setattr(pairs, "draw_version", lambda *args: original(*args)._replace(size=(96, 96), options=options))

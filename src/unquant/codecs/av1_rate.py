@@ -13,18 +13,21 @@ from unquant.codecs.rate import is_close, search_q_index, unreachable, warn_unle
 
 __all__ = ["base_q_idx_of", "largest_file", "nominal_base_q_idx"]
 
-_QUANTISERS: Final = 63
-"""The largest of libavif's, by which it picks AV1's base_q_idx."""
-
 
 def _quantiser(quality: int) -> int:
-    """libavif's, 0 … 63."""
-    return ((QUALITY_MAX - quality) * _QUANTISERS + 50) // 100
+    """libavif's for tune iq, 0 … 63, by which it picks AV1's base_q_idx (`codec_aom.c` of libavif 1.4)."""
+    if quality == QUALITY_MAX:
+        return 0
+    if quality >= 54:
+        return 35 - (3 * (quality - 54) + 2) // 4
+    if quality >= 29:
+        return 50 - (6 * (quality - 29) + 5) // 10
+    return 61 - (quality - 6) // 2 if quality >= 7 else 63 - quality // 3
 
 
 # one quality for each of the quantisers; the best one first
 _QUALITIES: Final = sorted({_quantiser(q): q for q in range(QUALITY_MAX + 1)}.values(), reverse=True)
-_MOST_STRENGTH: Final = 50
+_MOST_STRENGTH: Final = 70
 """Of deltaq, up to which a file is filled: more of it costs quality."""
 _TYPICAL: Final = (
     (0.05, 245),
@@ -37,7 +40,7 @@ _TYPICAL: Final = (
     (4.0, 25),
     (6.0, 10),
 )
-"""Bits per pixel and base_q_idx of photographs in AV1 (Kodak, the options of the family av1)."""
+"""Bits per pixel and base_q_idx of photographs in AV1 (Kodak, tune ssim, 4:4:4)."""
 
 FileAt = Callable[[int, int, bool], bytes]
 """The file of a quality, a strength of deltaq, and whether it is coded at half size."""
@@ -59,39 +62,38 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
             files[key] = file_at(*key)
         return files[key]
 
-    half = False
-    if len(at(_QUALITIES[-1], strength, False)) > target:
-        # AV1 at half size wins only where there is no file of full size
-        half = may_halve
-        if not half or len(at(_QUALITIES[-1], strength, True)) > target:
-            raise unreachable(min(len(data) for data in files.values()), target, metadata)
+    def fill(quality: int, low: int, high: int, half: bool) -> None:
+        """Make files of a quality, of strengths between two, until one is close below the target."""
+        while high - low > 1:
+            middle = (low + high) // 2
+            size = len(at(quality, middle, half))
+            low, high = (middle, high) if size <= target else (low, middle)
+            if is_close(size, target):
+                return
+
+    worst = _QUALITIES[-1]
+    # AV1 at half size wins only where there is no file of full size
+    for half in (False, True)[: 1 + may_halve]:
+        if any(len(at(worst, each, half)) <= target for each in (strength, 0)):
+            break
+    else:
+        raise unreachable(min(len(data) for data in files.values()), target, metadata)
     index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
-    _fill(lambda q, s: at(q, s, half), _QUALITIES[index], _QUALITIES[max(index - 1, 0)], strength, target)
+    best, above = _QUALITIES[index], _QUALITIES[max(index - 1, 0)]
+    size = len(at(best, strength, half))
+    if size > target:
+        fill(best, 0, strength, half)
+    elif best != above and not is_close(size, target):
+        # deltaq grows a file by more than the next quality does
+        fill(*((above, 0, strength) if len(at(above, 0, half)) <= target else (best, strength, _MOST_STRENGTH)), half)
     data = max((data for data in files.values() if len(data) <= target), key=len)
     if index == 0:
         warn_unless_close(len(data), target)
     return data
 
 
-def _fill(file_at: Callable[[int, int], bytes], fits: int, above: int, strength: int, target: int) -> None:
-    """Make files between two neighbouring qualities, until one is close below the target."""
-    if fits == above or is_close(len(file_at(fits, strength)), target):
-        return
-    # deltaq grows a file by up to 15%; the next quality without it is 3% smaller than with it
-    if len(file_at(above, 0)) <= target:
-        quality, low, high = above, 0, strength
-    else:
-        quality, low, high = fits, strength, _MOST_STRENGTH
-    while high - low > 1:
-        middle = (low + high) // 2
-        size = len(file_at(quality, middle))
-        low, high = (middle, high) if size <= target else (low, middle)
-        if is_close(size, target):
-            return
-
-
 def base_q_idx_of(quality: int) -> int:
-    """AV1's quantiser index, 0..255, that libavif codes at a quality of 0..100 (libaom's `quantizer_to_qindex`)."""
+    """AV1's quantiser index, 0..255, of a quality of 0..100 in tune iq (libaom's `quantizer_to_qindex`)."""
     quantiser = _quantiser(quality)
     return {62: 249, 63: 255}.get(quantiser, 4 * quantiser)
 

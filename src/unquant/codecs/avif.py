@@ -48,24 +48,24 @@ class AvifOptions:
     """How libaom encodes one picture.
 
     quality: 0..100, libavif's; 100 is lossless in YUV. speed: 0 (slowest)..10. tune: of `TUNES`; "iq" brings quantisation
-    matrices and chroma offsets. subsampling: of `SUBSAMPLINGS`. deltaq_strength: 0..100, of a step that differs by
-    superblock after its contents; 0 turns that off, None leaves it to the tune. sharpness: 0..7. Raises OptionError.
+    matrices, chroma offsets and sharpness 7. subsampling: of `SUBSAMPLINGS`. deltaq_strength: 0..100, of a step that differs
+    by superblock after its contents; 0 turns that off. sharpness: 0..7. None of either leaves it to the tune. Raises
+    OptionError.
     """
 
     quality: int = 50
     speed: int = 6
-    tune: str = "ssim"
+    tune: str = "iq"
     subsampling: str = "4:4:4"
-    deltaq_strength: int | None = 20
-    sharpness: int = 0
+    deltaq_strength: int | None = 50
+    sharpness: int | None = 0
 
     def __post_init__(self) -> None:
-        strength = 0 if self.deltaq_strength is None else self.deltaq_strength
         for name, value, most in (
             ("quality", self.quality, _MAX_QUALITY),
             ("speed", self.speed, _MAX_SPEED),
-            ("deltaq_strength", strength, _MAX_STRENGTH),
-            ("sharpness", self.sharpness, _MAX_SHARPNESS),
+            ("deltaq_strength", 0 if self.deltaq_strength is None else self.deltaq_strength, _MAX_STRENGTH),
+            ("sharpness", 0 if self.sharpness is None else self.sharpness, _MAX_SHARPNESS),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
                 raise OptionError(f"{name}: a whole number in 0..{most}, not {value!r}")
@@ -80,7 +80,7 @@ class AvifOptions:
             chosen["deltaq-mode"] = "0"
         elif self.deltaq_strength is not None:
             chosen |= {"deltaq-mode": "6", "deltaq-strength": str(self.deltaq_strength)}
-        if self.sharpness:
+        if self.sharpness is not None:
             chosen["sharpness"] = str(self.sharpness)
         return chosen
 
@@ -110,13 +110,14 @@ def encode_avif(
     65,536 a side).
     """
     require_avif()
-    if guide is None:
+    if guide is None or options.quality == _MAX_QUALITY:  # without loss there are no steps
         return _encode(rgb, options, options.advanced(), threads)
     with TemporaryDirectory(prefix="unquant-") as folder:
         path = Path(folder) / "rates.txt"
         path.write_text("".join(" ".join(f"{rate:.6g}" for rate in row) + "\n" for row in guide), "ascii")
-        guided = {"tune": options.tune, "deltaq-mode": "3"}
-        guided |= {"enable-rate-guide-deltaq": "1", "rate-distribution-info": str(path)}
+        guided = options.advanced() | {"deltaq-mode": "3", "enable-rate-guide-deltaq": "1"}
+        guided |= {"rate-distribution-info": str(path)}
+        guided.pop("deltaq-strength", None)
         return _encode(rgb, options, guided, threads)
 
 

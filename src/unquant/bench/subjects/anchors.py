@@ -207,7 +207,7 @@ def find(name: str) -> Anchor | None:
         tune=tune,
         subsampling=subsampling,
         deltaq_strength=None if strength is None else int(strength),
-        sharpness=int(sharpness or 0),
+        sharpness=None if sharpness is None else int(sharpness),
     )
     deltaq = "" if strength is None else f", deltaq {strength}"
     sharp = f", sharpness {sharpness}" if sharpness else ""

@@ -70,10 +70,10 @@ def draw_version(
     quality = int(5 + 55 * uniform()) if halved or uniform() < 0.75 else int(60 + 31 * uniform())
     speed = one_of((6, 6, 6, 7, 8))
     if uniform() < base:
-        options = replace(BASE, quality=quality, speed=speed, deltaq_strength=one_of((BASE.deltaq_strength, 0, 50)))
+        options = replace(BASE, quality=quality, speed=speed, deltaq_strength=one_of((BASE.deltaq_strength, 0, 25)))
     else:
         strength = one_of((None, 0, 20, 50))
-        options = AvifOptions(quality, speed, one_of(TUNES), one_of(SUBSAMPLINGS), strength, one_of((0, 0, 1, 2)))
+        options = AvifOptions(quality, speed, one_of(TUNES), one_of(SUBSAMPLINGS), strength, one_of((None, None, 0, 2)))
     return Version(size, (uniform() < 0.5, uniform() < 0.5), uniform() < 0.5, options, halved)
 
 
