@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unquant.codecs.av1_rate import base_q_idx_of, largest_file, nominal_base_q_idx
 from unquant.errors import RateUnreachable, UnquantWarning
 
-STRENGTH = 50
+STRENGTH, LEAST_FULL = 50, 11
 
 
 class Encoder:
@@ -50,7 +50,7 @@ def test_the_largest_file_below_a_target(scale: float, times: float, may_halve: 
     if target >= highest:
         assert size == highest
     else:
-        at_half = target < encoder.size(0, 0, False)
+        at_half = may_halve and target < encoder.size(LEAST_FULL, STRENGTH, False)
         # of half size the best one may be all there is
         assert size == encoder.size(100, STRENGTH, at_half) or target - slack <= size <= target
     assert [w.category for w in caught] == [UnquantWarning] * (target - highest > slack)
@@ -58,11 +58,19 @@ def test_the_largest_file_below_a_target(scale: float, times: float, may_halve: 
     assert len(encoder.calls) < 25
 
 
-def test_half_size_is_for_what_no_file_of_full_size_reaches() -> None:
+def test_half_size_is_for_low_qualities() -> None:
     encoder = Encoder(1000)
-    full = encoder.size(0, 0, False)
+    full = encoder.size(LEAST_FULL, STRENGTH, False)
     largest_file(encoder, full, STRENGTH, may_halve=True)
     assert not any(half for *_, half in encoder.calls)
+    assert 0.97 * full < len(largest_file(encoder, full - 1, STRENGTH, may_halve=True)) < full
+    assert any(half for *_, half in encoder.calls)
+
+
+def test_without_half_size_the_smallest_file_has_no_deltaq() -> None:
+    encoder = Encoder(1000)
+    full = encoder.size(0, 0, False)
+    assert len(largest_file(encoder, full, STRENGTH, may_halve=False)) == full
     with pytest.raises(RateUnreachable, match=str(full)):
         largest_file(encoder, full - 1, STRENGTH, may_halve=False)
     assert not any(half for *_, half in encoder.calls)

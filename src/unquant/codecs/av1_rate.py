@@ -1,4 +1,4 @@
-"""Rate control of the family `av1`: qualities of libavif, deltaq between two of them, and below all those half size."""
+"""Rate control of the family `av1`: qualities of libavif, deltaq between two of them, and half size where they are low."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def _quantiser(quality: int) -> int:
 _QUALITIES: Final = sorted({_quantiser(q): q for q in range(QUALITY_MAX + 1)}.values(), reverse=True)
 _MOST_STRENGTH: Final = 70
 """Of deltaq, up to which a file is filled: more of it costs quality."""
+_LEAST_FULL: Final = 11
+"""The lowest quality of full size where there is half size: below it a picture of half size is drawn better."""
 _TYPICAL: Final = (
     (0.05, 245),
     (0.1, 225),
@@ -47,7 +49,7 @@ FileAt = Callable[[int, int, bool], bytes]
 
 
 def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool, metadata: int = 0) -> bytes:
-    """The largest file of at most `target` bytes: by quality, then by deltaq-strength; below all those at half size.
+    """The largest file of at most `target` bytes: by quality, then by deltaq-strength; at half size where quality is low.
 
     strength: of deltaq as a rule. may_halve: whether there are files of half size. metadata: bytes of it in every file. Each
     file is made once. Where the highest rate is far below the target there is a warning. Raises RateUnreachable where even
@@ -62,7 +64,12 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
             files[key] = file_at(*key)
         return files[key]
 
-    def fill(quality: int, low: int, high: int, half: bool) -> None:
+    worst = _QUALITIES[-1]
+    half = may_halve and len(at(_LEAST_FULL, strength, False)) > target
+    if all(len(at(worst, each, half)) > target for each in (strength, 0)):
+        raise unreachable(min(len(data) for data in files.values()), target, metadata)
+
+    def fill(quality: int, low: int, high: int) -> None:
         """Make files of a quality, of strengths between two, until one is close below the target."""
         while high - low > 1:
             middle = (low + high) // 2
@@ -71,21 +78,14 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
             if is_close(size, target):
                 return
 
-    worst = _QUALITIES[-1]
-    # AV1 at half size wins only where there is no file of full size
-    for half in (False, True)[: 1 + may_halve]:
-        if any(len(at(worst, each, half)) <= target for each in (strength, 0)):
-            break
-    else:
-        raise unreachable(min(len(data) for data in files.values()), target, metadata)
     index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
     best, above = _QUALITIES[index], _QUALITIES[max(index - 1, 0)]
     size = len(at(best, strength, half))
     if size > target:
-        fill(best, 0, strength, half)
+        fill(best, 0, strength)
     elif best != above and not is_close(size, target):
         # deltaq grows a file by more than the next quality does
-        fill(*((above, 0, strength) if len(at(above, 0, half)) <= target else (best, strength, _MOST_STRENGTH)), half)
+        fill(*((above, 0, strength) if len(at(above, 0, half)) <= target else (best, strength, _MOST_STRENGTH)))
     data = max((data for data in files.values() if len(data) <= target), key=len)
     if index == 0:
         warn_unless_close(len(data), target)
