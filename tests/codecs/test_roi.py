@@ -134,8 +134,11 @@ def test_av1_for_equal_bytes(tiny_av1: Av1Codec, photo: Image.Image) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["shipped_av1", "shipped"])
-def test_a_face_for_equal_bytes(name: str, photo: Image.Image, request: pytest.FixtureRequest) -> None:
+# of AV1 the steps that vary by the contents, which cost squared error, make way: what is elsewhere may not fall
+@pytest.mark.parametrize(("name", "elsewhere"), [("shipped_av1", 0.05), ("shipped", -0.05)])
+def test_a_face_for_equal_bytes(
+    name: str, elsewhere: float, photo: Image.Image, request: pytest.FixtureRequest
+) -> None:
     codec: AnyCodec = request.getfixturevalue(name)
     image = photo.crop((100, 0, 484, 256))
     mask = face(*image.size)
@@ -144,8 +147,8 @@ def test_a_face_for_equal_bytes(name: str, photo: Image.Image, request: pytest.F
     for realism in (0, 1):
         before, after = (psnr(codec.decode(each, realism=realism), image, mask) for each in (plain, data))
         assert after[0] > before[0] + 0.2
-        # of AV1 the steps that vary by the contents, which cost squared error, make way: what is elsewhere may not fall
-        assert after[1] - before[1] < min(after[0] - before[0] - 0.3, 0.05)
+        assert after[1] < before[1] + elsewhere
+        assert after[1] - before[1] < after[0] - before[0] - 0.3
 
 
 def test_av1_of_other_kinds(tiny_av1: Av1Codec, part: Image.Image) -> None:

@@ -7,7 +7,7 @@ and more agree), so threads and tiling are fixed here; pixels of one stream agre
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -115,9 +115,8 @@ def encode_avif(
     with TemporaryDirectory(prefix="unquant-") as folder:
         path = Path(folder) / "rates.txt"
         path.write_text("".join(" ".join(f"{rate:.6g}" for rate in row) + "\n" for row in guide), "ascii")
-        guided = options.advanced() | {"deltaq-mode": "3", "enable-rate-guide-deltaq": "1"}
-        guided |= {"rate-distribution-info": str(path)}
-        guided.pop("deltaq-strength", None)
+        guided = replace(options, deltaq_strength=None).advanced()
+        guided |= {"deltaq-mode": "3", "enable-rate-guide-deltaq": "1", "rate-distribution-info": str(path)}
         return _encode(rgb, options, guided, threads)
 
 
