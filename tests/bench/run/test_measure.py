@@ -188,6 +188,20 @@ def test_rows_are_kept_as_they_are_made(run: Run, tmp_path: Path) -> None:
     assert run().measured == 7
 
 
+def test_an_interruption_right_after_a_row_is_written_loses_nothing(run: Run, tmp_path: Path, monkeypatch) -> None:
+    plain = Store.append
+
+    def append(store: Store, row: Row) -> None:
+        plain(store, row)
+        if len(read_rows(tmp_path / "out/rows.jsonl")) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "append", append)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(read_rows(tmp_path / "out/rows.jsonl")) == 5
+
+
 def test_rows_of_other_commands_are_not_in_the_results(run: Run, tmp_path: Path) -> None:
     run()
     stray = replace(run().rows[0], key="stray")

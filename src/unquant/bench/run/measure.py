@@ -139,8 +139,8 @@ def measure(
                 for event in events:
                     if isinstance(event, Row):
                         if event.key not in rows:
+                            rows[event.key] = event  # first: an interruption may come before the next line
                             store.append(event)
-                            rows[event.key] = event
                             watch(len(rows) - before, total)
                     elif isinstance(event, Failure):
                         results.failures.append(event)
