@@ -55,7 +55,7 @@ def test_the_largest_file_below_a_target(scale: float, times: float, may_halve: 
         assert size == encoder.size(100, STRENGTH, at_half) or target - slack <= size <= target
     assert [w.category for w in caught] == [UnquantWarning] * (target - highest > slack)
     assert set(encoder.calls.values()) == {1}
-    assert len(encoder.calls) < 25
+    assert len(encoder.calls) < 14
 
 
 def test_half_size_is_for_low_qualities() -> None:

@@ -47,9 +47,10 @@ def sizes(draw: st.DrawFn) -> list[float]:
             return sorted(values, reverse=True)
 
 
-@settings(max_examples=300, deadline=None)
-@given(sizes(), st.floats(1, 2e5), st.integers(0, 50))
-def test_search_is_brute_force(values: list[float], target: float, low: int) -> None:
+@settings(max_examples=600, deadline=None)
+@given(sizes(), st.floats(1, 2e5), st.integers(0, 50), st.none() | st.floats(0, 1), st.just(0.0) | st.floats(0, 1e4))
+def test_search_is_brute_force(values: list[float], target: float, low: int, start: float | None, slack: float) -> None:
+    """From both ends and from anywhere; with a slack the first one that is close enough."""
     calls: list[int] = []
 
     def size_at(index: int) -> float:
@@ -58,9 +59,14 @@ def test_search_is_brute_force(values: list[float], target: float, low: int) -> 
 
     high = low + len(values) - 1
     fitting = [i for i in range(low, high + 1) if values[i - low] <= target]
-    assert search_q_index(size_at, target, low, high) == (fitting[0] if fitting else high)
+    begin = None if start is None else low + round(start * (high - low))
+    found = search_q_index(size_at, target, low, high, start=begin, slack=slack)
+    finest = fitting[0] if fitting else high
+    assert found == finest or target - slack <= values[found - low] <= target
     assert len(calls) == len(set(calls))
-    assert len(calls) <= 2 + 2 * int(np.ceil(np.log2(len(values) + 1)))
+    assert len(calls) <= 2 + 4 * int(np.ceil(np.log2(len(values) + 1)))
+    if start is None:
+        assert len(calls) <= 2 + 2 * int(np.ceil(np.log2(len(values) + 1)))
 
 
 def test_search_is_quick_on_what_is_nearly_geometric() -> None:

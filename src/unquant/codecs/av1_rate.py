@@ -9,7 +9,7 @@ from typing import Final
 
 from unquant.codecs.options import QUALITY_MAX
 from unquant.codecs.progress import tell
-from unquant.codecs.rate import is_close, search_q_index, unreachable, warn_unless_close
+from unquant.codecs.rate import is_close, search_q_index, slack_of, unreachable, warn_unless_close
 
 __all__ = ["base_q_idx_of", "largest_file", "nominal_base_q_idx"]
 
@@ -31,6 +31,8 @@ _MOST_STRENGTH: Final = 70
 """Of deltaq, up to which a file is filled: more of it costs quality."""
 _LEAST_FULL: Final = 11
 """The lowest quality of full size where there is half size: below it a picture of half size is drawn better."""
+_START: Final = next(i for i, quality in enumerate(_QUALITIES) if quality <= _LEAST_FULL)
+"""Where a search begins; of full size that file is there already."""
 _TYPICAL: Final = (
     (0.05, 245),
     (0.1, 225),
@@ -64,23 +66,20 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
             files[key] = file_at(*key)
         return files[key]
 
-    worst = _QUALITIES[-1]
     half = may_halve and len(at(_LEAST_FULL, strength, False)) > target
-    if all(len(at(worst, each, half)) > target for each in (strength, 0)):
-        raise unreachable(min(len(data) for data in files.values()), target, metadata)
-
-    def fill(quality: int, low: int, high: int) -> None:
-        """Make files of a quality, of strengths between two, until one is close below the target."""
-        while high - low > 1:
-            middle = (low + high) // 2
-            size = len(at(quality, middle, half))
-            low, high = (middle, high) if size <= target else (low, middle)
-            if is_close(size, target):
-                return
-
-    index = search_q_index(lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1)
+    low, high = 0, len(_QUALITIES) - 1
+    index = search_q_index(
+        lambda i: len(at(_QUALITIES[i], strength, half)), target, low, high, start=_START, slack=slack_of(target)
+    )
     best, above = _QUALITIES[index], _QUALITIES[max(index - 1, 0)]
     size = len(at(best, strength, half))
+    if size > target and len(at(best, 0, half)) > target:
+        raise unreachable(min(len(data) for data in files.values()), target, metadata)
+
+    def fill(quality: int, weak: int, strong: int) -> None:
+        """Make files of a quality, of strengths between two, until one is close below the target."""
+        search_q_index(lambda i: len(at(quality, strong - i, half)), target, 0, strong - weak, slack=slack_of(target))
+
     if size > target:
         fill(best, 0, strength)
     elif best != above and not is_close(size, target):

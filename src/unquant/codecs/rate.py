@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from unquant.codecs.options import QUALITY_MAX, checked_quality
 from unquant.errors import RateUnreachable, warn
 
-__all__ = ["is_close", "largest_file", "quality_to_q_index", "search_q_index", "unreachable", "warn_unless_close"]
+__all__ = [
+    "is_close",
+    "largest_file",
+    "quality_to_q_index",
+    "search_q_index",
+    "slack_of",
+    "unreachable",
+    "warn_unless_close",
+]
+
+_LOG_PER_INDEX: Final = 0.11
+"""Of the sizes whose search has a start: how much log size falls from one of AV1's quantisers to the next, about."""
 
 
 def quality_to_q_index(quality: float, low: int, high: int) -> int:
@@ -16,11 +28,21 @@ def quality_to_q_index(quality: float, low: int, high: int) -> int:
     return round(high + (low - high) * checked_quality(quality) / QUALITY_MAX)
 
 
-def search_q_index(size_at: Callable[[int], float], target: float, low: int, high: int) -> int:
+def search_q_index(
+    size_at: Callable[[int], float],
+    target: float,
+    low: int,
+    high: int,
+    *,
+    start: int | None = None,
+    slack: float = 0.0,
+) -> int:
     """The finest q index in [low, high] whose estimated size is at most the target; `high` if none is.
 
     size_at: estimated bytes at an index, falling as the index grows. Bracketing with log-linear interpolation: log size is
-    nearly linear in the index, so three or four estimates do where bisection takes nine.
+    nearly linear in the index, so three or four estimates do where bisection takes nine. start: where the search begins, for
+    sizes that cost something; without one it begins at both ends. slack: a size that fits ends the search if it is less
+    than so many bytes below the target.
     """
     sizes: dict[int, float] = {}
 
@@ -29,17 +51,20 @@ def search_q_index(size_at: Callable[[int], float], target: float, low: int, hig
             sizes[index] = max(size_at(index), 1.0)
         return sizes[index]
 
+    if start is not None:
+        low, high = _bracket(at, target, low, high, start, slack)
     if at(low) <= target:
         return low
     if at(high) > target:
         return high
     # invariant: size at `low` is above the target, size at `high` is not
+    goal = math.log(max(target - slack / 2, 1.0))
     interpolate = True
-    while high - low > 1:
+    while high - low > 1 and at(high) <= target - slack:
         middle = (low + high) // 2
         if interpolate:
             span = math.log(at(low)) - math.log(at(high))
-            fraction = (math.log(at(low)) - math.log(target)) / span if span > 0 else 0.5
+            fraction = (math.log(at(low)) - goal) / span if span > 0 else 0.5
             middle = min(max(round(low + fraction * (high - low)), low + 1), high - 1)
         before = high - low
         if at(middle) <= target:
@@ -49,6 +74,26 @@ def search_q_index(size_at: Callable[[int], float], target: float, low: int, hig
         # one side stuck: let the next step bisect
         interpolate = high - low <= before // 2
     return high
+
+
+def _bracket(
+    at: Callable[[int], float], target: float, low: int, high: int, start: int, slack: float
+) -> tuple[int, int]:
+    """Two indices between which the target lies, found from `start` by log-linear extrapolation.
+
+    Both are on one side of it where it lies beyond an end, or where the finer one is close below it.
+    """
+    before = index = start
+    fits = at(start) <= target
+    end = low if fits else high
+    slope, least = _LOG_PER_INDEX, 1
+    while index != end and (at(index) <= target - slack if fits else at(index) > target):
+        if index != before:
+            slope = max(math.log(at(before) / at(index)) / (index - before), 1e-9)
+            least *= 2  # for sizes that are far from geometric
+        step = max(least // 2, 1, math.ceil(abs(math.log(at(index) / target)) / slope))
+        before, index = index, max(index - step, low) if fits else min(index + step, high)
+    return min(before, index), max(before, index)
 
 
 def largest_file(
@@ -84,8 +129,13 @@ def largest_file(
 
 
 def is_close(size: int, target: int) -> bool:
-    """Whether a file of `size` bytes is at or below the target and close enough to it: by 2% of it, or 16 bytes."""
-    return 0 <= target - size <= max(0.02 * target, 16)
+    """Whether a file of `size` bytes is at or below the target and close enough to it."""
+    return 0 <= target - size <= slack_of(target)
+
+
+def slack_of(target: int) -> float:
+    """How many bytes below the target are close enough to it: 2% of it, or 16."""
+    return max(0.02 * target, 16)
 
 
 def unreachable(smallest: int, target: int, metadata: int) -> RateUnreachable:
