@@ -16,7 +16,7 @@ from unquant.errors import WeightsError
 
 __all__ = ["AVIF_FAMILY", "FAMILIES", "Family", "Part", "family_of"]
 
-Part = Literal["config", "model", "codec", "training"]
+Part = Literal["config", "model", "codec", "encoder", "training"]
 
 _HASH_GROUPS: Final = (
     ("g_a.", "analysis"),
@@ -34,10 +34,11 @@ class Family:
 
     name: in weights files, recipes and on the command line. id: in `.unq` files. config, model, codec, training:
     "module:name" of the configuration dataclass, of the network that takes it, of the codec, and of what `unquant train` does
-    with it. hash_groups: a prefix of tensor names and the group of tensors that begin with it and with none before it, see
-    `weights_file`. draws_avif: whether its weights draw any `.avif` file. has_q_index: whether an encode takes a q index.
-    always_steps: whether a decode takes steps at realism 0 too. trained_for: metrics of the benchmark that are a loss of its
-    training (docs/model-card.md). look: colour and marker (matplotlib's) in figures.
+    with it. encoder: of what encodes with no more of the weights than the header of their file, whose path it takes; empty
+    where that cannot be. hash_groups: a prefix of tensor names and the group of tensors that begin with it and with none
+    before it, see `weights_file`. draws_avif: whether its weights draw any `.avif` file. has_q_index: whether an encode takes
+    a q index. always_steps: whether a decode takes steps at realism 0 too. trained_for: metrics of the benchmark that are a
+    loss of its training (docs/model-card.md). look: colour and marker (matplotlib's) in figures.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Family:
     model: str
     codec: str
     training: str
+    encoder: str = ""
     hash_groups: tuple[tuple[str, str], ...] = _HASH_GROUPS
     draws_avif: bool = False
     has_q_index: bool = True
@@ -93,6 +95,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
                 config="unquant.networks.av1:Av1Config",
                 model="unquant.networks.av1:Av1",
                 codec="unquant.codecs.av1:Av1Codec",
+                encoder="unquant.codecs.av1_encode:Av1FileEncoder",
                 training="unquant.train.av1:TRAINING",
                 draws_avif=True,
                 has_q_index=False,

@@ -43,6 +43,14 @@ class WeightsHeader:
     training: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
 
+    @property
+    def default_realism(self) -> float:
+        """ρ of a decode that asks for none. Raises WeightsError."""
+        realism: Any = self.config.get("default_realism", 1.0)
+        if isinstance(realism, bool) or not isinstance(realism, int | float) or not 0 <= realism <= 1:
+            raise WeightsError("default_realism: not in 0..1")
+        return float(realism)
+
 
 def weights_id(hashes: Mapping[str, str]) -> str:
     """A short name of what decodes: the starts of the hashes of stream, synthesis and reverse (if any), in hex."""

@@ -627,7 +627,7 @@ def test_public_functions() -> None:
 def test_in_processes_of_their_own(
     spawn: Spawn, tmp_path: Path, weights: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pipes, and what takes no torch: the headers, and a file made of another."""
+    """Pipes, and what takes no torch: the headers, an encode, and a file made of another."""
     environment[registry.FOLDER_VARIABLE] = str(weights.parent / "more")
     (weights.parent / "more").mkdir()
     shutil.copy(weights / "av1.safetensors", weights.parent / "more" / "tiny_av1.safetensors")
@@ -641,7 +641,13 @@ def test_in_processes_of_their_own(
     assert Image.open(tmp_path / "a.png").size == SIZE
     (tmp_path / "b.unq").write_bytes(unquant.encode(photograph(*SIZE), model="av1"))
     (tmp_path / "a.avif").write_bytes(coded.stdout)
-    for arguments, light in ((("info", "a.avif"), (b"numpy", b"PIL.Image")), (("decode", "b.unq", "b.avif"), ())):
+    photograph(*SIZE).save(tmp_path / "c.png")
+    for arguments, light in (
+        (("info", "a.avif"), (b"numpy", b"PIL.Image")),
+        (("decode", "b.unq", "b.avif"), ()),
+        (("encode", "c.png", "--bpp", "0.5"), ()),
+        (("encode", "a.avif", "d.unq"), ()),
+    ):
         done = spawn(*arguments, python=("-X", "importtime"))
         assert done.returncode == 0
         imported = {line.rsplit(b"|", 1)[-1].strip() for line in done.stderr.splitlines() if b"|" in line}

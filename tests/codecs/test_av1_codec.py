@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 import unquant
 from unquant.codecs import av1, windows
 from unquant.codecs.av1 import Av1Codec
+from unquant.codecs.av1_encode import Av1FileEncoder
 from unquant.codecs.av1_open import open_avif
 from unquant.codecs.avif import decode_avif, enlarge
 from unquant.codecs.ratevar import RatevarCodec
@@ -37,6 +39,7 @@ from unquant.errors import (
     OptionError,
     RateUnreachable,
     UnsupportedVersion,
+    WeightsError,
 )
 from unquant.networks.av1 import Av1, Coding, told
 from unquant.weights_file import Weights, read_weights
@@ -62,6 +65,47 @@ def picture(photo: Image.Image) -> Image.Image:
 @pytest.fixture(scope="module")
 def data(codec: Av1Codec, picture: Image.Image) -> bytes:
     return codec.encode(picture, quality=40)
+
+
+def test_without_the_network_it_encodes_the_same(codec: Av1Codec, picture: Image.Image, tiny_av1_weights: Path) -> None:
+    light = Av1FileEncoder(tiny_av1_weights)
+    assert (light.name, light.stream_id) == (codec.name, codec.stream_id)
+    mask = np.zeros((picture.height, picture.width), bool)
+    mask[30:90, 40:120] = True
+    cases: list[dict[str, Any]] = [
+        {},
+        {"bpp": 0.5, "realism": 0.3, "seed": 7},
+        {"target_bytes": 700},
+        {"quality": 10, "container": "avif", "realism": 1.0},
+        {"quality": 30, "roi": mask},
+    ]
+    for options in cases:
+        assert light.encode(picture, **options) == codec.encode(picture, **options)
+    avif = light.encode(picture, container="avif", seed=3)
+    assert light.repack(avif, realism=0.5) == codec.repack(avif, realism=0.5)
+    assert light.repack(light.repack(avif)) == avif
+    with pytest.raises(OptionError, match="steps"):
+        light.encode(picture, steps=2)
+
+
+def test_what_encodes_without_the_network_reads_the_header(
+    tmp_path: Path, tiny_weights: Path, tiny_av1_weights: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"tiny.*of the family 'ratevar', not av1"):
+        Av1FileEncoder(tiny_weights)
+    with pytest.raises(ModelMissing, match=r"none\.safetensors"):
+        Av1FileEncoder(tmp_path / "none.safetensors")
+    data = tiny_av1_weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["config"] = json.dumps(
+        json.loads(header["__metadata__"]["config"]) | {"default_realism": float("nan")}
+    )
+    changed = json.dumps(header).encode()
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
+    with pytest.raises(WeightsError, match=r"changed\.safetensors: damaged weights file: default_realism"):
+        Av1FileEncoder(path)
 
 
 def plain(data: bytes) -> Image.Image:

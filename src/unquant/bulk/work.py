@@ -13,7 +13,9 @@ from time import perf_counter
 from typing import Any, Final
 
 from unquant.bulk.sources import Item
+from unquant.codecs.registry import find_model
 from unquant.errors import InputError, UnquantError
+from unquant.families import family_of
 from unquant.places import Place
 
 __all__ = ["ROW", "Task", "Worker", "empty_row"]
@@ -94,17 +96,18 @@ class Worker:
     """Keeps a codec and takes blocks of items. Raises ModelMissing or WeightsError."""
 
     def __init__(self, task: Task) -> None:
-        import torch
-
-        torch.set_num_threads(1)
         self.task = task
+        if task.decoding or not family_of(find_model(task.model).family).encoder:
+            import torch
+
+            torch.set_num_threads(1)
 
     @cached_property
-    def codec(self) -> Any:
-        """Of an encode; a decode finds that of each file."""
-        from unquant.codecs import loaded
+    def encoder(self) -> Any:
+        """A decode finds the codec of each file."""
+        from unquant.codecs import loaded_encoder
 
-        return loaded(self.task.model)
+        return loaded_encoder(self.task.model)
 
     def rows(self, items: list[Item]) -> list[dict[str, Any]]:
         """A row for each item. An image that cannot be done is a row with an error; a full disk is an error of the run:
@@ -134,7 +137,7 @@ class Worker:
         from unquant.images import open_image
 
         image = open_image(io.BytesIO(source), name=name, max_pixels=self.task.max_pixels)
-        data = self.codec.encode(image, max_pixels=self.task.max_pixels, **self.task.options)
+        data = self.encoder.encode(image, max_pixels=self.task.max_pixels, **self.task.options)
         return data, _described(info(data))
 
     def _decoded(self, source: bytes) -> tuple[bytes, dict[str, Any]]:

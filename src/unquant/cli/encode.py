@@ -47,7 +47,7 @@ from unquant.families import FAMILIES, Family, family_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from unquant.codecs import Codec
+    from unquant.codecs.encoder import Encoder
 
 __all__ = ["encode"]
 
@@ -158,7 +158,7 @@ def encode(
     OUT defaults to the input's name with .unq, beside it; an OUT of .avif is written as AVIF (av1 only). An AVIF input goes
     into a .unq file of av1 as it is, unless a rate is given.
     """
-    from unquant.codecs import loaded
+    from unquant.codecs import loaded_encoder
 
     given = {"--quality": quality, "--bpp": bpp, "--target-size": target_size}
     names = [name for name, value in given.items() if value is not None]
@@ -198,7 +198,7 @@ def encode(
         own["container"] = "avif"
     running: dict[str, Any] = {"device": device, "deterministic": deterministic}
     if len(work.jobs) > 1 and not dry_run:
-        loaded(model, **running)  # a model that is missing ends the command here, not file by file
+        loaded_encoder(model, **running)  # a model that is missing ends the command here, not file by file
     rate = {"quality": quality, "bpp": bpp, "target_bytes": target_bytes}
     wishes = {"metadata": not strip, "realism": realism, "steps": steps, "seed": seed}
     given = read_given(exif, xmp, icc)
@@ -224,7 +224,7 @@ class _Encoder:
     to_avif: bool
 
     def __call__(self, job: Job) -> Done:
-        from unquant.codecs import loaded
+        from unquant.codecs import loaded_encoder
         from unquant.codecs.info import info as read_info
         from unquant.container import DEFAULT_LIMITS
         from unquant.container.avif import is_avif
@@ -244,13 +244,13 @@ class _Encoder:
         if image is not None and self.given:
             image = self.given.described(image, metadata=wishes["metadata"])
             wishes = {**wishes, "metadata": True}
-        codec = loaded(self.model, **self.running)
+        encoder = loaded_encoder(self.model, **self.running)
         start = perf_counter()
         if image is None:
-            data = self._repack(codec, source if isinstance(source, bytes) else read_bytes(source, limit))
+            data = self._repack(encoder, source if isinstance(source, bytes) else read_bytes(source, limit))
         else:
             with self.batch.bar.of_picture(image.width * image.height):
-                data = codec.encode(image, **self.options, **wishes)
+                data = encoder.encode(image, **self.options, **wishes)
         seconds = perf_counter() - start
         info = read_info(data)
         self.batch.write(job, data)
@@ -282,9 +282,9 @@ class _Encoder:
             raise OptionError(f"it is an AVIF file already; {_ANEW} it is coded a second time")
         return not reason
 
-    def _repack(self, codec: Codec, avif: bytes) -> bytes:
+    def _repack(self, encoder: Encoder, avif: bytes) -> bytes:
         try:
-            data = codec.repack(avif, **self.wishes)
+            data = encoder.repack(avif, **self.wishes)
         except UnsupportedVersion as error:
             raise UnsupportedVersion(f"{error}; {_ANEW} it is coded anew") from error
         return self.given.in_file(data) if self.given else data

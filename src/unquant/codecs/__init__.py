@@ -1,9 +1,13 @@
-"""The public surface: load, encode to bytes, decode to an image, info. torch is imported when a codec is loaded."""
+"""The public surface: load, encode to bytes, decode to an image, info. torch is imported when a codec is loaded,
+not to encode by av1.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unquant.codecs.info import Info, info
@@ -21,13 +25,14 @@ from unquant.codecs.registry import DEFAULT_MODEL, ModelInfo, find_decoder, find
 from unquant.codecs.sources import file_bytes
 from unquant.container import Limits, decode_limit, limits_within, pixel_limit
 from unquant.errors import WeightsError
-from unquant.families import family_of
+from unquant.families import FAMILIES, family_of
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float
     from PIL import Image as PILImage
 
+    from unquant.codecs.encoder import Encoder
     from unquant.codecs.interface import AnyCodec as Codec
 
 __all__ = [
@@ -40,6 +45,7 @@ __all__ = [
     "info",
     "load",
     "loaded",
+    "loaded_encoder",
     "models",
     "uncertainty",
 ]
@@ -100,6 +106,21 @@ def loaded(
         return _loaded[key]
 
 
+def loaded_encoder(
+    model: str | os.PathLike[str] = DEFAULT_MODEL, device: str | None = None, *, deterministic: bool = False
+) -> Encoder:
+    """What encodes as the codec that `loaded` gives does: of a family that can, without its network, and without torch."""
+    entry = find_model(model)
+    if device in (None, "cpu") and entry.family in FAMILIES and FAMILIES[entry.family].encoder:
+        return _file_encoder(entry.family, entry.path.absolute())
+    return loaded(entry, device, deterministic=deterministic)
+
+
+@cache
+def _file_encoder(family: str, path: Path) -> Encoder:
+    return family_of(family).load("encoder")(path)
+
+
 def encode(
     image: ImageSource,
     *,
@@ -123,9 +144,10 @@ def encode(
 ) -> bytes:
     """Encode one image to the bytes of a `.unq` file (av1 with container="avif": of an `.avif`).
 
-    model, device, deterministic: as of `load`; the codec stays loaded. The rest and what is raised: as of `Codec.encode`.
+    model, device, deterministic: as of `load`; the codec stays loaded, of av1 no more than it takes to encode. The rest and
+    what is raised: as of `Codec.encode`.
     """
-    return loaded(model, device, deterministic=deterministic).encode(
+    return loaded_encoder(model, device, deterministic=deterministic).encode(
         image,
         quality=quality,
         bpp=bpp,

@@ -11,25 +11,30 @@ from PIL import Image as PILImage
 
 from unquant.codecs.av1_open import open_avif, open_unq
 from unquant.codecs.avif import require_avif
-from unquant.codecs.decoder import Decoder, Drawing
+from unquant.codecs.decoder import Decoder, Drawing, Weighted
 from unquant.codecs.options import DecodeOptions
 from unquant.codecs.parts import Beside, open_container, part_image, shrunk, with_damage
 from unquant.codecs.wishes import Wishes
 from unquant.container.avif import is_avif, parse_avif
 from unquant.networks.coding import STRIDE, Coding
 
-__all__ = ["Av1Decoder"]
+__all__ = ["Av1Decoder", "Av1Weights"]
 
 
-class Av1Decoder(Decoder):
-    """A decoder of the family. steps of a decode: 1, or 0 for AV1's own picture, which is also the preview."""
+class Av1Weights(Weighted):
+    """Weights of the family. steps of a decode: 1, or 0 for AV1's own picture, which is also the preview."""
 
     family = "av1"
-    window = 96
-    """Side of the windows that f runs in, in positions of 16 pixels."""
 
     def _check_steps(self, steps: int, lowest: int = 0, highest: int = 1) -> None:
         super()._check_steps(steps, lowest, highest)
+
+
+class Av1Decoder(Av1Weights, Decoder):
+    """A decoder of the family."""
+
+    window = 96
+    """Side of the windows that f runs in, in positions of 16 pixels."""
 
     def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
         # a file may ask for the steps of later weights

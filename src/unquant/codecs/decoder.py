@@ -14,7 +14,7 @@ from unquant.codecs.wishes import Wishes
 from unquant.container import MAX_STEPS, Header
 from unquant.errors import ModelMissing, OptionError
 
-__all__ = ["Decoder", "Drawing"]
+__all__ = ["Decoder", "Drawing", "Weighted"]
 
 
 class Drawing(NamedTuple):
@@ -30,8 +30,8 @@ class Drawing(NamedTuple):
     reduction: int = 1
 
 
-class Decoder(ABC):
-    """Weights that draw pictures.
+class Weighted(ABC):
+    """What is done with one weights file.
 
     name: of the weights file. stream_id: the four bytes in the header of every `.unq` file of theirs.
     """
@@ -44,6 +44,15 @@ class Decoder(ABC):
     @abstractmethod
     def _default_realism(self) -> float:
         """ρ of a decode for which nobody asks otherwise."""
+
+    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
+        """Raises OptionError for a number of steps that these weights cannot be decoded with."""
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
+            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")
+
+
+class Decoder(Weighted):
+    """Weights that draw pictures."""
 
     def _check_memory(self, drawing: Drawing) -> None:
         """Raises ImageTooLarge for what takes more memory than the limits allow."""
@@ -77,8 +86,3 @@ class Decoder(ABC):
     @abstractmethod
     def _steps_of(self, asked: int | None, realism: float, *, preview: bool) -> int:
         """Steps of a decode at a realism. asked: by the caller or else, but for a preview, by the file."""
-
-    def _check_steps(self, steps: int, lowest: int = 0, highest: int = MAX_STEPS) -> None:
-        """Raises OptionError for a number of steps that these weights cannot be decoded with."""
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not lowest <= steps <= highest:
-            raise OptionError(f"steps must be a whole number in {lowest}..{highest}, got {steps!r}")

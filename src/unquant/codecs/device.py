@@ -1,4 +1,4 @@
-"""The device that networks run on: its precision, and what running out of memory is called."""
+"""The device that networks run on, and its precision."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import cache
 
 import torch
 
-from unquant.errors import ImageTooLarge, OptionError
+from unquant.errors import OptionError
 
-__all__ = ["check_process", "fast_precision", "memory_errors", "one_thread", "survive_fork", "usable_device"]
+__all__ = ["check_process", "fast_precision", "one_thread", "survive_fork", "usable_device"]
 
 _CLEANUP_SECONDS = 0.05
 """For the threads of a pool to end after the thread whose pool it was."""
@@ -68,19 +68,3 @@ def one_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def memory_errors(what: str = "this image") -> Generator[None]:
-    """Every way in which torch and numpy run out of memory, as ImageTooLarge. what: it was not enough for."""
-    try:
-        yield
-    except MemoryError as e:
-        raise ImageTooLarge(f"not enough memory for {what}") from e
-    except torch.OutOfMemoryError as e:
-        raise ImageTooLarge(f"not enough memory on the device for {what}") from e
-    except RuntimeError as e:
-        # the CPU allocator has no error type of its own
-        if "DefaultCPUAllocator" not in str(e):
-            raise
-        raise ImageTooLarge(f"not enough memory for {what}") from e

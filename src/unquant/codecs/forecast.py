@@ -1,4 +1,5 @@
-"""What coding or drawing a picture will take, foretold from its size before the work begins; no torch.
+"""What coding or drawing a picture will take, foretold from its size before the work begins, and memory that is not there
+after all; no torch.
 
 The figures of each family are measured ones, in costs.json (`python -m tools costs`, from the rows of docs/benchmarks.md):
 core seconds on the machine that is named there, divided by the cores that are here; and peaks of the commands, between which
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,7 +23,7 @@ from typing import Any, Final
 from unquant.container import DEFAULT_LIMITS
 from unquant.errors import ImageTooLarge
 
-__all__ = ["Forecast", "available_memory", "foretell_decode", "foretell_encode"]
+__all__ = ["Forecast", "available_memory", "foretell_decode", "foretell_encode", "memory_errors"]
 
 _MOST_CORES: Final = 4
 """That a picture keeps busy, roughly."""
@@ -73,6 +75,22 @@ def available_memory() -> int | None:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
+
+
+@contextmanager
+def memory_errors(what: str = "this image") -> Generator[None]:
+    """Every way in which torch and numpy run out of memory, as ImageTooLarge. what: it was not enough for."""
+    try:
+        yield
+    except MemoryError as e:
+        raise ImageTooLarge(f"not enough memory for {what}") from e
+    except RuntimeError as e:
+        if type(e).__name__ == "OutOfMemoryError":  # torch's
+            raise ImageTooLarge(f"not enough memory on the device for {what}") from e
+        # the CPU allocator has no error type of its own
+        if "DefaultCPUAllocator" not in str(e):
+            raise
+        raise ImageTooLarge(f"not enough memory for {what}") from e
 
 
 def _forecast(costs: Mapping[str, Any], direction: str, pixels: int, seconds: float, kept: float) -> Forecast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
-    BinaryIO,
     ClassVar,
     Generic,
     Self,
@@ -24,33 +22,24 @@ from typing import (
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from unquant.codecs.decoder import Decoder, Drawing
-from unquant.codecs.device import check_process, fast_precision, memory_errors, one_thread, survive_fork, usable_device
+from unquant.codecs.device import check_process, fast_precision, one_thread, survive_fork, usable_device
+from unquant.codecs.encoder import Encoder
+from unquant.codecs.forecast import memory_errors
 from unquant.codecs.options import (
-    DEFAULT_ROI_GAIN,
-    DEFAULT_SEED,
     DEFAULT_SEEDS,
-    ContainerName,
     DecodeKeywords,
     DecodeOptions,
-    EncodeKeywords,
-    EncodeOptions,
-    ImageSource,
-    QIndex,
-    QMap,
     Region,
     Source,
     checked_seeds,
 )
 from unquant.codecs.sources import file_bytes
-from unquant.codecs.wishes import Wishes
 from unquant.container import Limits, decode_limit, limits_within, pixel_limit
-from unquant.errors import OptionError, OptionTypeError, WeightsError
+from unquant.errors import OptionError, WeightsError
 from unquant.families import family_of
-from unquant.images import ImageInput, Picture, open_image, to_picture
 from unquant.networks.common import Config, Model
 from unquant.weights_file import Weights, read_weights
 
@@ -63,7 +52,7 @@ C = TypeVar("C", bound=Config)
 M = TypeVar("M", bound=Model[Any])
 
 
-class Codec(Decoder, Generic[C, M]):
+class Codec(Encoder, Decoder, Generic[C, M]):
     """A loaded model on one device; safe to share between threads, and on the CPU with forked processes, which compute in one
     thread each.
 
@@ -108,7 +97,8 @@ class Codec(Decoder, Generic[C, M]):
         self.precision, self.deterministic = torch.float32, True
         return self
 
-    def _threads(self) -> AbstractContextManager[None]:
+    def _computing(self) -> AbstractContextManager[None]:
+        check_process(self.device, self._process)
         return one_thread() if self.deterministic else nullcontext()
 
     @classmethod
@@ -124,117 +114,6 @@ class Codec(Decoder, Generic[C, M]):
 
     def __repr__(self) -> str:
         return f"<{self.family} codec {self.name!r}, weights {self.weights_id}, on {self.device}>"
-
-    # ---- encode ------------------------------------------------------------------------------------------------------
-
-    @overload
-    def encode(  # pyright: ignore[reportOverlappingOverload]  # an image may be of any other type
-        self, image: list[Any] | tuple[Any, ...], **options: Unpack[EncodeKeywords]
-    ) -> list[bytes]: ...
-    @overload
-    def encode(self, image: ImageSource, **options: Unpack[EncodeKeywords]) -> bytes: ...
-
-    def encode(
-        self,
-        image: ImageSource | Sequence[ImageSource],
-        *,
-        quality: float | None = None,
-        bpp: float | None = None,
-        target_bytes: int | None = None,
-        q_index: QIndex | None = None,
-        roi: ImageSource | None = None,
-        roi_gain: float = DEFAULT_ROI_GAIN,
-        q_map: QMap | None = None,
-        metadata: bool = True,
-        realism: float | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-        effort: int | None = None,
-        container: ContainerName = "unq",
-        max_pixels: int | None = None,
-    ) -> bytes | list[bytes]:
-        """Encode an image, or a list of images one by one, to the bytes of `.unq` files.
-
-        image: PIL.Image of any mode, numpy (h, w, 3) uint8, torch (3, h, w) float in [0, 1], or an image file: its bytes, its
-        path or a binary stream; see `unquant.images`.
-        At most one of:
-        quality: 0..100, default 40; geometric in the step, or libavif's (av1). bpp: target bits per pixel, of the whole file.
-        target_bytes: target size of the whole file. q_index: the step itself, q = 2^(q_index/64); an int, or an integer array
-        (⌈h/16⌉, ⌈w/16⌉) for a step that differs across the image (not av1).
-        roi: a region of interest, a grey image (or an array of bool) that is scaled to the picture: where it is white the
-        step is that of what is black over roi_gain, 1/4..4, for as many bytes as are asked for (docs/usage.md). q_map in its
-        place: what is added to the q index of each position, an integer array (⌈h/16⌉, ⌈w/16⌉) (not av1).
-        metadata: False to leave out EXIF and XMP. realism: ρ in [0, 1], steps: of the reverse path, seed: of its noise; what
-        a decoder shall use by default, written to the file where it differs from the weights' own. av1 alone: effort 1..9,
-        what time the encoder may take, default 4; container: "unq", or "avif" for a standard file.
-        max_pixels: of the picture, width times height, in place of 2^28.
-
-        Targets are met from below. One above the highest rate gives the highest rate and an UnquantWarning; one below the
-        lowest raises RateUnreachable, which names the smallest size. Raises OptionError, InputError, ImageTooLarge.
-        """
-        options = EncodeOptions(
-            quality=quality,
-            bpp=bpp,
-            target_bytes=target_bytes,
-            q_index=q_index,
-            roi=roi,
-            roi_gain=roi_gain,
-            q_map=q_map,
-            metadata=metadata,
-            realism=realism,
-            steps=steps,
-            seed=seed,
-            effort=effort,
-            container=container,
-            max_pixels=max_pixels,
-        )
-        check_process(self.device, self._process)
-        with pixel_limit(max_pixels), self._threads():
-            if isinstance(image, list | tuple):
-                return [self._encode(one, options) for one in image]
-            return self._encode(cast(ImageSource, image), options)
-
-    @staticmethod
-    def _picture(image: ImageSource, options: EncodeOptions) -> Picture:
-        """The picture to be coded."""
-        return to_picture(Codec._opened(image), keep_metadata=options.metadata)
-
-    @staticmethod
-    def _opened(image: ImageSource) -> ImageInput:
-        """An image, from a file where it is one."""
-        if isinstance(image, bytes | bytearray | memoryview):
-            image = io.BytesIO(image)
-        if isinstance(image, io.TextIOBase):
-            raise OptionTypeError("image: expected a binary stream, not one of text")
-        if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
-            return open_image(cast("str | os.PathLike[str] | BinaryIO", image))
-        return cast(ImageInput, image)
-
-    @staticmethod
-    def _mask(options: EncodeOptions) -> UInt8[np.ndarray, "a b"] | None:
-        """The region of interest, 255 within; None without one."""
-        if options.roi is None:
-            return None
-        given = options.roi
-        if isinstance(given, np.ndarray) and given.dtype == bool:
-            given = given.astype(np.uint8) * 255
-        rgb = to_picture(Codec._opened(given), keep_metadata=False).rgb
-        return np.asarray(Image.fromarray(rgb).convert("L"))
-
-    @abstractmethod
-    def _encode(self, image: ImageSource, options: EncodeOptions) -> bytes:
-        """One image as the bytes of one file."""
-
-    def _wishes(self, options: EncodeOptions) -> Wishes:
-        """What a file is to ask of its decoder: what differs from the defaults of the weights."""
-        if options.steps is not None:
-            self._check_steps(options.steps)
-            if options.steps == 0:
-                raise OptionError("a file cannot ask for 0 steps: ask for realism 0, the plain decode")
-        percent = None if options.realism is None else round(100 * options.realism)
-        given = percent, *(None if n is None else int(n) for n in (options.steps, options.seed))
-        defaults = round(100 * self.config.default_realism), self._default_steps, DEFAULT_SEED
-        return Wishes(*(None if g == d else g for g, d in zip(given, defaults, strict=True)))
 
     # ---- decode ------------------------------------------------------------------------------------------------------
 
@@ -292,8 +171,7 @@ class Codec(Decoder, Generic[C, M]):
         )
         if steps is not None:
             self._check_steps(steps)
-        check_process(self.device, self._process)
-        with limits_within(limits), pixel_limit(max_pixels), decode_limit(), self._threads():
+        with limits_within(limits), pixel_limit(max_pixels), decode_limit(), self._computing():
             if isinstance(data, list | tuple):
                 return [self._decode(file_bytes(one), options) for one in data]
             return self._decode(file_bytes(cast(Source, data)), options)
@@ -336,27 +214,9 @@ class Codec(Decoder, Generic[C, M]):
         variance = np.maximum(squares / seeds - mean**2, 0)
         return np.sqrt(variance.mean(2)) + np.sqrt((mean**2).mean(2))
 
-    def repack(
-        self,
-        data: Source,
-        *,
-        metadata: bool = True,
-        realism: float | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-    ) -> bytes:
-        """An `.avif` file as a `.unq` file or the other way round, nothing coded again. Raises OptionError for a family whose
-        streams are not those of an `.avif`."""
-        raise OptionError(f"models of the family {self.family} repack no .avif")
-
     @property
     def _default_realism(self) -> float:
         return self.config.default_realism
-
-    @property
-    @abstractmethod
-    def _default_steps(self) -> int | None:
-        """Steps of a decode for which nobody asks otherwise; None where there is nothing to step through."""
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision is not torch.float32

@@ -23,8 +23,7 @@ from torch import Tensor
 from unquant.codecs.alpha import encode_alpha
 from unquant.codecs.avif import enlarge
 from unquant.codecs.decoder import Drawing
-from unquant.codecs.device import memory_errors
-from unquant.codecs.forecast import foretell_encode
+from unquant.codecs.forecast import foretell_encode, memory_errors
 from unquant.codecs.interface import Codec
 from unquant.codecs.options import DEFAULT_QUALITY, DecodeOptions, EncodeOptions, ImageSource, QIndex, QMap
 from unquant.codecs.parts import (

@@ -47,16 +47,14 @@ def onnx_network(path: Path) -> OnnxNetwork:
         raise OptionError(f"{path}: a model of the family {header.family}; ONNX is made of {AVIF_FAMILY.name} alone")
     try:
         arrays = _arrays(path, header)
-        realism: Any = header.config.get("default_realism", 1.0)
-        if isinstance(realism, bool) or not isinstance(realism, int | float) or not 0 <= realism <= 1:
-            raise WeightsError("default_realism: not in 0..1")
+        realism = header.default_realism
         name, stream_id = weights_id(header.hashes), header.hashes["stream"][:8]
         halo = halo_of(arrays)
         said = {"family": header.family, "weights_id": name, "stream_id": stream_id, "halo": str(halo)}
         data = av1_graph(arrays, {**said, "default_realism": f"{realism:g}"})
     except WeightsError as e:
         raise WeightsError(f"{path}: damaged weights file: {e}") from None
-    return OnnxNetwork(data, halo, float(realism), name, stream_id)
+    return OnnxNetwork(data, halo, realism, name, stream_id)
 
 
 def _arrays(path: Path, header: WeightsHeader) -> dict[str, npt.NDArray[Any]]:

@@ -13,8 +13,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image as PILImage
 
-from unquant.networks.common import Q_INDEX_OCTAVE
-
 __all__ = ["BLOCK", "mask_weights", "q_offsets", "rate_guide"]
 
 BLOCK: Final = 16
@@ -40,6 +38,8 @@ def mask_weights(mask: UInt8[np.ndarray, "a b"], height: int, width: int) -> Flo
 
 def q_offsets(weights: Float[np.ndarray, "h16 w16"], gain: float) -> Int[np.ndarray, "h16 w16"]:
     """What is added to the q index at each position, so that the step where the weight is 1 is that elsewhere over `gain`."""
+    from unquant.networks.common import Q_INDEX_OCTAVE  # takes torch, which what else is here does not
+
     return _GRAIN * np.rint(-Q_INDEX_OCTAVE * math.log2(gain) / _GRAIN * weights).astype(np.int64)
 
 
