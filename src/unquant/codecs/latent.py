@@ -110,6 +110,8 @@ class LatentCodec(Codec[C, M]):
 
     window: ClassVar[int] = 96
     """Side of the windows that networks run in, in latent positions."""
+    rdoq_weight: ClassVar[float] = 40.0
+    """Λ of the choice of symbols: what a squared step is worth in bits."""
 
     def __init__(self, weights: Weights, device: str | torch.device = "cpu", name: str | None = None) -> None:
         super().__init__(weights, device, name)
@@ -118,7 +120,7 @@ class LatentCodec(Codec[C, M]):
         if len(tables) != (scales := self.config.entropy.scales):
             raise WeightsError(f"tables: {len(tables)}, where the configuration has {scales} scales")
         self.exact = ExactCoder(self.model.entropy, tables, self.device)
-        self.rdoq = Rdoq(tables)
+        self.rdoq = Rdoq(tables, self.rdoq_weight)
 
     @property
     def q_index_range(self) -> tuple[int, int]:

@@ -43,6 +43,7 @@ class RatevarCodec(LatentCodec[RatevarConfig, Ratevar]):
     """
 
     family = "ratevar"
+    rdoq_weight = 100.0
 
     @property
     def _default_steps(self) -> int | None:

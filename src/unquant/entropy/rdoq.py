@@ -33,7 +33,7 @@ class Rdoq:
     """
 
     tables: _Tables
-    weight: float = 40.0
+    weight: float
 
     def __call__(
         self, offset: Float[Tensor, "*s"], k: Float[Tensor, "*s"], index: Int[Tensor, "*s"]
