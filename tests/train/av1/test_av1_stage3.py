@@ -27,7 +27,14 @@ from unquant.train.journal import Journal
 from unquant.train.loop import train
 from unquant.train.objective import shifted
 from unquant.train.recipe import Recipe, Run, load_recipe
-from unquant.train.structure import Structure, StructureTerms, coarse_dissimilarity, excess_grain, squared_of_chroma
+from unquant.train.structure import (
+    Structure,
+    StructureTerms,
+    coarse_dissimilarity,
+    excess_grain,
+    grid_energy,
+    squared_of_chroma,
+)
 from unquant.train.trainer import Trainer
 from unquant.weights_file import read_shards
 
@@ -97,6 +104,7 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
         "chroma_weight": 7.0,
         "grain_weight": 9.0,
         "coarse_weight": 11.0,
+        "grid_weight": 13.0,
         "energy_weight": 10.0,
         "lpips_weight": 20.0,
         "dists_weight": 30.0,
@@ -113,7 +121,7 @@ def test_loss(draw: tuple[Tensor, RealismDraw], spread: float, monkeypatch: pyte
     structure = torch.tensor([10 * a + 20 * (a + 3) + 30 * (a + 6) for a in (1.0, 2, 3)])
     for sample in (first, second):
         structure = structure + (7 * squared_of_chroma(sample, x[2:]) + 9 * excess_grain(sample, x[2:])) / 2
-        structure = structure + 11 * coarse_dissimilarity(sample, x[2:]) / 2
+        structure = structure + (11 * coarse_dissimilarity(sample, x[2:]) + 13 * grid_energy(sample, x[2:])) / 2
     expected = (3 * (w[:2] * squared(plain, x[:2])).sum() + (w[2:] * (mean + structure)).sum()) / 5
     torch.testing.assert_close(terms["loss"], expected)
     torch.testing.assert_close(terms["left"], (squared(plain, x[:2]) / squared(conditions.x_q, x)[:2]).mean())
@@ -185,6 +193,32 @@ def test_what_is_coarse_is_the_luma_of_four_by_four_pixels() -> None:
     assert float((drawn.grad * coarse).sum()) < 0
 
 
+def test_what_repeats_on_the_grid_is_its_energy() -> None:
+    """Of a texture of period 16 all of it, of 8 as well; of noise 1/16; constants and what turns round with every block cost
+    nothing, and the gradient takes the texture away."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 128, 96, generator=generator)
+    tile = torch.randn(2, 3, 16, 16, generator=generator) * 4 / 255
+    energy = 255**2 * (tile - tile.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    texture = tile.repeat(1, 1, 8, 6)
+    torch.testing.assert_close(grid_energy(x + texture, x), energy, rtol=1e-3, atol=1e-3)
+    half = tile[..., :8, :8].repeat(1, 1, 16, 12)
+    assert grid_energy(x + half, x).min() > 10
+    noise = torch.randn(2, 3, 128, 96, generator=generator) * 4 / 255
+    torch.testing.assert_close(grid_energy(x + noise, x), torch.ones(2), rtol=0.2, atol=0)
+    board = (torch.arange(8)[:, None] + torch.arange(6)).remainder(2).mul(2).sub(1)
+    turned = texture * board.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    for picture in (x + 0.1, x + turned):
+        assert grid_energy(picture, x).max() < 1e-3
+    drawn = (x + texture).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = grid_energy(drawn, x)
+    torch.testing.assert_close(found, grid_energy(drawn, x))
+    found.sum().backward()
+    assert drawn.grad is not None
+    assert float((drawn.grad * texture).sum()) > 0
+
+
 def test_one_sample_where_nothing_compares_two(
     draw: tuple[Tensor, RealismDraw], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +236,7 @@ def test_one_sample_where_nothing_compares_two(
         "chroma_weight": 7.0,
         "grain_weight": 9.0,
         "coarse_weight": 11.0,
+        "grid_weight": 13.0,
         "lpips_weight": 20.0,
         "dists_weight": 30.0,
     }

@@ -1,13 +1,15 @@
 """Stage 3 of `av1`: f goes on at realism 1 with losses that see structure, and is held where it stands at realism 0.
 
     L = mean[ w_0·w·D ] at ρ = 0
-    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_S·S + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·e·J) ] at ρ = 1
+    L = mean[ w·(D + w_C·255²·MSE of Cb and Cr + w_G·G + w_S·S + w_R·R + w_E·ES_φ + w_L·LPIPS + w_D·DISTS − w_A·e·J) ]
+        at ρ = 1
 
-w and G as in stage 1; S is 1 − SSIM of luma at a quarter of the size. Two samples an example, through two noises, where
-something compares them; ES_φ is the energy score of their features (train/structure.py). D is 255²·MSE, at ρ = 1 without a
-part of what the samples differ by. J is a patch discriminator that knows x_q, off by default, watched: it judges
-(x̂ − x_q)/√e, with e the squared error that AV1 leaves at that step; of pictures as they are it learns little, so small is
-what was lost beside what is there. What validation finds worse than before is undone, and the weight of J halved.
+w and G as in stage 1; S is 1 − SSIM of luma at a quarter of the size, R the energy of what repeats on the grid of f. Two
+samples an example, through two noises, where something compares them; ES_φ is the energy score of their features
+(train/structure.py). D is 255²·MSE, at ρ = 1 without a part of what the samples differ by. J is a patch discriminator that
+knows x_q, off by default, watched: it judges (x̂ − x_q)/√e, with e the squared error that AV1 leaves at that step; of
+pictures as they are it learns little, so small is what was lost beside what is there. What validation finds worse than
+before is undone, and the weight of J halved.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from unquant.train.structure import (
     StructureConfig,
     coarse_dissimilarity,
     excess_grain,
+    grid_energy,
     squared,
     squared_of_chroma,
 )
@@ -49,15 +52,17 @@ _SQUARED_PER_STEP = 0.16
 class RealismConfig(StructureConfig):
     """Weights and sampling of the loss, those of `StructureConfig`. Raises OptionError naming the key that is out of range.
 
-    mean_weight, chroma_weight, grain_weight: as in stage 1. coarse_weight: w_S. dists_share: fraction of the batches that see
-    DISTS; it counts as if all had. realism_zero: a third or more. spread: how much of the variance of the samples counts as
-    squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1 (255²·MSE of each).
+    mean_weight, chroma_weight, grain_weight: as in stage 1. coarse_weight: w_S. grid_weight: w_R. dists_share: fraction of
+    the batches that see DISTS; it counts as if all had. realism_zero: a third or more. spread: how much of the variance of
+    the samples counts as squared error at ρ = 1, from 0 (a sample may be as far from the mean as the energy score wants) to 1
+    (255²·MSE of each).
     """
 
     mean_weight: NonNegativeFloat = 40.0
     chroma_weight: NonNegativeFloat = 0.0
     grain_weight: NonNegativeFloat = 0.0
     coarse_weight: NonNegativeFloat = 0.0
+    grid_weight: NonNegativeFloat = 0.0
     energy_weight: NonNegativeFloat = 500.0
     lpips_weight: NonNegativeFloat = 500.0
     dists_weight: NonNegativeFloat = 500.0
@@ -114,7 +119,7 @@ class Realism(PairsObjective):
 
     def forward(self, x: Image, draw: RealismDraw) -> dict[str, Tensor]:
         """`loss` and its parts: `left` and `left_drawn`, the shares of AV1's squared error that D keeps at ρ = 0 and ρ = 1;
-        `lpips` and, with a weight, `energy`, `dists`, `chroma`, `grain` and `coarse` of the samples; the adversary's
+        `lpips` and, with a weight, `energy`, `dists`, `chroma`, `grain`, `coarse` and `grid` of the samples; the adversary's
         `realness` and its own loss, `discriminator`.
         """
         c, zeros, count = self.config, draw.zeros, x.shape[0]
@@ -146,6 +151,7 @@ class Realism(PairsObjective):
             "chroma": (c.chroma_weight, squared_of_chroma),
             "grain": (c.grain_weight, excess_grain),
             "coarse": (c.coarse_weight, coarse_dissimilarity),
+            "grid": (c.grid_weight, grid_energy),
         }
         for name, (factor, distance) in beside.items():
             if factor:
