@@ -31,9 +31,9 @@ from unquant.errors import OptionError, WeightsError
 from unquant.images import Picture
 from unquant.weights_header import read_header
 
-__all__ = ["DEFAULT_EFFORT", "Av1Encoder", "Av1FileEncoder"]
+__all__ = ["Av1Encoder", "Av1FileEncoder"]
 
-DEFAULT_EFFORT: Final = 4
+_DEFAULT_EFFORT: Final = 4
 """libaom's speed 6; an effort e is the speed 10 − e."""
 
 
@@ -90,7 +90,7 @@ class Av1Encoder(Av1Weights, Encoder):
             height, width = picture.rgb.shape[:2]
             DEFAULT_LIMITS.check_size(width, height)
             foretell_encode(self.family, height * width, search=options.target(height * width) is not None).check()
-            base = replace(BASE, speed=10 - (DEFAULT_EFFORT if options.effort is None else options.effort))
+            base = replace(BASE, speed=10 - (_DEFAULT_EFFORT if options.effort is None else options.effort))
             alpha = coded_alpha(picture.alpha, options.container)
             mask = self._mask(options)
             if mask is not None:

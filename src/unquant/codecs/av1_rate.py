@@ -66,10 +66,9 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
             files[key] = file_at(*key)
         return files[key]
 
-    half = may_halve and len(at(_LEAST_FULL, strength, False)) > target
-    low, high = 0, len(_QUALITIES) - 1
+    half, slack = may_halve and len(at(_LEAST_FULL, strength, False)) > target, slack_of(target)
     index = search_q_index(
-        lambda i: len(at(_QUALITIES[i], strength, half)), target, low, high, start=_START, slack=slack_of(target)
+        lambda i: len(at(_QUALITIES[i], strength, half)), target, 0, len(_QUALITIES) - 1, start=_START, slack=slack
     )
     best, above = _QUALITIES[index], _QUALITIES[max(index - 1, 0)]
     size = len(at(best, strength, half))
@@ -78,7 +77,7 @@ def largest_file(file_at: FileAt, target: int, strength: int, *, may_halve: bool
 
     def fill(quality: int, weak: int, strong: int) -> None:
         """Make files of a quality, of strengths between two, until one is close below the target."""
-        search_q_index(lambda i: len(at(quality, strong - i, half)), target, 0, strong - weak, slack=slack_of(target))
+        search_q_index(lambda i: len(at(quality, strong - i, half)), target, 0, strong - weak, slack=slack)
 
     if size > target:
         fill(best, 0, strength)

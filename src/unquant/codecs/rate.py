@@ -48,7 +48,7 @@ def search_q_index(
 
     def at(index: int) -> float:
         if index not in sizes:
-            sizes[index] = max(size_at(index), 1.0)
+            sizes[index] = size_at(index)
         return sizes[index]
 
     if start is not None:
@@ -58,13 +58,13 @@ def search_q_index(
     if at(high) > target:
         return high
     # invariant: size at `low` is above the target, size at `high` is not
-    goal = math.log(max(target - slack / 2, 1.0))
+    goal = _log(target - slack / 2)
     interpolate = True
     while high - low > 1 and at(high) <= target - slack:
         middle = (low + high) // 2
         if interpolate:
-            span = math.log(at(low)) - math.log(at(high))
-            fraction = (math.log(at(low)) - goal) / span if span > 0 else 0.5
+            span = _log(at(low)) - _log(at(high))
+            fraction = (_log(at(low)) - goal) / span if span > 0 else 0.5
             middle = min(max(round(low + fraction * (high - low)), low + 1), high - 1)
         before = high - low
         if at(middle) <= target:
@@ -89,11 +89,16 @@ def _bracket(
     slope, least = _LOG_PER_INDEX, 1
     while index != end and (at(index) <= target - slack if fits else at(index) > target):
         if index != before:
-            slope = max(math.log(at(before) / at(index)) / (index - before), 1e-9)
+            slope = max((_log(at(before)) - _log(at(index))) / (index - before), 1e-9)
             least *= 2  # for sizes that are far from geometric
-        step = max(least // 2, 1, math.ceil(abs(math.log(at(index) / target)) / slope))
+        step = max(least // 2, 1, math.ceil(abs(_log(at(index)) - _log(target)) / slope))
         before, index = index, max(index - step, low) if fits else min(index + step, high)
     return min(before, index), max(before, index)
+
+
+def _log(size: float) -> float:
+    """Of a size of a byte at least."""
+    return math.log(max(size, 1.0))
 
 
 def largest_file(

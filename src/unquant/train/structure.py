@@ -198,7 +198,8 @@ def grid_energy(drawn: Image, x: Image, period: int = 16, blocks: int = 4) -> Fl
 
     The mean over blocks×blocks neighbouring blocks, less its own mean over a block: of an error that knows no grid 1/blocks²
     of the energy is left. Related to checkerboard artefacts (Odena et al. 2016, Distill), but that it is learnt: a network at
-    1/period of the picture finds a texture that distances of features reward nearly everywhere. Sides that `period` divides.
+    1/period of the picture finds a texture that distances of features reward nearly everywhere. Sides that `period` divides,
+    of `blocks` blocks at least.
     """
     # a mean of large numbers that cancel out
     with torch.autocast(x.device.type, enabled=False):
